@@ -1,0 +1,245 @@
+"""What a service is: pure data, made by the service types and run by the supervisor.
+
+A :class:`Service` says what it provides, what it requires, how it is started and stopped, when it is respawned and what
+it can tell. What cannot be said as data (filling a directory, waiting for a guest's hello) is a :class:`Step`: a frozen
+value with one coroutine method, compared by value like everything else here, so that two plans can be compared field by
+field. The vocabulary is GNU Shepherd's.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import msgspec
+
+
+class StartFailure(Exception):  # noqa: N818 - it names what happened to the service, not a mistake in the program
+    """A step or a process that did not get the service started.
+
+    ``str()`` is one sentence for the person who asked, without the service's name: what was tried, on what, what is
+    wrong and, where there is one, the next step. ``details`` are further lines worth showing (a console's last words).
+    """
+
+    def __init__(self, reason: str, details: Sequence[str] = ()) -> None:
+        super().__init__(reason)
+        self.details = tuple(details)
+
+
+class ActionFailure(Exception):  # noqa: N818
+    """An action that could not do what it was asked; ``str()`` is one sentence that says why and what to do."""
+
+
+class Completed(msgspec.Struct, frozen=True, kw_only=True):
+    """A command that a step ran to its end."""
+
+    status: int
+    """The exit code, or the negative number of the signal that killed it."""
+    output: str
+    """The end of what it wrote to stdout and stderr (at most 64 KiB), undecodable bytes replaced."""
+
+
+class Context(Protocol):
+    """What the supervisor offers to a step of one service's life."""
+
+    name: str
+    """The service's canonical name."""
+
+    def progress(self, stage: str, done: float | None = None) -> None:
+        """Tell whoever watches this start what is going on.
+
+        Args:
+            stage: a few words, such as ``building the image: unpacking packages``.
+            done: how much of the stage is done, from 0 to 1, when that is known.
+        """
+
+    def detail(self, key: str, value: str | None) -> None:
+        """Remember a fact of this start (which accelerator, which console) until the service stops; None forgets it."""
+
+    async def command(
+        self,
+        command: Sequence[str],
+        *,
+        environment: Mapping[str, str] | None = None,
+        directory: str | None = None,
+        user: str | None = None,
+        on_line: Callable[[str], None] | None = None,
+    ) -> Completed:
+        """Run a command to its end as a child of the keeper; cancelling kills it and everything in its session.
+
+        Args:
+            command: program and arguments; the program is looked up in PATH.
+            environment: the whole environment; None means the supervisor's own.
+            user: the system user to run as; None means the supervisor's own.
+            on_line: called with each line it writes, as it is written.
+
+        Raises:
+            StartFailure: when it cannot be executed (the errno in words).
+        """
+        ...
+
+    async def once(self, key: str, make: Callable[["Context"], Awaitable[None]]) -> None:
+        """Run ``make`` unless another service is running it under the same key: then wait for that one's end.
+
+        Raises:
+            StartFailure: when ``make`` raised it, to everyone who waits.
+        """
+
+
+@runtime_checkable
+class Step(Protocol):
+    """One thing to be done in a service's life. Implementations are frozen structs.
+
+    Raises:
+        StartFailure: in a preparation or a readiness step.
+    """
+
+    async def run(self, context: Context) -> None: ...
+
+
+@runtime_checkable
+class Companion(Protocol):
+    """Runs beside a service's process from its spawn to its end, and may learn why it ended.
+
+    ``run`` returns, when it knows, why the process is about to end; it is cancelled a moment after the process's end.
+    """
+
+    async def run(self, context: Context) -> "End | None": ...
+
+
+class End(msgspec.Struct, frozen=True, kw_only=True):
+    """What a companion knows of a process's end that its exit status does not tell."""
+
+    reason: str
+    """In words, to follow the service's name: ``the guest panicked``."""
+    wanted: bool = False
+    """True when the end was asked for from inside (a guest that was told to power off): no respawn then."""
+
+
+class Process(msgspec.Struct, frozen=True, kw_only=True):
+    """A process to spawn, as the keeper needs to know it."""
+
+    command: tuple[str, ...]
+    environment: dict[str, str] = {}
+    """What is added to the service's base environment (PATH, HOME, USER, LANG...)."""
+    directory: str | None = None
+    """Working directory; None means ``/`` for root and HOME for an ordinary user, as Shepherd has it."""
+    user: str | None = None
+    group: str | None = None
+    supplementary_groups: tuple[str, ...] | None = None
+    umask: int | None = None
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """One way to get the service running; when it does not get ready, the next one is tried."""
+
+    process: Process
+    readiness: Step | None = None
+    """Returns once the service is ready; None means: ready once the exec has succeeded."""
+    timeout: float = 300.0
+    """Seconds from the spawn until ready."""
+    details: tuple[tuple[str, str], ...] = ()
+    """Facts of this way, such as ``("accelerator", "TCG: ...")``, shown while it is in use."""
+
+
+class Stop(msgspec.Struct, frozen=True, kw_only=True):
+    """How a service is stopped: its own graceful way, then the signal to its process group, then SIGKILL."""
+
+    graceful: Step | None = None
+    graceful_timeout: float = 30.0
+    """Seconds from the beginning of the graceful way until the signal is sent."""
+    signal: int = 15
+    grace_period: float = 5.0
+    """Seconds from the signal to SIGKILL (Shepherd's default-process-termination-grace-period)."""
+
+
+class Respawn(msgspec.Struct, frozen=True, kw_only=True):
+    """When a process that ended is started again. The defaults are Shepherd's: 5 times in 7 s, after 0.1 s."""
+
+    enabled: bool = True
+    limit: int = 5
+    """So many ends within the interval, and the service is disabled."""
+    interval: float = 7.0
+    delay: float = 0.1
+
+
+class Port(msgspec.Struct, frozen=True, kw_only=True, order=True):
+    """A port of the host that a service listens on."""
+
+    port: int
+    address: str = "127.0.0.1"
+    protocol: str = "tcp"
+
+    def __str__(self) -> str:
+        return str(self.port)
+
+
+class Fact(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of ``herd configuration SERVICE``."""
+
+    key: str
+    """Its name in JSON."""
+    label: str
+    value: Any
+    """Its value in JSON."""
+    text: str
+    """Its value for a person."""
+    detail: str | None = None
+    """The key of the start's detail (see :meth:`Context.detail`) that replaces the value while there is one."""
+
+
+class Reach(msgspec.Struct, frozen=True, kw_only=True):
+    """How a person's client gets inside a running service."""
+
+    ssh: tuple[str, ...] = ()
+    """The start of an ssh command line, up to and with the destination."""
+    console: str | None = None
+    """A Unix stream socket that speaks for a terminal."""
+    console_log: str | None = None
+
+
+class ActionContext(Protocol):
+    """What an action may ask of the supervisor."""
+
+    name: str
+    is_running: bool
+
+    def print(self, line: str) -> None: ...
+
+
+class Action(msgspec.Struct, frozen=True, kw_only=True):
+    """Something else a service can do when asked: ``herd NAME SERVICE ARGUMENTS``."""
+
+    name: str
+    documentation: str
+    run: Callable[[ActionContext, Sequence[str]], Awaitable[Any]]
+
+
+class Service(msgspec.Struct, frozen=True, kw_only=True):
+    """A service, as its declaration and its type make it."""
+
+    provision: tuple[str, ...]
+    """Its names; the first is canonical."""
+    requirement: tuple[str, ...] = ()
+    documentation: str = "[No description.]"
+    source: str = ""
+    """The declaration it comes from, for messages: ``/etc/herdpy/services/build-vm.toml``."""
+    auto_start: bool = False
+    prepare: tuple[Step, ...] = ()
+    """Done in this order before the process is spawned, at each start and respawn."""
+    attempts: tuple[Attempt, ...] = ()
+    """The ways to start it, best first; none means: running is only a state."""
+    companion: Companion | None = None
+    takes_arguments: bool = False
+    """Whether ``herd start NAME ARGUMENTS`` adds them to the command line."""
+    stop: Stop = Stop()
+    respawn: Respawn = Respawn()
+    log_file: str | None = None
+    """Where its output goes; None means ``NAME.log`` in the log directory."""
+    ports: tuple[Port, ...] = ()
+    facts: tuple[Fact, ...] = ()
+    reach: Reach | None = None
+    actions: tuple[Action, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The canonical name."""
+        return self.provision[0]
