@@ -1,0 +1,34 @@
+"""The service types. Each is a module that defines ``TYPE``, imported when a declaration first names it."""
+
+import importlib
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from herdpy.catalogue.common import ServiceType
+
+MODULES = {
+    "process": "herdpy.catalogue.process",
+    "virtual-build-machine": "herdpy.catalogue.build_vm",
+}
+"""The module of each type. Adding a service type is adding its module and its line here."""
+
+
+class Catalogue(Mapping[str, "ServiceType"]):
+    """Service types by name; looking one up imports its module."""
+
+    def __init__(self, modules: Mapping[str, str]) -> None:
+        self._modules = modules
+
+    def __getitem__(self, name: str) -> "ServiceType":
+        service_type: ServiceType = importlib.import_module(self._modules[name]).TYPE
+        return service_type
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._modules)
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+
+TYPES = Catalogue(MODULES)

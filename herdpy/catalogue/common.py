@@ -1,0 +1,149 @@
+"""What every service type is made of: the fields that any declaration may set, the declaration, and the type itself."""
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, Protocol
+
+import msgspec
+
+from herdpy.catalogue.facts import HostFacts
+from herdpy.service import Respawn, Service
+
+NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-@")
+
+
+def name_problem(name: str) -> str | None:
+    """What is wrong with a service's name, in words; None when nothing is."""
+    if not name:
+        return "a service's name cannot be empty"
+    if name[0] in "-.":
+        return f"a service's name cannot begin with {name[0]!r}"
+    if not NAME_CHARACTERS.issuperset(name):
+        return "a service's name is made of ASCII letters, digits, '.', '_', '-' and '@'"
+    return None
+
+
+class Common(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
+    """The fields that every service type has."""
+
+    documentation: str | None = None
+    """One sentence about the service; None means the type's own."""
+    auto_start: bool = False
+    """Whether it starts with herdpy."""
+    requirement: tuple[str, ...] = ()
+    """Services that must run for this one to run, besides those that its type requires."""
+    provision: tuple[str, ...] = ()
+    """Further names of the service, after the declaration's."""
+    respawn: bool = True
+    """Whether it is started again when it ended by itself."""
+    respawn_limit: Annotated[int, msgspec.Meta(ge=1)] = 5
+    """So many ends within the interval, and the service is disabled."""
+    respawn_interval: Annotated[float, msgspec.Meta(gt=0)] = 7.0
+    """Seconds."""
+    respawn_delay: Annotated[float, msgspec.Meta(ge=0)] = 0.1
+    """Seconds from the end to the next start."""
+    log_file: str | None = None
+    """Where its output goes; None means ``NAME.log`` in the log directory."""
+    grace_period: Annotated[float, msgspec.Meta(gt=0)] = 5.0
+    """Seconds from the stop signal to SIGKILL."""
+    start_timeout: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    """Seconds from the start until the service must be ready; None means the type's own."""
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """What the types of the fields cannot say: (key path, problem) of each mistake.
+
+        A service type that adds its own begins with ``yield from super().check()``.
+        """
+        for key in ("requirement", "provision"):
+            for index, name in enumerate(getattr(self, key)):
+                if problem := name_problem(name):
+                    yield f"{key}[{index}]", f"{name!r}: {problem}"
+        for key in ("respawn_interval", "respawn_delay", "grace_period", "start_timeout"):
+            seconds = getattr(self, key)
+            if seconds is not None and not math.isfinite(seconds):
+                yield key.replace("_", "-"), f"expected a number of seconds, got {seconds}"
+        if self.log_file is not None:
+            yield from path_mistakes("log-file", self.log_file)
+
+    def respawn_policy(self) -> Respawn:
+        """The four respawn fields as the supervisor takes them."""
+        return Respawn(
+            enabled=self.respawn, limit=self.respawn_limit, interval=self.respawn_interval, delay=self.respawn_delay
+        )
+
+
+def path_mistakes(key: str, path: str) -> Iterator[tuple[str, str]]:
+    """The mistake of a path that is not absolute, or that no file can have, if it is one."""
+    if not os.path.isabs(path):
+        yield key, f"expected an absolute path, got {path!r}"
+    elif "\0" in path:
+        yield key, "a path cannot hold a NUL character"
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Where something is written."""
+
+    file: str
+    line: int
+    """Counted from 1; 0 when the whole file is meant."""
+    key: str = ""
+    """The path of the key: ``port-forwardings[0].host``; empty when no key is meant."""
+
+
+class Locations(Protocol):
+    """Where a declaration's keys are written; a declaration may lie in several layers."""
+
+    def place(self, key: str) -> Place:
+        """The place of a key, or of the nearest table around it that is written anywhere."""
+        ...
+
+    def place_of_value(self, value: object, key: str = "") -> Place:
+        """The first place at or below ``key`` that has this value; else the place of ``key``."""
+        ...
+
+
+class Declaration(msgspec.Struct, frozen=True, kw_only=True):
+    """One file ``NAME.toml``, or the files of that name in several layers: mostly one service, sometimes several."""
+
+    name: str
+    """The file's name without ``.toml``."""
+    source: str
+    """The file of the last layer that says anything about it."""
+    type: str
+    """The name of its service type."""
+    configuration: Any
+    """The type's own struct, which inherits :class:`Common`; Any so that each type can say which."""
+    locations: Locations
+
+    @property
+    def provision(self) -> tuple[str, ...]:
+        """The names of a declaration that makes one service: its own, then those it was given, each once."""
+        return tuple(dict.fromkeys((self.name, *self.configuration.provision)))
+
+
+class Unsuitable(Exception):  # noqa: N818 - it says what the declaration is
+    """A declaration that is right by itself, but not on this host. Raised by a service type's ``services``.
+
+    Args:
+        key: the path of the key that has to change.
+        problem: what is wrong with it here, and what to do.
+    """
+
+    def __init__(self, key: str, problem: str) -> None:
+        super().__init__(f"{key}: {problem}")
+        self.key = key
+        self.problem = problem
+
+
+class ServiceType(msgspec.Struct, frozen=True, kw_only=True):
+    """A service type: a pure function from a declaration and what is known of the host to services."""
+
+    name: str
+    """What a declaration says in ``type``."""
+    configuration: type[Common]
+    """The struct of its fields. It may add to :meth:`Common.check`."""
+    services: Callable[[Declaration, HostFacts], tuple[Service, ...]]
+    """Raises :class:`Unsuitable`, and nothing else."""
+    documentation: str
+    """One sentence."""

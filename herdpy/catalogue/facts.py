@@ -1,0 +1,90 @@
+"""What the service types, which are pure functions, need to know of the machine."""
+
+import os
+import pwd
+import shutil
+from collections.abc import Mapping
+
+import msgspec
+
+from herdpy.qemu.accelerator import Accelerator, probe
+
+GUIX_OUTSIDE_PATH = (
+    "/run/current-system/profile/bin/guix",
+    "/var/guix/profiles/per-user/root/current-guix/bin/guix",
+)
+"""Where Guix System and guix-install.sh put it; a daemon's PATH seldom names either."""
+
+GUIX_MACHINES = {
+    "armv7l": "armhf",
+    "armv6l": "armhf",
+    "i386": "i686",
+    "i486": "i686",
+    "i586": "i686",
+    "ppc64le": "powerpc64le",
+    "ppc": "powerpc",
+}
+"""What Guix's system types call a machine otherwise than uname(2) does."""
+
+
+class Directories(msgspec.Struct, frozen=True, kw_only=True):
+    """Where herdpy keeps things; docs/explanation/architecture.md has the table."""
+
+    state: str
+    log: str
+    configuration: str
+    """``/etc/herdpy``: the parent of the administrator's ``services``."""
+    runtime: str
+    """The directory of the default control socket."""
+    secrets: str
+    """Each virtual build machine has a directory of its name there."""
+
+
+class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """A value for one moment: gathered when declarations are read, never while services run."""
+
+    uid: int
+    user: str
+    """The name of the user herdpy runs as; the number in digits when it has no name."""
+    home: str
+    directories: Directories
+    system: str
+    """As Guix writes it: ``x86_64-linux``."""
+    guix: str | None
+    """The path of the ``guix`` command."""
+    accelerator: Accelerator
+
+    @property
+    def is_root(self) -> bool:
+        return self.uid == 0
+
+    def log_file(self, name: str) -> str:
+        """Where the output of a service goes that sets no log file of its own."""
+        return os.path.join(self.directories.log, f"{name}.log")
+
+
+def gather(directories: Directories, environment: Mapping[str, str] = os.environ) -> HostFacts:
+    """Look at this machine, as the user we run as. Reads files, spawns nothing, takes about a millisecond."""
+    uid = os.geteuid()
+    try:
+        account = pwd.getpwuid(uid)
+        user, home = account.pw_name, account.pw_dir
+    except KeyError:
+        user, home = str(uid), "/"
+    machine = os.uname().machine
+    return HostFacts(
+        uid=uid,
+        user=user,
+        home=environment.get("HOME") or home,
+        directories=directories,
+        system=f"{GUIX_MACHINES.get(machine, machine)}-linux",
+        guix=_find_guix(environment),
+        accelerator=probe(),
+    )
+
+
+def _find_guix(environment: Mapping[str, str]) -> str | None:
+    found = shutil.which("guix", path=environment.get("PATH", os.defpath))
+    if found is not None:
+        return found
+    return next((path for path in GUIX_OUTSIDE_PATH if os.access(path, os.X_OK)), None)
