@@ -1,0 +1,131 @@
+"""Files that others read: placed whole, with their mode, and durable, or not at all.
+
+Whatever waits for the disk here blocks: call it in a thread.
+"""
+
+import contextlib
+import os
+import shutil
+
+
+def make_directories(path: str, mode: int) -> None:
+    """Make ``path`` with ``mode``, and its missing parents with 0755, whatever the umask; what is there stays as it is.
+
+    Raises:
+        OSError: as mkdir(2) has it.
+    """
+    missing = []
+    here = os.path.abspath(path)
+    while not os.path.lexists(here):
+        missing.append(here)
+        here = os.path.dirname(here)
+    for directory in reversed(missing):
+        # 0700 first: nobody looks in before the mode is what it shall be.
+        try:
+            os.mkdir(directory, 0o700)
+        except FileExistsError:
+            if not os.path.isdir(directory):
+                raise
+            continue
+        os.chmod(directory, mode if directory == missing[0] else 0o755)
+
+
+class Scratch:
+    """A directory for files in the making, made when it is first asked for and removed at the end of the block.
+
+    What a run that was killed has left at its place is removed first, so the place must be the caller's alone.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._made = False
+
+    def directory(self) -> str:
+        """Its path; nobody else can look into it.
+
+        Raises:
+            OSError: as mkdir(2) has it.
+        """
+        if not self._made:
+            shutil.rmtree(self._path, ignore_errors=True)
+            os.mkdir(self._path, 0o700)
+            self._made = True
+        return self._path
+
+    def __enter__(self) -> "Scratch":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Not in a thread: these are a few small files, and one who is being cancelled cannot wait.
+        if self._made:
+            shutil.rmtree(self._path, ignore_errors=True)
+
+
+def write(path: str, content: bytes, mode: int) -> None:
+    """Write ``content`` to the new file ``path``, down to the disk; its mode is at no time wider than ``mode``.
+
+    Raises:
+        OSError: as open(2), write(2) and fsync(2) have it; FileExistsError when there is such a file.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode & 0o600)
+    with open(descriptor, "wb") as file:
+        os.fchmod(file.fileno(), mode)
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def add(source: str, target: str, mode: int) -> bool:
+    """Give the finished file ``source`` the name ``target`` too, unless that name is taken: nothing is overwritten.
+
+    Both must be on one file system. link(2), unlike rename(2), fails when the target exists, so that there is no moment
+    between looking and doing.
+
+    Returns:
+        Whether it is ours now; False when the name was taken.
+
+    Raises:
+        OSError: as chmod(2), fsync(2) and link(2) have it.
+    """
+    descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        os.fchmod(descriptor, mode)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except FileExistsError:
+        return False
+    _sync_directory(os.path.dirname(target))
+    return True
+
+
+def replace(path: str, content: bytes, mode: int) -> None:
+    """Make ``path`` a file of this content and mode: written beside, then renamed. A file that is right is left alone.
+
+    There must be one writer of ``path`` at a time (the service whose file it is).
+
+    Raises:
+        OSError: as open(2), write(2), fsync(2) and rename(2) have it.
+    """
+    try:
+        with open(path, "rb") as file:
+            if file.read() == content and os.fstat(file.fileno()).st_mode & 0o7777 == mode:
+                return
+    except FileNotFoundError:
+        pass
+    beside = f"{path}.new"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(beside)
+    write(beside, content, mode)
+    os.rename(beside, path)
+    _sync_directory(os.path.dirname(path))
+
+
+def _sync_directory(path: str) -> None:
+    descriptor = os.open(path or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,208 @@
+"""The keys of a guest and the way in: made once, kept on the host, never overwritten.
+
+Below the root (what the guest gets) lie the SSH host keys, the public half of the key that opens the guest's account
+``offloading``, and what :mod:`herdpy.qemu.guix` adds; in the directory for keys (what stays here) the private half and
+a known_hosts file with the guest's host keys and nothing else. The layout of the root is the one that Guix documents
+for childhurds (the Guix manual, "The Hurd in a Virtual Machine").
+"""
+
+import os
+from collections.abc import Sequence
+
+import msgspec
+import trio
+
+from herdpy.qemu import guix
+from herdpy.qemu.files import Scratch, add, make_directories, replace, write
+from herdpy.qemu.secrets.message import UNFINISHED
+from herdpy.service import Completed, Context, StartFailure
+
+AUTHORIZED_KEYS = "etc/ssh/authorized_keys.d/offloading"
+
+
+class FillSecrets(msgspec.Struct, frozen=True, kw_only=True):
+    """A preparation: fills what is missing of a guest's secrets. What is there stays, whoever made it.
+
+    Each file appears whole, under its final name, with its final mode; the private ones are 0600 from their creation. A
+    run that was killed is taken up by the next one: a private key without its public half gets it.
+
+    Several services may share a root if they share the directory for keys as well.
+
+    Raises:
+        StartFailure: the directories cannot be written, ssh-keygen or guix failed, or a public key lies there alone.
+    """
+
+    root: str
+    """The directory whose files the guest gets."""
+    keys_directory: str
+    """Where the private half of the offloading key and known_hosts go; made with mode 0700."""
+    name: str
+    """The name under which ssh looks up the guest's host keys: that of the service."""
+    ssh_port: int | None = None
+    """The port of 127.0.0.1 that leads to the guest's SSH server."""
+    host_keys: tuple[str, ...] = ("ed25519", "ecdsa")
+    """The types of SSH host keys (``ssh-keygen -t``)."""
+    guix: bool = False
+    """Whether the host has Guix: then the guest gets a signing key and an ACL, and the host accepts what it signs."""
+    guix_directory: str = "/etc/guix"
+    """Where the host's Guix keeps its own key and ACL."""
+
+    async def run(self, context: Context) -> None:
+        if os.path.realpath(self.root) == "/":
+            raise StartFailure("cannot keep the guest's secrets in the host's root directory; set another directory")
+        try:
+            await self._fill(context)
+        except OSError as error:
+            raise StartFailure(
+                f"cannot make the guest's secrets in {self.root}: {error.strerror}:"
+                f" {error.filename2 or error.filename or self.root}; check who may write there"
+            ) from None
+
+    async def _fill(self, context: Context) -> None:
+        await _in_thread(make_directories, self.root, 0o700)
+        await _in_thread(make_directories, self.keys_directory, 0o700)
+        with self._scratch(self.root, context) as scratch:
+            for kind in self.host_keys:
+                path = f"{self.root}/etc/ssh/ssh_host_{kind}_key"
+                await _make_pair(context, scratch, path, kind, f"root@{self.name}")
+            if self.guix:
+                await guix.exchange_keys(context, self.root, self.guix_directory, scratch)
+        offloading = f"{self.keys_directory}/id_ed25519"
+        with self._scratch(self.keys_directory, context) as scratch:
+            await _make_pair(context, scratch, offloading, "ed25519", f"offloading@{self.name}")
+        await self._authorize(context, f"{offloading}.pub")
+        await _in_thread(self._write_known_hosts)
+
+    @staticmethod
+    def _scratch(parent: str, context: Context) -> Scratch:
+        return Scratch(f"{parent}/{UNFINISHED}{context.name}")
+
+    async def _authorize(self, context: Context, public_key: str) -> None:
+        authorized = f"{self.root}/{AUTHORIZED_KEYS}"
+        ours = await _in_thread(_read, public_key)
+        if not os.path.lexists(authorized):
+            with self._scratch(self.root, context) as scratch:
+                new = f"{scratch.directory()}/offloading"
+                await _in_thread(make_directories, os.path.dirname(authorized), 0o755)
+                await _in_thread(write, new, ours, 0o600)
+                # sshd in the guest reads it as the user who logs in (sshd_config(5), AuthorizedKeysFile).
+                await _in_thread(add, new, authorized, 0o644)
+        is_ours = any(ours.split()[:2] == _key_of(line) for line in (await _in_thread(_read, authorized)).splitlines())
+        context.detail(
+            "offloading-key",
+            None
+            if is_ours
+            else f"{authorized} does not hold {public_key}: herdpy cannot get into the guest; add that key, or remove"
+            " the file to have it written anew",
+        )
+
+    def _write_known_hosts(self) -> None:
+        names = self.name if self.ssh_port is None else f"{self.name},[127.0.0.1]:{self.ssh_port}"
+        directory = f"{self.root}/etc/ssh"
+        lines = [
+            b" ".join([os.fsencode(names), *_read(f"{directory}/{file}").split()[:2]]) + b"\n"
+            for file in sorted(os.listdir(directory))
+            if file.startswith("ssh_host_") and file.endswith("_key.pub")
+        ]
+        replace(f"{self.keys_directory}/known_hosts", b"".join(lines), 0o600)
+
+
+def ssh_command(keys_directory: str, name: str, port: int, user: str = "offloading") -> tuple[str, ...]:
+    """The start of the command line that gets into the guest, up to and with the destination (ssh(1), ssh_config(5)).
+
+    It trusts the guest's own host keys and no others, offers the offloading key and no other, asks nothing, and takes
+    nothing from the user's configuration or agent.
+
+    Args:
+        keys_directory: that of :class:`FillSecrets`.
+        name: that of :class:`FillSecrets`.
+        port: of 127.0.0.1.
+    """
+    options = (
+        f"IdentityFile={_ssh_path(keys_directory)}/id_ed25519",
+        "IdentitiesOnly=yes",
+        "IdentityAgent=none",
+        "PreferredAuthentications=publickey",
+        "BatchMode=yes",
+        f"HostKeyAlias={name}",
+        "StrictHostKeyChecking=yes",
+        f"UserKnownHostsFile={_ssh_path(keys_directory)}/known_hosts",
+        "GlobalKnownHostsFile=/dev/null",
+        "UpdateHostKeys=no",
+        "ControlMaster=no",
+        "ControlPath=none",
+        "ConnectTimeout=20",
+        # A guest without KVM on a busy host may be silent for a while: a minute, then it is dead.
+        "ServerAliveInterval=15",
+        "ServerAliveCountMax=4",
+        "LogLevel=ERROR",
+    )
+    pairs = (word for option in options for word in ("-o", option))
+    return ("ssh", "-F", "none", *pairs, "-p", str(port), f"{user}@127.0.0.1")
+
+
+def _ssh_path(path: str) -> str:
+    # ssh takes these values for words of a configuration file, with tokens such as %h: ssh_config(5).
+    return path.replace("\\", "\\\\").replace('"', '\\"').replace(" ", "\\ ").replace("%", "%%")
+
+
+async def _make_pair(context: Context, scratch: Scratch, path: str, kind: str, comment: str) -> None:
+    """Make the key pair ``path`` and ``path.pub`` as far as it is missing."""
+    has_private, has_public = os.path.lexists(path), os.path.lexists(f"{path}.pub")
+    if has_private and has_public:
+        return
+    if has_public:
+        raise StartFailure(
+            f"cannot use {path}.pub: its private half {path} is missing; put it there, or remove the public half to"
+            " have both made anew"
+        )
+    await _in_thread(make_directories, os.path.dirname(path), 0o755)
+    new = f"{scratch.directory()}/{os.path.basename(path)}"
+    if not has_private:
+        context.progress(f"making SSH keys: {os.path.basename(path)}")
+        made = await context.command(("ssh-keygen", "-q", "-t", kind, "-N", "", "-C", comment, "-f", new))
+        _check(made, f"cannot make the SSH key {path}")
+        # The private half first: what a kill leaves behind between the two can then be completed.
+        if await _in_thread(add, new, path, 0o600):
+            await _in_thread(add, f"{new}.pub", f"{path}.pub", 0o644)
+            return
+    shown = await context.command(("ssh-keygen", "-y", "-P", "", "-f", path))
+    _check(shown, f"cannot read the SSH key {path} to make its public half")
+    public = _public_key(shown.output)
+    if public is None:
+        raise StartFailure(f"cannot make the public half of the SSH key {path}: ssh-keygen showed none")
+    await _in_thread(write, f"{new}.completed", f"{public}\n".encode(), 0o600)
+    await _in_thread(add, f"{new}.completed", f"{path}.pub", 0o644)
+
+
+def _check(completed: Completed, failure: str) -> None:
+    if completed.status != 0:
+        lines = [line for line in completed.output.splitlines() if line.strip(" @\t")]
+        raise StartFailure(
+            f"{failure}: {lines[-1] if lines else f'ssh-keygen ended with {completed.status}'}", lines[:-1]
+        )
+
+
+def _public_key(output: str) -> str | None:
+    """The public key among the lines that ssh-keygen wrote, warnings left out."""
+    for line in output.splitlines():
+        if line.startswith(("ssh-", "ecdsa-", "sk-")) and len(line.split(" ")) >= 2:
+            return line
+    return None
+
+
+def _key_of(line: bytes) -> Sequence[bytes]:
+    """Type and key of a line of an authorized_keys file, options before them left out (sshd(8))."""
+    words = line.split()
+    for place, word in enumerate(words):
+        if word.startswith((b"ssh-", b"ecdsa-", b"sk-")):
+            return words[place : place + 2]
+    return []
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+_in_thread = trio.to_thread.run_sync

@@ -1,0 +1,298 @@
+import os
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+import trio
+
+from herdpy.qemu.secrets.keys import FillSecrets, ssh_command
+from herdpy.service import StartFailure
+
+
+@pytest.fixture
+def step(tmp_path: Path) -> FillSecrets:
+    return FillSecrets(
+        root=str(tmp_path / "etc/herdpy/virtual-build-machines/build-vm"),
+        keys_directory=str(tmp_path / "state/keys/build-vm"),
+        name="build-vm",
+        ssh_port=11022,
+    )
+
+
+def modes(directory: str) -> dict[str, str]:
+    return {
+        str(path.relative_to(directory)): f"{stat.S_IMODE(path.stat().st_mode):o}"
+        for path in Path(directory).rglob("*")
+    }
+
+
+def contents(directory: str) -> dict[str, tuple[int, int, bytes]]:
+    return {
+        str(path): (path.stat().st_ino, path.stat().st_mtime_ns, path.read_bytes())
+        for path in Path(directory).rglob("*")
+        if path.is_file()
+    }
+
+
+def public_half(private: str) -> list[str]:
+    return subprocess.run(
+        ["ssh-keygen", "-y", "-f", private], capture_output=True, text=True, check=True
+    ).stdout.split()[:2]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0])
+async def test_everything_is_made_with_its_mode(step: FillSecrets, context, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        await step.run(context)
+    finally:
+        os.umask(before)
+    assert modes(step.root) == {
+        "etc": "755",
+        "etc/ssh": "755",
+        "etc/ssh/authorized_keys.d": "755",
+        "etc/ssh/authorized_keys.d/offloading": "644",
+        "etc/ssh/ssh_host_ecdsa_key": "600",
+        "etc/ssh/ssh_host_ecdsa_key.pub": "644",
+        "etc/ssh/ssh_host_ed25519_key": "600",
+        "etc/ssh/ssh_host_ed25519_key.pub": "644",
+    }
+    assert modes(step.keys_directory) == {"id_ed25519": "600", "id_ed25519.pub": "644", "known_hosts": "600"}
+    for directory in (step.root, step.keys_directory):
+        assert stat.S_IMODE(os.stat(directory).st_mode) == 0o700
+    assert stat.S_IMODE(os.stat(os.path.dirname(step.root)).st_mode) == 0o755
+    assert context.details == {}
+
+
+async def test_the_halves_belong_together(step: FillSecrets, context) -> None:
+    await step.run(context)
+    for private, public in (
+        (f"{step.root}/etc/ssh/ssh_host_ed25519_key", f"{step.root}/etc/ssh/ssh_host_ed25519_key.pub"),
+        (f"{step.root}/etc/ssh/ssh_host_ecdsa_key", f"{step.root}/etc/ssh/ssh_host_ecdsa_key.pub"),
+        (f"{step.keys_directory}/id_ed25519", f"{step.keys_directory}/id_ed25519.pub"),
+        (f"{step.keys_directory}/id_ed25519", f"{step.root}/etc/ssh/authorized_keys.d/offloading"),
+    ):
+        assert public_half(private) == Path(public).read_text().split()[:2], public
+
+
+async def test_a_second_run_touches_nothing(step: FillSecrets, context) -> None:
+    await step.run(context)
+    first = contents(step.root) | contents(step.keys_directory)
+    context.commands.clear()
+    await step.run(context)
+    assert contents(step.root) | contents(step.keys_directory) == first
+    assert context.commands == []
+
+
+async def test_what_the_administrator_put_there_stays(step: FillSecrets, context) -> None:
+    ssh = Path(step.root, "etc/ssh")
+    ssh.mkdir(parents=True)
+    subprocess.run(["ssh-keygen", "-q", "-t", "ecdsa", "-N", "", "-f", ssh / "ssh_host_ecdsa_key"], check=True)
+    (ssh / "ssh_host_ecdsa_key").chmod(0o400)
+    Path(step.root, "etc/motd").write_text("ours\n")
+    before = contents(step.root)
+    await step.run(context)
+    after = contents(step.root)
+    assert {path: after[path] for path in before} == before
+    assert stat.S_IMODE((ssh / "ssh_host_ecdsa_key").stat().st_mode) == 0o400
+    assert (ssh / "ssh_host_ed25519_key").exists()
+
+
+async def test_a_private_key_without_its_public_half_is_completed(step: FillSecrets, context) -> None:
+    await step.run(context)
+    private = f"{step.root}/etc/ssh/ssh_host_ed25519_key"
+    before = contents(step.root)
+    os.unlink(f"{private}.pub")
+    os.unlink(f"{step.keys_directory}/id_ed25519.pub")
+    await step.run(context)
+    assert Path(f"{private}.pub").read_text().split()[:2] == public_half(private)
+    assert modes(step.root)["etc/ssh/ssh_host_ed25519_key.pub"] == "644"
+    assert contents(step.root)[private] == before[private]
+    assert context.details == {}
+
+
+async def test_a_private_key_that_ssh_keygen_cannot_read_is_named(step: FillSecrets, context) -> None:
+    private = Path(step.root, "etc/ssh/ssh_host_ed25519_key")
+    private.parent.mkdir(parents=True)
+    private.write_text("no key\n")
+    private.chmod(0o600)
+    with pytest.raises(StartFailure) as caught:
+        await step.run(context)
+    assert str(caught.value).startswith(f"cannot read the SSH key {private} to make its public half: ")
+    assert "\n" not in str(caught.value)
+    assert private.read_text() == "no key\n"
+
+
+async def test_a_key_under_a_passphrase_is_not_waited_for(step: FillSecrets, context) -> None:
+    private = Path(step.root, "etc/ssh/ssh_host_ed25519_key")
+    private.parent.mkdir(parents=True)
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "secret", "-f", private], check=True)
+    Path(f"{private}.pub").unlink()
+    with trio.fail_after(20), pytest.raises(StartFailure, match="incorrect passphrase"):
+        await step.run(context)
+
+
+async def test_a_public_key_alone_is_a_clear_failure(step: FillSecrets, context) -> None:
+    public = Path(step.root, "etc/ssh/ssh_host_ed25519_key.pub")
+    public.parent.mkdir(parents=True)
+    public.write_text("ssh-ed25519 AAAA\n")
+    with pytest.raises(StartFailure) as caught:
+        await step.run(context)
+    assert str(caught.value) == (
+        f"cannot use {public}: its private half {str(public)[:-4]} is missing; put it there, or remove the public half"
+        " to have both made anew"
+    )
+    assert public.read_text() == "ssh-ed25519 AAAA\n"
+
+
+async def test_an_authorization_of_another_key_stays_and_is_told(step: FillSecrets, context) -> None:
+    authorized = Path(step.root, "etc/ssh/authorized_keys.d/offloading")
+    authorized.parent.mkdir(parents=True)
+    authorized.write_text("ssh-ed25519 AAAAtheirs someone\n")
+    await step.run(context)
+    assert authorized.read_text() == "ssh-ed25519 AAAAtheirs someone\n"
+    assert context.details["offloading-key"].startswith(
+        f"{authorized} does not hold {step.keys_directory}/id_ed25519.pub:"
+    )
+    ours = Path(step.keys_directory, "id_ed25519.pub").read_text()
+    authorized.write_text(f'# two keys\nrestrict,command="echo hi there" {ours}ssh-ed25519 AAAAtheirs someone\n')
+    await step.run(context)
+    assert context.details == {}
+
+
+async def test_an_unwritable_root_is_one_clear_line(step: FillSecrets, context, tmp_path: Path) -> None:
+    (tmp_path / "etc").write_text("a file, not a directory")
+    with pytest.raises(StartFailure) as caught:
+        await step.run(context)
+    assert str(caught.value) == (
+        f"cannot make the guest's secrets in {step.root}: Not a directory: {tmp_path}/etc/herdpy; check who may write"
+        " there"
+    )
+
+
+@pytest.mark.parametrize("root", ["/", "//", "/usr/.."])
+async def test_the_hosts_own_root_is_refused(step: FillSecrets, context, root: str) -> None:
+    with pytest.raises(StartFailure, match="cannot keep the guest's secrets in the host's root directory"):
+        await FillSecrets(root=root, keys_directory=step.keys_directory, name="build-vm").run(context)
+    assert not os.path.exists(step.keys_directory)
+
+
+async def test_a_killed_run_is_taken_up_and_cleaned_up(step: FillSecrets, context) -> None:
+    left = Path(step.root, ".herdpy-build-vm")
+    left.mkdir(parents=True)
+    (left / "ssh_host_ed25519_key").write_text("half a key")
+    await step.run(context)
+    assert not left.exists()
+    assert not list(Path(step.keys_directory).glob(".*"))
+
+
+async def test_a_cancelled_run_leaves_whole_pairs_or_nothing(step: FillSecrets, context) -> None:
+    with trio.CancelScope() as scope:
+        progress = context.progress
+
+        def cancel_at_the_second_key(stage: str, done: float | None = None) -> None:
+            progress(stage, done)
+            if "ecdsa" in stage:
+                scope.cancel()
+
+        context.progress = cancel_at_the_second_key
+        await step.run(context)
+    assert scope.cancelled_caught
+    assert sorted(os.listdir(f"{step.root}/etc/ssh")) == ["ssh_host_ed25519_key", "ssh_host_ed25519_key.pub"]
+    assert os.listdir(step.root) == ["etc"]
+
+
+async def test_two_services_with_one_root_agree_on_its_keys(step: FillSecrets, context) -> None:
+    async def fill(name: str) -> None:
+        other = type(context)()
+        other.name = name
+        await step.run(other)
+        assert other.details == {}
+
+    async with trio.open_nursery() as nursery:
+        for name in ("childhurd1", "childhurd2", "childhurd3"):
+            nursery.start_soon(fill, name)
+    for private in (f"{step.root}/etc/ssh/ssh_host_ed25519_key", f"{step.keys_directory}/id_ed25519"):
+        assert public_half(private) == Path(f"{private}.pub").read_text().split()[:2]
+
+
+async def test_known_hosts_holds_the_guests_keys_and_follows_them(step: FillSecrets, context) -> None:
+    await step.run(context)
+    known_hosts = Path(step.keys_directory, "known_hosts")
+    for name in ("build-vm", "[127.0.0.1]:11022"):
+        found = subprocess.run(
+            ["ssh-keygen", "-F", name, "-f", known_hosts], capture_output=True, text=True, check=True
+        )
+        assert len([line for line in found.stdout.splitlines() if not line.startswith("#")]) == 2
+    assert len(known_hosts.read_text().splitlines()) == 2
+    shutil.rmtree(f"{step.root}/etc/ssh")
+    await step.run(context)
+    key = Path(step.root, "etc/ssh/ssh_host_ed25519_key.pub").read_text().split()[1]
+    assert key in known_hosts.read_text()
+    assert len(known_hosts.read_text().splitlines()) == 2
+
+
+def test_the_ssh_command_says_everything(tmp_path: Path) -> None:
+    command = ssh_command("/var/lib/herdpy/keys/build-vm", "build-vm", 11022)
+    assert command[:3] == ("ssh", "-F", "none")
+    assert command[-3:] == ("-p", "11022", "offloading@127.0.0.1")
+    assert "HostKeyAlias=build-vm" in command and "StrictHostKeyChecking=yes" in command
+
+
+def test_ssh_understands_any_directory(tmp_path: Path) -> None:
+    directory = tmp_path / "a %h b"
+    directory.mkdir()
+    (directory / "id_ed25519").touch()
+    command = ssh_command(str(directory), "build-vm", 11022)
+    shown = subprocess.run([command[0], "-G", *command[1:]], capture_output=True, text=True, check=True)
+    options = dict(line.split(" ", 1) for line in shown.stdout.splitlines())
+    # ssh -G shows what it has read, before it replaces %% by %.
+    assert options["identityfile"].replace("%%", "%") == f"{directory}/id_ed25519"
+    assert options["userknownhostsfile"].replace("%%", "%").strip('"') == f"{directory}/known_hosts"
+    assert options["hostkeyalias"] == "build-vm" and options["batchmode"] == "yes"
+
+
+@pytest.fixture
+async def sshd(step: FillSecrets, context, tmp_path: Path, nursery: trio.Nursery):
+    """A real sshd that has the guest's secrets, and its port."""
+    program = shutil.which("sshd", path="/usr/sbin:/usr/bin")
+    if program is None or os.geteuid() != 0:
+        pytest.skip("needs sshd and root")
+    await step.run(context)
+    with trio.socket.socket() as probe:
+        await probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    root = step.root
+    configuration = tmp_path / "sshd_config"
+    configuration.write_text(
+        f"ListenAddress 127.0.0.1\nPort {port}\nPidFile none\nStrictModes no\nUsePAM no\n"
+        f"HostKey {root}/etc/ssh/ssh_host_ed25519_key\nHostKey {root}/etc/ssh/ssh_host_ecdsa_key\n"
+        f"AuthorizedKeysFile {root}/etc/ssh/authorized_keys.d/offloading\nPermitRootLogin yes\n"
+    )
+    # Where Debian's sshd wants an empty directory; made by its unit, which does not run here.
+    Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+    process = await nursery.start(trio.run_process, [program, "-D", "-e", "-f", str(configuration)])
+    yield port
+    process.terminate()
+
+
+async def test_the_ssh_command_gets_into_a_real_sshd_and_no_other(step: FillSecrets, sshd: int, context) -> None:
+    async def ssh(name: str) -> tuple[int, str]:
+        command = ssh_command(step.keys_directory, name, sshd, user="root")
+        completed = await trio.run_process(
+            [*command, "echo", "inside"],
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+        return completed.returncode, completed.stdout.decode() + completed.stderr.decode()
+
+    with trio.fail_after(30):
+        while "refused" in (result := await ssh("build-vm"))[1]:
+            await trio.sleep(0.05)
+        assert result == (0, "inside\n")
+        status, words = await ssh("another-vm")
+        assert status == 255 and "Host key verification failed" in words
