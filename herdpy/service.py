@@ -172,7 +172,7 @@ class Port(msgspec.Struct, frozen=True, kw_only=True, order=True):
         return str(self.port)
 
 
-class Fact(msgspec.Struct, frozen=True, kw_only=True):
+class Fact(msgspec.Struct, frozen=True):
     """One line of ``herd configuration SERVICE``."""
 
     key: str
@@ -184,6 +184,13 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True):
     """Its value for a person."""
     detail: str | None = None
     """The key of the start's detail (see :meth:`Context.detail`) that replaces the value while there is one."""
+
+
+def plain(key: str, label: str, value: Any) -> Fact:
+    """A fact whose text is its value: a sequence's items with commas between them."""
+    if isinstance(value, tuple | list):
+        return Fact(key, label, list(value), ", ".join(map(str, value)))
+    return Fact(key, label, value, str(value))
 
 
 class Reach(msgspec.Struct, frozen=True, kw_only=True):
@@ -227,6 +234,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     """Done in this order before the process is spawned, at each start and respawn."""
     attempts: tuple[Attempt, ...] = ()
     """The ways to start it, best first; none means: running is only a state."""
+    aftermath: tuple[Step, ...] = ()
+    """Done in this order after each end of the process; a failure is logged and changes nothing."""
     companion: Companion | None = None
     takes_arguments: bool = False
     """Whether ``herd start NAME ARGUMENTS`` adds them to the command line."""

@@ -1,0 +1,48 @@
+# make run    set up, start herdpy, boot a build machine, show its clock
+# make stop   stop all of it
+# make test   set up, run every check and every test
+# make bench  what it costs, as ratios
+
+PYTHON ?= python3
+VENV := .venv
+SOURCES := pyproject.toml README.md $(shell find bin herdpy services systemd -type f ! -name '*.pyc')
+
+.PHONY: run stop test check bench clean
+.DELETE_ON_ERROR:
+
+run: $(VENV)/herdpy.stamp
+	@sh tools/packages.sh run
+	@sh tools/run.sh $(VENV)/bin
+
+stop:
+	@sh tools/stop.sh $(VENV)/bin
+
+test: $(VENV)/test.stamp
+	@sh tools/packages.sh test
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup -q $(TESTS)
+
+bench: $(VENV)/test.stamp
+	@sh tools/packages.sh test
+	$(VENV)/bin/python benchmarks/client.py
+	$(VENV)/bin/python benchmarks/boot.py
+
+$(VENV)/bin/pip:
+	@PYTHON=$(PYTHON) sh tools/packages.sh run
+	$(PYTHON) -m venv $(VENV)
+
+# Not editable: what is run and tested is what a user installs.
+$(VENV)/herdpy.stamp: $(VENV)/bin/pip $(SOURCES)
+	@echo "installing herdpy into $(VENV)"
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy only-if-needed .
+	@touch $@
+
+$(VENV)/test.stamp: $(VENV)/herdpy.stamp
+	@echo "installing what the tests need into $(VENV)"
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check '.[test]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,153 @@
+"""The command line of a virtual machine: from what is wanted to the list that is executed, and nothing else.
+
+One option and its argument stand on one line, in the order of qemu-system-x86_64(1).
+"""
+
+import datetime
+
+import msgspec
+
+SECRETS_PORT = "org.herdpy.secrets.0"
+"""The virtio-serial port over which the guest takes its secrets."""
+AGENT_PORT = "org.qemu.guest_agent.0"
+"""The virtio-serial port of QEMU's guest agent (qemu-ga(8))."""
+
+
+class Rooms(msgspec.Struct, frozen=True, kw_only=True):
+    """Where one machine keeps its sockets and files; the directory belongs to the user that QEMU runs as."""
+
+    directory: str
+    console_log: str
+
+    @property
+    def monitor(self) -> str:
+        """The QMP socket that commands are given through; QEMU serves one client at a time."""
+        return f"{self.directory}/qmp"
+
+    @property
+    def events(self) -> str:
+        """A second QMP socket, on which herdpy listens for what happens to the guest."""
+        return f"{self.directory}/events"
+
+    @property
+    def console(self) -> str:
+        """The serial console."""
+        return f"{self.directory}/console"
+
+    @property
+    def secrets(self) -> str:
+        """The host's end of the port for secrets."""
+        return f"{self.directory}/secrets"
+
+    @property
+    def agent(self) -> str:
+        """The host's end of the guest agent's port."""
+        return f"{self.directory}/agent"
+
+    @property
+    def sockets(self) -> tuple[str, ...]:
+        return (self.monitor, self.events, self.console, self.secrets, self.agent)
+
+
+class Disk(msgspec.Struct, frozen=True, kw_only=True):
+    """A disk image as the guest's first disk."""
+
+    path: str
+    format: str
+    volatile: bool
+    """Whether what the guest writes is thrown away at its end."""
+
+
+class Boot(msgspec.Struct, frozen=True, kw_only=True):
+    """A kernel that QEMU loads itself; without one the firmware boots from the disk."""
+
+    kernel: str
+    initrd: str
+    arguments: str
+
+
+class Forwarding(msgspec.Struct, frozen=True, kw_only=True):
+    """A TCP port of the host's loopback that leads to a port of the guest."""
+
+    host: int
+    guest: int
+
+
+class Machine(msgspec.Struct, frozen=True, kw_only=True):
+    """A virtual machine, as much of it as its command line says."""
+
+    name: str
+    qemu: str
+    accelerator: str
+    """``kvm`` or ``tcg``."""
+    cpu: str
+    cpu_count: int
+    memory_size: int
+    """MiB."""
+    date: datetime.datetime
+    """What the guest's clock says when it starts, UTC."""
+    disk: Disk
+    boot: Boot | None
+    forwardings: tuple[Forwarding, ...]
+    open_network: bool
+    """Whether the guest may reach the host and the world; what is forwarded to it works either way."""
+    rooms: Rooms
+
+
+def command_line(machine: Machine) -> tuple[str, ...]:
+    """The command line of a virtual machine, program first."""
+    rooms, disk = machine.rooms, machine.disk
+    accelerator = "tcg,thread=multi" if machine.accelerator == "tcg" else machine.accelerator
+    forwardings = "".join(f",hostfwd=tcp:127.0.0.1:{port.host}-:{port.guest}" for port in machine.forwardings)
+    snapshot = "on" if disk.volatile else "off"
+    options = [
+        ("-name", f"guest={_value(machine.name)},debug-threads=on"),
+        ("-machine", "pc,graphics=off"),
+        ("-accel", accelerator),
+        ("-cpu", machine.cpu),
+        ("-smp", str(machine.cpu_count)),
+        ("-m", f"{machine.memory_size}M"),
+        ("-rtc", f"base={machine.date:%Y-%m-%dT%H:%M:%S},clock=vm"),
+        ("-nodefaults",),
+        ("-no-user-config",),
+        ("-display", "none"),
+        ("-no-reboot",),
+        ("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
+        ("-device", "pvpanic-pci"),
+        ("-device", "virtio-rng-pci"),
+        *_socket("monitor", rooms.monitor),
+        ("-mon", "chardev=monitor,mode=control"),
+        *_socket("events", rooms.events),
+        ("-mon", "chardev=events,mode=control"),
+        *_socket("console", rooms.console, f",logfile={_value(rooms.console_log)},logappend=on"),
+        ("-serial", "chardev:console"),
+        ("-device", "virtio-serial-pci"),
+        *_socket("secrets", rooms.secrets),
+        ("-device", f"virtserialport,chardev=secrets,name={SECRETS_PORT}"),
+        *_socket("agent", rooms.agent),
+        ("-device", f"virtserialport,chardev=agent,name={AGENT_PORT}"),
+        ("-netdev", f"user,id=net0,restrict={'off' if machine.open_network else 'on'}{forwardings}"),
+        ("-device", "virtio-net-pci,netdev=net0,romfile="),
+        (
+            "-drive",
+            f"if=none,id=disk0,file={_value(disk.path)},format={disk.format},snapshot={snapshot},discard=unmap"
+            + (",cache=unsafe" if disk.volatile else ""),
+        ),
+        ("-device", "virtio-blk-pci,drive=disk0"),
+    ]
+    if machine.boot is not None:
+        options += [
+            ("-kernel", machine.boot.kernel),
+            ("-initrd", machine.boot.initrd),
+            ("-append", machine.boot.arguments),
+        ]
+    return (machine.qemu, *(word for option in options for word in option))
+
+
+def _socket(name: str, path: str, more: str = "") -> list[tuple[str, ...]]:
+    return [("-chardev", f"socket,id={name},path={_value(path)},server=on,wait=off{more}")]
+
+
+def _value(text: str) -> str:
+    """A value within a list of options: a comma is doubled (qemu(1), "-drive")."""
+    return text.replace(",", ",,")

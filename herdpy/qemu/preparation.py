@@ -1,0 +1,233 @@
+"""What is made ready on the host before a virtual machine's QEMU is started, and cleared away after its end."""
+
+import errno
+import grp
+import json
+import os
+import pwd
+import shutil
+import socket
+from collections.abc import Sequence
+
+import msgspec
+import trio
+
+from herdpy.qemu.command_line import Rooms
+from herdpy.service import Context, Port, StartFailure
+
+SOCKET_PATH_MAX = 107
+"""Bytes in the path of a Unix socket (unix(7): 108 with the final NUL)."""
+
+
+class EnsureUser(msgspec.Struct, frozen=True, kw_only=True):
+    """See to it that the system user that guests run as is there, a member of the group kvm."""
+
+    user: str
+
+    async def run(self, context: Context) -> None:
+        """Create the user, and the group, when missing.
+
+        Raises:
+            StartFailure: groupadd(8) or useradd(8) failed.
+        """
+        if _exists(pwd.getpwnam, self.user):
+            return
+        context.progress(f"creating the system user {self.user}")
+        if not _exists(grp.getgrnam, "kvm"):
+            await _succeed(context, ["groupadd", "--system", "kvm"])
+        options = ["--system", "--user-group", "--groups", "kvm", "--no-create-home", "--home-dir", "/nonexistent"]
+        comment = ["--comment", "herdpy's virtual machines", "--shell", "/usr/sbin/nologin"]
+        await _succeed(context, ["useradd", *options, *comment, self.user])
+
+
+class MakeRooms(msgspec.Struct, frozen=True, kw_only=True):
+    """Make the directory of a machine's sockets and temporary files, and its console log, empty."""
+
+    rooms: Rooms
+    user: str | None
+    """Who QEMU runs as; None means: as herdpy."""
+
+    async def run(self, context: Context) -> None:
+        """Make them anew; the console log of the last run is kept beside, with ``.1`` at its end.
+
+        Raises:
+            StartFailure: something cannot be created, or a socket's path would be too long.
+        """
+        longest = max(self.rooms.sockets, key=len)
+        if len(os.fsencode(longest)) > SOCKET_PATH_MAX:
+            raise StartFailure(
+                f"the path {longest} is too long for a socket ({SOCKET_PATH_MAX} bytes); use a shorter --state-dir"
+            )
+        try:
+            await trio.to_thread.run_sync(self._make)
+        except OSError as error:
+            raise StartFailure(f"cannot create {error.filename}: {error.strerror}") from None
+
+    def _make(self) -> None:
+        directory = self.rooms.directory
+        owner = None if self.user is None else pwd.getpwnam(self.user)
+        _empty(directory)
+        os.makedirs(os.path.dirname(directory), mode=0o711, exist_ok=True)
+        os.mkdir(directory, 0o700)
+        log = self.rooms.console_log
+        os.makedirs(os.path.dirname(log), exist_ok=True)
+        if os.path.lexists(log):
+            os.replace(log, f"{log}.1")
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        try:
+            if owner is not None:
+                os.fchown(descriptor, owner.pw_uid, owner.pw_gid)
+                os.chown(directory, owner.pw_uid, owner.pw_gid)
+        finally:
+            os.close(descriptor)
+
+
+class ClearRooms(msgspec.Struct, frozen=True, kw_only=True):
+    """Remove a machine's sockets and temporary files."""
+
+    rooms: Rooms
+
+    async def run(self, context: Context) -> None:
+        await trio.to_thread.run_sync(_empty, self.rooms.directory)
+
+
+class CheckPorts(msgspec.Struct, frozen=True, kw_only=True):
+    """See that the ports of the host that a service will listen on are free."""
+
+    ports: tuple[Port, ...]
+    where: str
+    """Where to change them: ``port-forwardings in /etc/herdpy/services/build-vm.toml``."""
+
+    async def run(self, context: Context) -> None:
+        """Bind each port for a moment.
+
+        Raises:
+            StartFailure: one is taken (by whom, as far as we may know), or may not be bound.
+        """
+        for port in self.ports:
+            number = _bind_error(port)
+            if number == errno.EADDRINUSE:
+                holder = await trio.to_thread.run_sync(_holder, port)
+                raise StartFailure(f"host port {port} is in use{holder}; change {self.where}")
+            if number == errno.EACCES:
+                raise StartFailure(f"host port {port} needs root; change {self.where}")
+            if number:
+                raise StartFailure(f"host port {port} of {port.address} cannot be bound: {os.strerror(number)}")
+
+
+class CheckImage(msgspec.Struct, frozen=True, kw_only=True):
+    """See that a disk image of the user's own is one."""
+
+    path: str
+    format: str
+    user: str | None
+    """Who QEMU runs as, and must be able to read it; None means: as herdpy."""
+    where: str
+    """Where to change it: ``image in /etc/herdpy/services/build-vm.toml``."""
+
+    async def run(self, context: Context) -> None:
+        """Ask qemu-img(1), as the user that QEMU will run as.
+
+        Raises:
+            StartFailure: it is not there, cannot be read, is of another format, or is garbage.
+        """
+        fault = f"the image {self.path}"
+        options = ["info", "--force-share", "--output=json"]
+        completed = await context.command(["qemu-img", *options, self.path], user=self.user)
+        if completed.status != 0:
+            said = completed.output.strip().rpartition("\n")[2].removeprefix("qemu-img: ")
+            raise StartFailure(f"{fault} cannot be used: {said}; change {self.where}")
+        found = json.loads(completed.output)["format"]
+        if found != self.format:
+            raise StartFailure(f"{fault} is {found}, not {self.format}; change {self.where}, or set image-format")
+        if found == "raw" and not await trio.to_thread.run_sync(_is_bootable, self.path):
+            raise StartFailure(f"{fault} is not a disk that boots: it has no boot sector; change {self.where}")
+
+
+class KeepDisk(msgspec.Struct, frozen=True, kw_only=True):
+    """Give a persistent machine files of its own, copied from an image once."""
+
+    source: str
+    """The directory of the image."""
+    target: str
+    """The directory of the copy."""
+    user: str | None
+
+    async def run(self, context: Context) -> None:
+        """Copy the image unless the copy is there.
+
+        Raises:
+            StartFailure: cp(1) failed, for want of space for example; nothing is left behind.
+        """
+        if os.path.isdir(self.target):
+            return
+        context.progress("copying the image")
+        beside = f"{self.target}.new"
+        try:
+            await trio.to_thread.run_sync(_empty, beside)
+            os.makedirs(os.path.dirname(self.target), mode=0o711, exist_ok=True)
+            await _succeed(context, ["cp", "-RL", "--reflink=auto", "--sparse=always", self.source, beside])
+            if self.user is not None:
+                await _succeed(context, ["chown", "-R", f"{self.user}:", beside])
+            await _succeed(context, ["chmod", "-R", "u=rwX,go=", beside])
+            os.rename(beside, self.target)
+        except OSError as error:
+            raise StartFailure(f"cannot create {self.target}: {error.strerror}") from None
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(_empty, beside)
+
+
+async def _succeed(context: Context, command: Sequence[str]) -> None:
+    completed = await context.command(command)
+    if completed.status != 0:
+        said = completed.output.strip().rpartition("\n")[2]
+        raise StartFailure(f"{' '.join(command)} failed: {said or f'status {completed.status}'}")
+
+
+def _exists(look_up: object, name: str) -> bool:
+    assert callable(look_up)
+    try:
+        look_up(name)
+    except KeyError:
+        return False
+    return True
+
+
+def _empty(directory: str) -> None:
+    """Remove a directory of the guest's user; what it links to stays (shutil.rmtree follows no link)."""
+    if os.path.isdir(directory) and not os.path.islink(directory):
+        shutil.rmtree(directory)
+
+
+def _bind_error(port: Port) -> int:
+    """The errno of binding a port, 0 when it is free. SO_REUSEADDR as QEMU sets it: old connections do not count."""
+    family = socket.AF_INET6 if ":" in port.address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM if port.protocol == "tcp" else socket.SOCK_DGRAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((port.address, port.port))
+            if port.protocol == "tcp":
+                probe.listen(1)
+        except OSError as error:
+            return error.errno or errno.EADDRINUSE
+    return 0
+
+
+def _holder(port: Port) -> str:
+    import psutil
+
+    for connection in psutil.net_connections(port.protocol):
+        listens = connection.status in (psutil.CONN_LISTEN, psutil.CONN_NONE)
+        if listens and connection.laddr and connection.laddr.port == port.port and connection.pid:
+            try:
+                return f" by PID {connection.pid} ({psutil.Process(connection.pid).name()})"
+            except psutil.Error:
+                return f" by PID {connection.pid}"
+    return ""
+
+
+def _is_bootable(path: str) -> bool:
+    """Whether a raw disk begins with a boot sector (0x55AA at its end), as a BIOS wants it."""
+    with open(path, "rb") as disk:
+        return disk.read(512)[510:] == b"\x55\xaa"

@@ -1,0 +1,636 @@
+"""The life of one service: one task, which alone changes the service's state.
+
+Whoever wants something of a service puts a request into its inbox. Long work (starting, stopping, burying a process
+that ended) is an *activity* beside the task, at most one at a time, whose end comes back through the same inbox; so
+every transition is made in one place, :meth:`Life._take`, and there is no lock to forget.
+
+    stopped ──start──▶ starting ──ready──▶ running ──stop──▶ stopping ──▶ stopped
+                          │ ▲                 │                              │
+                          │ └── respawn ──────┴── the process ended ─────────┘
+                          └──── failed, or stopped meanwhile ────────────────▶
+"""
+
+import math
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+import msgspec
+import trio
+
+from herdpy.service import Attempt, End, Service, StartFailure
+from herdpy.supervisor import accounts, tail
+from herdpy.supervisor.context import StepContext
+from herdpy.supervisor.line import Held, Refused, SpawnError
+from herdpy.supervisor.log import log
+from herdpy.supervisor.race import first
+from herdpy.supervisor.words import end_in_words
+
+if TYPE_CHECKING:
+    from herdpy.supervisor.registry import Registry
+
+Status = Literal["stopped", "starting", "running", "stopping"]
+_Result = TypeVar("_Result")
+
+CHANGES_KEPT = 30
+FAILURES_KEPT = 10
+"""How many state changes and start failures are remembered: Shepherd's numbers."""
+
+KILL_PATIENCE = 10.0
+"""Seconds after SIGKILL until a stop is answered as failed; the kernel may hold a process in an unkillable sleep."""
+LAST_WORDS_PATIENCE = 1.0
+"""Seconds given to the logger, and to the companion, to tell their last after a process has ended."""
+
+NOTE_VERSION = 1
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What came of a request to start or to stop."""
+
+    done: bool
+    lines: tuple[str, ...] = ()
+    """Sentences for whoever asked."""
+    stopped: tuple[str, ...] = ()
+    """Canonical names of the services that were stopped, the one asked for first."""
+
+
+class Reply:
+    """The answer to one request, once."""
+
+    __slots__ = ("_arrived", "_outcome")
+
+    def __init__(self) -> None:
+        self._arrived = trio.Event()
+        self._outcome = Outcome(False)
+
+    def give(self, outcome: Outcome) -> None:
+        self._outcome = outcome
+        self._arrived.set()
+
+    async def wait(self) -> Outcome:
+        await self._arrived.wait()
+        return self._outcome
+
+
+class _Start(msgspec.Struct, frozen=True):
+    arguments: tuple[str, ...]
+    reply: Reply
+
+
+class _Stop(msgspec.Struct, frozen=True):
+    reply: Reply
+
+
+class _Switch(msgspec.Struct, frozen=True):
+    enabled: bool
+    reply: Reply
+
+
+class _Ended(msgspec.Struct, frozen=True):
+    held: Held
+
+
+class _Finished(msgspec.Struct, frozen=True):
+    conclude: Callable[[], Awaitable[None]]
+
+
+class Note(msgspec.Struct):
+    """What the keeper remembers of a service, so that the next supervisor goes on where this one ended."""
+
+    version: int
+    status: Status
+    enabled: bool
+    stop_asked: bool
+    """Of a stopping service: whether someone asked for it, or its process ended by itself."""
+    arguments: tuple[str, ...]
+    changes: list[tuple[Status, float]]
+    respawns: list[float]
+    deaths: list[float]
+    failures: list[float]
+    reason: str | None
+    details: dict[str, str]
+
+
+class Life:
+    """One service and its task. Everyone may read its attributes; only its own task changes them."""
+
+    def __init__(self, service: Service, registry: "Registry") -> None:
+        self.service = service
+        self.name = service.name
+        self.status: Status = "stopped"
+        self.enabled = True
+        self.process: Held | None = None
+        self.changes: deque[tuple[Status, float]] = deque(maxlen=CHANGES_KEPT)
+        """State changes, newest first, each with its time (seconds since the epoch)."""
+        self.respawns: deque[float] = deque(maxlen=CHANGES_KEPT)
+        self.failures: deque[float] = deque(maxlen=FAILURES_KEPT)
+        self.reason: str | None = None
+        """Why it last ended or failed, in words that follow "It"."""
+        self.details: dict[str, str] = {}
+        self.stage: str | None = None
+        """What a start is doing, in a few words, and how much of that is done (0 to 1)."""
+        self.done: float | None = None
+        self.changed = trio.Event()
+        """Set, and replaced by a new one, at each change of status or stage."""
+        self._registry = registry
+        self._line = registry.line
+        self._requests, self._inbox = trio.open_memory_channel[_Start | _Stop | _Switch | _Ended | _Finished](math.inf)
+        self._deaths: deque[float] = deque(maxlen=64)
+        """Times of the process's ends (CLOCK_BOOTTIME seconds), for the respawn limit."""
+        self._arguments: tuple[str, ...] = ()
+        self._starters: list[Reply] = []
+        self._stoppers: list[Reply] = []
+        self._next_start: _Start | None = None
+        self._stop_asked = False
+        self._activity: trio.CancelScope | None = None
+        self._companion: trio.CancelScope | None = None
+        self._companion_gone = trio.Event()
+        self._end: End | None = None
+        self._log_begin: dict[str, int] = {}
+        self._nursery: trio.Nursery
+
+    # What others ask.
+
+    async def start(self, arguments: Sequence[str] = ()) -> Outcome:
+        """Start it (with further arguments for its command line) and wait until it runs or has failed."""
+        reply = Reply()
+        self._requests.send_nowait(_Start(tuple(arguments), reply))
+        return await reply.wait()
+
+    async def stop(self) -> Outcome:
+        """Stop it, its dependents first, and wait until it has stopped."""
+        reply = Reply()
+        self._requests.send_nowait(_Stop(reply))
+        return await reply.wait()
+
+    async def switch(self, enabled: bool) -> Outcome:
+        """Enable it (which forgets its failures) or disable it; a running one goes on running."""
+        reply = Reply()
+        self._requests.send_nowait(_Switch(enabled, reply))
+        return await reply.wait()
+
+    @property
+    def log_file(self) -> str:
+        return self.service.log_file or f"{self._registry.log_dir}/{self.name}.log"
+
+    # What its steps tell.
+
+    def tell_stage(self, stage: str | None, done: float | None = None) -> None:
+        if (stage, done) != (self.stage, self.done):
+            self.stage, self.done = stage, done
+            self._pulse()
+
+    def tell_detail(self, key: str, value: str | None) -> None:
+        if value is None:
+            self.details.pop(key, None)
+        else:
+            self.details[key] = value
+
+    def _pulse(self) -> None:
+        self.changed.set()
+        self.changed = trio.Event()
+
+    # The task.
+
+    async def run(self, note: str | None = None, held: Held | None = None) -> None:
+        """Live: go on where the last supervisor ended, then take what comes into the inbox, for ever.
+
+        Args:
+            note: what the keeper kept of it for us.
+            held: the service's process, if the keeper holds one.
+        """
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            await self._resume(note, held)
+            async for message in self._inbox:
+                await self._take(message)
+
+    async def _take(self, message: _Start | _Stop | _Switch | _Ended | _Finished) -> None:
+        match message, self.status:
+            case _Finished(conclude), _:
+                self._activity = None
+                await conclude()
+            case _Switch(enabled, reply), _:
+                self.enabled = enabled
+                if enabled:
+                    self._deaths.clear()
+                    self.failures.clear()
+                    self.reason = None
+                await self._remember()
+                log("service-enabled" if enabled else "service-disabled", service=self.name)
+                reply.give(Outcome(True))
+            case _Start(), "stopped":
+                await self._begin_start(message)
+            case _Start(_, reply), "starting":
+                self._starters.append(reply)
+            case _Start(_, reply), "running":
+                reply.give(Outcome(True, (f"Service {self.name} is already running.",)))
+            case _Start(_, reply), "stopping":
+                if self._next_start is None:
+                    self._next_start = message
+                else:
+                    self._starters.append(reply)
+            case _Stop(reply), "stopped":
+                reply.give(Outcome(True))
+            case _Stop(reply), "starting":
+                self._stoppers.append(reply)
+                if self._activity is not None:
+                    self._activity.cancel()
+            case _Stop(reply), "running":
+                self._stoppers.append(reply)
+                await self._stop()
+            case _Stop(reply), "stopping":
+                self._stoppers.append(reply)
+            case _Ended(held), "running" if held is self.process:
+                self._stop_asked = False
+                await self._enter("stopping")
+                self._act(partial(self._bury, held), self._ended)
+            case _Ended(), _:
+                pass  # the activity that starts or stops it waits for its end itself
+
+    async def _enter(self, status: Status) -> None:
+        self._note_change(status)
+        await self._remember()
+        self._pulse()
+
+    def _note_change(self, status: Status) -> None:
+        self.status = status
+        self.changes.appendleft((status, time.time()))
+        if status in ("running", "stopped"):
+            self.stage = self.done = None
+
+    async def _remember(self) -> None:
+        note = Note(
+            NOTE_VERSION,
+            self.status,
+            self.enabled,
+            self._stop_asked,
+            self._arguments,
+            list(self.changes),
+            list(self.respawns),
+            list(self._deaths),
+            list(self.failures),
+            self.reason,
+            self.details,
+        )
+        await self._line.note(f"service:{self.name}", msgspec.json.encode(note).decode())
+
+    def _act(
+        self, work: Callable[[], Awaitable[_Result]], conclude: Callable[[_Result | None], Awaitable[None]]
+    ) -> None:
+        """Run an activity; what it returned (None when it was cancelled) goes to ``conclude`` through the inbox."""
+        scope = self._activity = trio.CancelScope()
+
+        async def act() -> None:
+            result: _Result | None = None
+            with scope:
+                result = await work()
+            self._requests.send_nowait(_Finished(partial(conclude, result)))
+
+        self._nursery.start_soon(act)
+
+    # Starting.
+
+    async def _begin_start(self, request: _Start) -> None:
+        refusal = self._refusal(request.arguments)
+        if refusal is not None:
+            lines = (f"cannot start {self.name}: {refusal}", f"Service {self.name} could not be started.")
+            request.reply.give(Outcome(False, lines))
+            return
+        self._starters.append(request.reply)
+        self._arguments = request.arguments
+        self._deaths.clear()
+        self.respawns.clear()
+        self.reason = None
+        await self._enter("starting")
+        log("service-starting", service=self.name)
+        self._act(self._bring_up, self._started)
+
+    def _refusal(self, arguments: tuple[str, ...]) -> str | None:
+        if self._registry.closing:
+            return "herdpy is shutting down"
+        if not self.enabled:
+            why = f" ({self.reason})" if self.reason else ""
+            return f"it is disabled{why}; enable it with: herd enable {self.name}"
+        if arguments and not self.service.takes_arguments:
+            return f"it takes no arguments, and {' '.join(arguments)} was given"
+        return None
+
+    async def _bring_up(self, held: Held | None = None, delay: float = 0.0) -> Outcome:
+        """Get it running: what it requires, its preparation, then the first way that gets ready."""
+        context = StepContext(self, self._registry)
+        attempts = list(enumerate(self.service.attempts))
+        try:
+            if held is not None:
+                attempts = attempts[_attempt_of(held) :]
+            else:
+                await trio.sleep(delay)
+                lines = await self._registry.start_requirements(self.service)
+                if lines:
+                    return Outcome(False, lines)
+                for step in self.service.prepare:
+                    await step.run(context)
+            for number, attempt in attempts:
+                last = number == len(self.service.attempts) - 1
+                process = held or await self._spawn(number, attempt)
+                held = None
+                try:
+                    await self._get_ready(process, attempt, context)
+                    break
+                except StartFailure as failure:
+                    await self._put_down(process)
+                    if last:
+                        raise
+                    log(
+                        "start-attempt-failed", service=self.name, reason=failure, details="; ".join(attempt.details[0])
+                    )
+        except StartFailure as failure:
+            self.reason = str(failure)
+            return Outcome(False, (f"cannot start {self.name}: {failure}", *failure.details))
+        except Exception as error:
+            log("start-crashed", service=self.name, exc_info=error)
+            if self.process is not None:
+                await self._put_down(self.process)
+            self.reason = f"a mistake in herdpy: {type(error).__name__}: {error}; herdpy's log has the details"
+            return Outcome(False, (f"cannot start {self.name}: {self.reason}",))
+        return Outcome(True, (f"Service {self.name} has been started.",))
+
+    async def _spawn(self, number: int, attempt: Attempt) -> Held:
+        process = attempt.process
+        account = await accounts.resolve(process)
+        self._log_begin = {path: await tail.end_of(path) for path in self._spoken_in()}
+        self.details.update(attempt.details)
+        try:
+            held, _ = await self._line.spawn(
+                f"{self.name}:main:{number}:{time.monotonic_ns()}",
+                (*process.command, *self._arguments),
+                account.environment | process.environment,
+                process.directory or account.directory,
+                {"log": self.log_file, "name": self.name},
+                ids=account.ids,
+                umask=process.umask,
+            )
+        except SpawnError as error:
+            raise StartFailure(_exec_failure(process.command[0], process.directory, error)) from None
+        except Refused as refusal:
+            raise StartFailure(str(refusal)) from None
+        self._adopt(held)
+        return held
+
+    def _adopt(self, held: Held) -> None:
+        """Take a process for the service's own: its end is told to the task, its companion runs beside it."""
+        self.process = held
+        self._end = None
+        held.on_exit = lambda: self._requests.send_nowait(_Ended(held))
+        if self.service.companion is not None:
+            self._companion_gone = trio.Event()
+            self._companion = trio.CancelScope()
+            self._nursery.start_soon(self._accompany, self._companion, self._companion_gone)
+
+    async def _accompany(self, scope: trio.CancelScope, gone: trio.Event) -> None:
+        assert self.service.companion is not None
+        try:
+            with scope:
+                end = await self.service.companion.run(StepContext(self, self._registry))
+                if not gone.is_set():
+                    self._end = end
+        except Exception as error:
+            log("companion-crashed", service=self.name, exc_info=error)
+        finally:
+            gone.set()
+
+    async def _get_ready(self, held: Held, attempt: Attempt, context: StepContext) -> None:
+        if attempt.readiness is None:
+            return
+        readiness = attempt.readiness
+        with trio.move_on_after(attempt.timeout) as patience:
+            winner = await first(partial(readiness.run, context), held.exited.wait)
+        if patience.cancelled_caught:
+            reason = f"it was not ready after {attempt.timeout:g} s"
+            raise StartFailure(reason, await self._last_words())
+        if winner == 1 and held.status is not None:
+            await self._hear_out(held)
+            reason = self._end.reason if self._end else f"it {end_in_words(held.status)}"
+            raise StartFailure(f"{reason} before it was ready", await self._last_words())
+
+    def _spoken_in(self) -> list[str]:
+        console = self.service.reach.console_log if self.service.reach else None
+        return [self.log_file, *([console] if console else [])]
+
+    async def _last_words(self) -> list[str]:
+        lines = []
+        for path in self._spoken_in():
+            last = await tail.last_lines(path, 10, since=self._log_begin.get(path, 0))
+            if last:
+                lines += [f"the last lines of {path}:", *(f"  {line}" for line in last)]
+        return lines
+
+    async def _started(self, outcome: Outcome | None) -> None:
+        if outcome is None or self._stoppers:
+            self._answer_starters(Outcome(False, (f"cannot start {self.name}: it was stopped meanwhile",)))
+            await self._stop()
+            return
+        if not outcome.done:
+            self.failures.appendleft(time.time())
+            self.details.clear()
+            log("service-failed-to-start", service=self.name, reason=self.reason)
+            if self._deaths and await self._respawn_or_rest(self.reason or "it could not be started"):
+                return
+            await self._rest()
+            self._answer_starters(outcome)
+            return
+        await self._enter("running")
+        log("service-started", service=self.name, pid=self.process and self.process.pid, **self.details)
+        self._answer_starters(outcome)
+        if self.process is not None and self.process.exited.is_set():
+            self._requests.send_nowait(_Ended(self.process))
+
+    def _answer_starters(self, outcome: Outcome) -> None:
+        if not outcome.done:
+            outcome = Outcome(False, (*outcome.lines, f"Service {self.name} could not be started."))
+        for reply in self._starters:
+            reply.give(outcome)
+        self._starters.clear()
+
+    # Stopping.
+
+    async def _stop(self) -> None:
+        self._stop_asked = True
+        gracefully = self.status == "running"
+        await self._enter("stopping")
+        self._act(partial(self._bring_down, gracefully), self._stopped)
+
+    async def _bring_down(self, gracefully: bool) -> Outcome:
+        dependents = await self._registry.stop_dependents(self.service)
+        log("service-stopping", service=self.name)
+        if self.process is not None:
+            await self._put_down(self.process, gracefully=gracefully)
+        return Outcome(True, stopped=(self.name, *dependents))
+
+    async def _put_down(self, held: Held, *, gracefully: bool = False) -> None:
+        """End a process: its own graceful way, then the signal to its group, then SIGKILL; then bury it."""
+        stop = self.service.stop
+        if gracefully and stop.graceful is not None and not held.exited.is_set():
+            with trio.move_on_after(stop.graceful_timeout):
+                try:
+                    context = StepContext(self, self._registry)
+                    graceful = partial(stop.graceful.run, context)
+                    if await first(held.exited.wait, graceful, self._registry.hurry.wait) == 1:
+                        await first(held.exited.wait, self._registry.hurry.wait)
+                except Exception as error:
+                    log("graceful-stop-failed", service=self.name, reason=error)
+        if not held.exited.is_set():
+            await self._line.signal(held, stop.signal)
+            with trio.move_on_after(stop.grace_period):
+                await held.exited.wait()
+        if not held.exited.is_set():
+            log("grace-period-over", service=self.name, seconds=stop.grace_period, signal="SIGKILL", pid=held.pid)
+            await self._line.signal(held, 9)
+            with trio.move_on_after(KILL_PATIENCE):
+                await held.exited.wait()
+        if not held.exited.is_set():
+            line = f"Service {self.name} might have failed to stop: PID {held.pid} does not end, not even by SIGKILL."
+            log("service-does-not-end", service=self.name, pid=held.pid)
+            for reply in self._stoppers:
+                reply.give(Outcome(False, (line,)))
+            self._stoppers.clear()
+            await held.exited.wait()
+        await self._bury(held)
+
+    async def _hear_out(self, held: Held) -> None:
+        """After a process's end: wait for its last lines to be logged, and for what its companion knows."""
+        with trio.move_on_after(LAST_WORDS_PATIENCE):
+            await held.drained.wait()
+            if self._companion is not None:
+                await self._companion_gone.wait()
+        if self._companion is not None:
+            self._companion.cancel()
+            self._companion = None
+
+    async def _bury(self, held: Held) -> End:
+        await self._hear_out(held)
+        await self._line.release(held)
+        for step in self.service.aftermath:
+            try:
+                await step.run(StepContext(self, self._registry))
+            except Exception as error:
+                log("aftermath-failed", service=self.name, step=type(step).__name__, reason=error)
+        if self.process is held:
+            self.process = None
+        assert held.status is not None
+        return self._end or End(reason=f"it {end_in_words(held.status)}")
+
+    async def _stopped(self, outcome: Outcome | None) -> None:
+        assert outcome is not None
+        self.reason = None
+        self.respawns.clear()
+        self.failures.clear()
+        await self._rest()
+        log("service-stopped", service=self.name)
+        for reply in self._stoppers:
+            reply.give(outcome)
+        self._stoppers.clear()
+        await self._take_next_start()
+
+    async def _rest(self) -> None:
+        self.details.clear()
+        await self._enter("stopped")
+
+    async def _take_next_start(self) -> None:
+        if self._next_start is not None:
+            request, self._next_start = self._next_start, None
+            await self._begin_start(request)
+        elif self._starters:
+            self._answer_starters(Outcome(False, (f"cannot start {self.name}: it was stopped meanwhile",)))
+
+    # After a process ended by itself.
+
+    async def _ended(self, end: End | None) -> None:
+        assert end is not None
+        log("service-exited", service=self.name, reason=end.reason)
+        self.reason = end.reason
+        if self._stoppers:
+            await self._stopped(Outcome(True, stopped=(self.name,)))
+        elif end.wanted or not await self._respawn_or_rest(end.reason):
+            await self._rest()
+            await self._take_next_start()
+
+    async def _respawn_or_rest(self, reason: str) -> bool:
+        """Start it again if its policy says so; False when it is to stay stopped."""
+        policy = self.service.respawn
+        if not policy.enabled or not self.enabled or self._registry.closing:
+            return False
+        now = time.clock_gettime(time.CLOCK_BOOTTIME)
+        self._deaths.appendleft(now)
+        if len(self._deaths) >= policy.limit and now - self._deaths[policy.limit - 1] <= policy.interval:
+            self.enabled = False
+            self.reason = f"respawning too fast: it ended {policy.limit} times in {policy.interval:g} s, the last time because {reason}"
+            log("service-disabled", service=self.name, reason=self.reason)
+            return False
+        self.respawns.appendleft(time.time())
+        self._note_change("stopped")
+        if self._next_start is not None:
+            self._starters.append(self._next_start.reply)
+            self._next_start = None
+        await self._enter("starting")
+        log("service-respawning", service=self.name, delay=policy.delay)
+        self._act(partial(self._bring_up, delay=policy.delay), self._started)
+        return True
+
+    # After the supervisor itself has died.
+
+    async def _resume(self, text: str | None, held: Held | None) -> None:
+        note = _read_note(self.name, text)
+        if note is not None:
+            self.status, self.enabled, self.reason = note.status, note.enabled, note.reason
+            self._arguments, self.details, self._stop_asked = note.arguments, note.details, note.stop_asked
+            self.changes.extend(note.changes)
+            self.respawns.extend(note.respawns)
+            self.failures.extend(note.failures)
+            self._deaths.extend(note.deaths)
+        elif held is not None:
+            self.status = "running"
+            self.changes.appendleft(("running", time.time()))
+        if held is not None:
+            self._adopt(held)
+        ended = held is not None and held.exited.is_set()
+        match self.status:
+            case "starting":
+                if held is not None and ended:
+                    await self._bury(held)
+                self._act(partial(self._bring_up, None if ended else held), self._started)
+            case "stopping" if self._stop_asked:
+                self._act(partial(self._bring_down, False), self._stopped)
+            case "running" | "stopping" if self.service.attempts or held is not None:
+                self.status = "stopping" if held is None or ended else "running"
+                if held is None:
+                    self._act(_already_gone, self._ended)
+                elif ended:
+                    self._act(partial(self._bury, held), self._ended)
+
+
+def _read_note(name: str, text: str | None) -> Note | None:
+    if text is None:
+        return None
+    try:
+        return msgspec.json.decode(text, type=Note)
+    except msgspec.MsgspecError as error:
+        log("note-not-understood", service=name, reason=error)
+        return None
+
+
+async def _already_gone() -> End:
+    return End(reason="it ended while herdpy's supervisor was being replaced")
+
+
+def _attempt_of(held: Held) -> int:
+    return int(held.id.split(":")[2])
+
+
+def _exec_failure(program: str, directory: str | None, error: SpawnError) -> str:
+    if error.stage in ("exec", "spawn"):
+        return f"{program} cannot be executed: {error.strerror}"
+    path = error.filename or directory or ""
+    return f"{error.stage} {path} for {program}: {error.strerror}".replace("  ", " ")

@@ -1,0 +1,233 @@
+"""The supervisor's end of the line to the keeper.
+
+The keeper does what is asked and tells what happens; here each process it holds is a :class:`Held`, and each request
+waits for its answer. What goes over the line is described in docs/explanation/architecture.md.
+"""
+
+import os
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
+
+import trio
+
+from herdpy.keeper import message
+
+Packet = dict[str, Any]
+
+
+class SpawnError(OSError):
+    """The keeper could not make the child execute its program; ``errno``, ``strerror`` and ``filename`` say why."""
+
+    def __init__(self, errno: int, stage: str, path: str | None) -> None:
+        super().__init__(errno, os.strerror(errno), path)
+        self.stage = stage
+
+
+class Refused(Exception):  # noqa: N818 - the keeper's word for it
+    """The keeper answered ``error``: the supervisor asked for something that makes no sense. ``str()`` says what."""
+
+
+class Held:
+    """A process that the keeper holds, from its spawn (or from the keeper's telling) to its release."""
+
+    def __init__(self, process_id: str, pid: int, start_time: int) -> None:
+        self.id = process_id
+        self.pid = pid
+        self.start_time = start_time
+        """Field 22 of /proc/PID/stat, in clock ticks since boot."""
+        self.status: Packet | None = None
+        """``{"exited": N}`` or ``{"killed": SIGNAL, "core": BOOL}`` once it has ended."""
+        self.exited = trio.Event()
+        self.drained = trio.Event()
+        """Set when the logger has written its last lines."""
+        self.on_exit: Callable[[], None] | None = None
+
+    def end(self, status: Packet) -> None:
+        self.status = status
+        self.exited.set()
+        if self.on_exit is not None:
+            self.on_exit()
+
+
+class _Answer:
+    __slots__ = ("arrived", "descriptors", "packet")
+
+    def __init__(self) -> None:
+        self.arrived = trio.Event()
+        self.packet: Packet = {}
+        self.descriptors: list[int] = []
+
+
+class KeeperLine:
+    """Requests to the keeper and the processes it holds. ``run`` reads until the keeper closes the line."""
+
+    def __init__(self, descriptor: int, on_signal: Callable[[int], None]) -> None:
+        self._socket = trio.socket.from_stdlib_socket(
+            socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=descriptor)
+        )
+        self._send_lock = trio.StrictFIFOLock()
+        self._serial = 0
+        self._answers: dict[int, _Answer] = {}
+        self._on_signal = on_signal
+        self.held: dict[str, Held] = {}
+        self.notes: dict[str, str] = {}
+        """The notes as the keeper told them at hello; not kept up to date afterwards."""
+        self.listeners: dict[str, int] = {}
+        """Descriptors of the listening sockets, by name."""
+
+    async def run(self) -> None:
+        """Take what the keeper sends, until it closes the line.
+
+        Raises:
+            EOFError: the keeper is gone.
+        """
+        while True:
+            packet, ancillary, _, _ = await self._socket.recvmsg(
+                message.LIMIT, message.ANCILLARY_SIZE, socket.MSG_CMSG_CLOEXEC
+            )
+            if not packet:
+                raise EOFError("the keeper closed the line")
+            self._take(message.decode(packet), message.descriptors(ancillary))
+
+    def _take(self, packet: Packet, descriptors: list[int]) -> None:
+        match packet["kind"]:
+            case "exited":
+                if held := self.held.get(packet["id"]):
+                    held.end(packet["status"])
+            case "drained":
+                if held := self.held.get(packet["id"]):
+                    held.drained.set()
+            case "signal":
+                self._on_signal(packet["signal"])
+            case "process":
+                held = Held(packet["id"], packet["pid"], packet["start_time"])
+                self.held[held.id] = held
+                if packet["status"] is not None:
+                    held.end(packet["status"])
+                if packet["drained"]:
+                    held.drained.set()
+            case "note":
+                self.notes[packet["key"]] = packet["text"]
+            case "listener":
+                self.listeners[packet["name"]] = descriptors[0]
+            case _:
+                self._answer(packet, descriptors)
+
+    def _answer(self, packet: Packet, descriptors: list[int]) -> None:
+        if packet["kind"] == "spawned":
+            # Here, not where the request waits: the next packet may already tell of its end.
+            self.held[packet["id"]] = Held(packet["id"], packet["pid"], packet["start_time"])
+        answer = self._answers.pop(packet.get("serial", 0), None)
+        if answer is None:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            return
+        answer.packet, answer.descriptors = packet, descriptors
+        answer.arrived.set()
+
+    async def _send(self, packet: Packet) -> None:
+        try:
+            encoded = message.encode(packet)
+        except message.MessageError as error:
+            raise Refused(str(error)) from None
+        async with self._send_lock:
+            await self._socket.send(encoded)
+
+    async def _ask(self, packet: Packet) -> _Answer:
+        self._serial += 1
+        answer = self._answers[self._serial] = _Answer()
+        # Once sent, a request is carried out: its answer is always taken, or a process would be held that nobody knows.
+        serial = self._serial
+        with trio.CancelScope(shield=True):
+            try:
+                await self._send({**packet, "serial": serial})
+            except Refused:
+                del self._answers[serial]
+                raise
+            await answer.arrived.wait()
+        if answer.packet["kind"] == "error":
+            raise Refused(answer.packet["message"])
+        return answer
+
+    async def hello(self) -> int | None:
+        """Learn what the keeper holds.
+
+        Returns:
+            The termination signal that came in while there was no supervisor, if any.
+        """
+        answer = await self._ask({"kind": "hello", "version": message.VERSION})
+        signal: int | None = answer.packet["signal"]
+        return signal
+
+    async def spawn(
+        self,
+        process_id: str,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        directory: str,
+        output: Packet | str,
+        *,
+        ids: tuple[int, int, Sequence[int]] | None = None,
+        umask: int | None = None,
+        scope: str = "group",
+    ) -> tuple[Held, int | None]:
+        """Have the keeper spawn a process.
+
+        Args:
+            process_id: a name that no held process has.
+            output: ``{"log": PATH, "name": NAME}``, ``"supervisor"`` or ``"null"``.
+            ids: uid, gid and supplementary gids; None means the keeper's own.
+            scope: whether its process ``group`` goes with it at its release, or it is the ``process`` alone.
+
+        Returns:
+            The process, and the read end of its output when that was to be the supervisor.
+
+        Raises:
+            SpawnError: it could not be executed.
+            Refused: the request itself is impossible, such as one with more than 160 KiB of arguments.
+        """
+        uid, gid, groups = ids or (None, None, None)
+        answer = await self._ask(
+            {
+                "kind": "spawn",
+                "id": process_id,
+                "command": list(command),
+                "environment": dict(environment),
+                "directory": directory,
+                "uid": uid,
+                "gid": gid,
+                "groups": None if groups is None else list(groups),
+                "umask": umask,
+                "scope": scope,
+                "output": output,
+            }
+        )
+        packet = answer.packet
+        if packet["kind"] == "failed":
+            raise SpawnError(packet["errno"], packet["stage"], packet["path"])
+        return self.held[process_id], answer.descriptors[0] if answer.descriptors else None
+
+    async def signal(self, held: Held, number: int, scope: str = "group") -> None:
+        """Send a signal to a process, or to its group; nothing happens when there is none left to take it."""
+        if held.id in self.held:
+            await self._ask({"kind": "signal", "id": held.id, "signal": number, "scope": scope})
+
+    async def release(self, held: Held) -> None:
+        """Let go of a process that has ended: what is left of its group is killed, the zombie reaped."""
+        if self.held.pop(held.id, None) is not None:
+            await self._ask({"kind": "release", "id": held.id})
+
+    async def note(self, key: str, text: str | None) -> None:
+        """Have the keeper remember a text under a key, for the next supervisor; None forgets it."""
+        await self._send({"kind": "note", "key": key, "text": text})
+
+    async def ready(self) -> None:
+        """Say that the control socket answers: the PID file may appear."""
+        await self._send({"kind": "ready"})
+
+    async def exit(self, status: int, text: str | None = None) -> NoReturn:
+        """Have the keeper end with a status (and a text on its stderr), and with it this program."""
+        await self._send({"kind": "exit", "status": status, "message": text})
+        await trio.sleep_forever()
+        raise AssertionError

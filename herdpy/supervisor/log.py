@@ -1,0 +1,64 @@
+"""herdpy's own log: an event's name and its fields, one line each, on stderr.
+
+The keeper made stderr a pipe to the logger, which stamps the lines. structlog takes a fifth of a second to import:
+events are kept until a thread has imported it, off the boot's path.
+"""
+
+import sys
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import trio
+
+_waiting: deque[tuple[str, dict[str, Any]]] = deque(maxlen=10_000)
+_write: Callable[..., None] | None = None
+
+
+def log(event: str, **fields: Any) -> None:
+    """Log an event, such as ``log("service-exited", service="foo", status="exited with 1")``."""
+    if _write is None:
+        _waiting.append((event, fields))
+    else:
+        _write(event, **fields)
+
+
+def _load() -> Callable[..., None]:
+    import structlog
+
+    def render(_logger: Any, _method: str, fields: Any) -> str:
+        event = fields.pop("event")
+        trace = fields.pop("exception", None)
+        words = [event, *(f"{key}={_quoted(value)}" for key, value in fields.items() if value is not None)]
+        return " ".join(words) + (f"\n{trace}" if trace else "")
+
+    structlog.configure(
+        processors=[structlog.processors.format_exc_info, render],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    write: Callable[..., None] = structlog.get_logger().info
+    return write
+
+
+def _quoted(value: Any) -> str:
+    text = str(value)
+    if not text or any(character in text for character in ' "\n='):
+        return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+    return text
+
+
+def flush() -> None:
+    """Write what waits, importing structlog now if need be."""
+    global _write  # noqa: PLW0603 - there is one stderr
+    if _write is None:
+        _write = _load()
+    while _waiting:
+        event, fields = _waiting.popleft()
+        _write(event, **fields)
+
+
+async def start() -> None:
+    """Import structlog in a thread, then write what has waited for it."""
+    await trio.to_thread.run_sync(_load)
+    flush()

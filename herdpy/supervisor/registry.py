@@ -1,0 +1,137 @@
+"""All services of the plan, each with its life."""
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
+
+import trio
+
+from herdpy.service import Service
+from herdpy.supervisor.context import Making
+from herdpy.supervisor.life import Life, Outcome
+from herdpy.supervisor.line import Held, KeeperLine
+from herdpy.supervisor.log import log
+from herdpy.supervisor.plan import Plan
+
+_Item = TypeVar("_Item")
+
+
+class Registry:
+    """The lives of the plan's services, by every name they provide."""
+
+    def __init__(self, line: KeeperLine, log_dir: str) -> None:
+        self.line = line
+        self.log_dir = log_dir
+        """Where the output of services goes that name no log file."""
+        self.lives: dict[str, Life] = {}
+        """By canonical name, in the plan's order."""
+        self.by_name: dict[str, Life] = {}
+        """By every provided name."""
+        self.makings: dict[str, Making] = {}
+        """What services are making for each other at the moment, by its key."""
+        self.closing = False
+        self.hurry = trio.Event()
+        """Set when a shutdown is asked for a second time: graceful ways are left out."""
+        self._dependents: dict[str, list[Life]] = {}
+
+    def adopt_plan(self, plan: Plan, nursery: trio.Nursery) -> None:
+        """Give each service of the plan its life, and what the keeper holds to the life that it belongs to."""
+        for service in plan.services:
+            self._add(service)
+        processes, strays = self._sort_held()
+        for held in strays:
+            nursery.start_soon(self._be_rid_of, held)
+        for name in processes.keys() - self.lives.keys():
+            log("service-not-declared", service=name, pid=processes[name].pid)
+            self._add(Service(provision=(name,), documentation="Running still, but no longer declared."))
+        for name, life in self.lives.items():
+            nursery.start_soon(life.run, self.line.notes.get(f"service:{name}"), processes.get(name))
+
+    def _add(self, service: Service) -> None:
+        life = Life(service, self)
+        self.lives[service.name] = life
+        for name in service.provision:
+            self.by_name[name] = life
+        for requirement in service.requirement:
+            self._dependents.setdefault(requirement, []).append(life)
+
+    def _sort_held(self) -> tuple[dict[str, Held], list[Held]]:
+        """Tell the services' processes from what the last supervisor's steps left behind."""
+        processes: dict[str, Held] = {}
+        strays: list[Held] = []
+        for held in list(self.line.held.values()):
+            name, kind = held.id.split(":")[:2]
+            if kind == "main" and name not in processes:
+                processes[name] = held
+            else:
+                strays.append(held)
+        return processes, strays
+
+    async def _be_rid_of(self, held: Held) -> None:
+        log("removing-what-a-step-left", process=held.id, pid=held.pid)
+        if not held.exited.is_set():
+            await self.line.signal(held, 15)
+            with trio.move_on_after(5):
+                await held.exited.wait()
+        if not held.exited.is_set():
+            await self.line.signal(held, 9)
+        await held.exited.wait()
+        await self.line.release(held)
+
+    async def start_requirements(self, service: Service) -> tuple[str, ...]:
+        """Start what a service requires, all at once.
+
+        Returns:
+            Why that failed, in sentences; nothing when it did not.
+        """
+        lines: list[str] = []
+
+        async def start(name: str) -> None:
+            life = self.by_name[name]
+            outcome = await life.start()
+            if not outcome.done:
+                lines.extend((*outcome.lines, f"Service {service.name} depends on {life.name}."))
+
+        await _each(start, service.requirement)
+        return tuple(lines)
+
+    async def stop_dependents(self, service: Service) -> tuple[str, ...]:
+        """Stop what requires a service, all at once; returns the canonical names of what was stopped."""
+        stopped: list[str] = []
+
+        async def stop(life: Life) -> None:
+            stopped.extend((await life.stop()).stopped)
+
+        dependents = {life.name: life for name in service.provision for life in self._dependents.get(name, ())}
+        await _each(stop, (life for life in dependents.values() if life.status != "stopped"))
+        return tuple(dict.fromkeys(stopped))
+
+    async def start_all(self, services: Iterable[Life]) -> None:
+        """Start services at once; whoever fails has said so in the log."""
+
+        async def start(life: Life) -> None:
+            await life.start()
+
+        await _each(start, services)
+
+    async def restart(self, life: Life) -> Outcome:
+        """Stop a service with its dependents, then start again all that was stopped, itself in any case."""
+        stopped = (await life.stop()).stopped
+        outcome = await life.start()
+        if outcome.done:
+            await self.start_all(self.by_name[name] for name in stopped if name != life.name)
+        return outcome
+
+    async def stop_all(self) -> None:
+        """Stop every service, dependents first, what is independent at once; nothing can be started any more."""
+        self.closing = True
+
+        async def stop(life: Life) -> None:
+            await life.stop()
+
+        await _each(stop, (life for life in self.lives.values() if life.status != "stopped"))
+
+
+async def _each(function: Callable[[_Item], Awaitable[None]], items: Iterable[_Item]) -> None:
+    async with trio.open_nursery() as nursery:
+        for item in items:
+            nursery.start_soon(function, item)

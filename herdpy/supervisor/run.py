@@ -1,0 +1,85 @@
+"""The supervisor's life: learn what there is, go on with it, answer, and stop everything when told to."""
+
+import signal
+from collections.abc import Callable, Iterable
+
+import trio
+
+from herdpy.supervisor import control
+from herdpy.supervisor import log as own_log
+from herdpy.supervisor.answers import Answers
+from herdpy.supervisor.line import KeeperLine
+from herdpy.supervisor.log import log
+from herdpy.supervisor.plan import Plan
+from herdpy.supervisor.registry import Registry
+
+MISTAKES_STATUS = 2
+"""Exit status of herdpy when the configuration has mistakes, as of ``herdpy check``."""
+
+MakePlan = Callable[[], tuple[Plan | None, Iterable[str], Plan]]
+"""Returns the plan, or None and the mistakes in it, and the plan of what is right at least."""
+
+
+async def supervise(descriptor: int, make_plan: MakePlan, log_dir: str) -> None:
+    """Supervise until everything is to be stopped; ends only by the keeper's ending it.
+
+    Args:
+        descriptor: the line to the keeper.
+        make_plan: reads the configuration.
+        log_dir: where the output of services goes that name no log file.
+
+    Raises:
+        EOFError: the keeper is gone.
+    """
+    shutdown = trio.Event()
+
+    def shut_down() -> None:
+        if shutdown.is_set():
+            registry.hurry.set()
+        shutdown.set()
+
+    def on_signal(number: int) -> None:
+        log("signal", signal=signal.Signals(number).name)
+        if number in (signal.SIGTERM, signal.SIGINT):
+            shut_down()
+
+    line = KeeperLine(descriptor, on_signal)
+    registry = Registry(line, log_dir)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(line.run)
+        missed_signal = await line.hello()
+        is_first = "supervisor" not in line.notes
+        plan, mistakes, sound = make_plan()
+        mistakes = list(mistakes)
+        if plan is None and is_first:
+            await line.exit(
+                MISTAKES_STATUS, "\n".join(["herdpy: mistakes in the configuration, nothing is started:", *mistakes])
+            )
+        for mistake in mistakes:
+            log("configuration-mistake", mistake=mistake)
+        registry.adopt_plan(plan or sound, nursery)
+        nursery.start_soon(control.serve, line.listeners["control"], Answers(registry, shut_down))
+        await line.ready()
+        log("supervisor-ready" if is_first else "supervisor-back", services=len(registry.lives))
+        if missed_signal is not None:
+            on_signal(missed_signal)
+        state = line.notes.get("supervisor")
+        if state == "stopping":
+            shut_down()
+        elif state != "started":
+            await line.note("supervisor", "starting")
+            nursery.start_soon(_start_automatic, registry)
+        nursery.start_soon(own_log.start)
+        await shutdown.wait()
+        await line.note("supervisor", "stopping")
+        await registry.stop_all()
+        log("exiting")
+        own_log.flush()
+        await line.exit(0)
+
+
+async def _start_automatic(registry: Registry) -> None:
+    """Start what starts with herdpy. Done once: a supervisor that comes later only goes on with what was begun."""
+    await registry.start_all(life for life in registry.lives.values() if life.service.auto_start)
+    if not registry.closing:
+        await registry.line.note("supervisor", "started")

@@ -1,0 +1,40 @@
+"""The end of a file: what a service last said. In a thread, because a disk may be slow."""
+
+import os
+
+import trio
+
+READ = 32 * 1024
+
+
+async def end_of(path: str) -> int:
+    """A file's size in bytes now; 0 when it is not there."""
+    return await trio.to_thread.run_sync(_size, path)
+
+
+async def last_lines(path: str, count: int, *, since: int = 0) -> list[str]:
+    """The last lines of a file, without what stood before the offset ``since``.
+
+    Control characters, which a serial console is full of, are left out; undecodable bytes are replaced.
+    """
+    return await trio.to_thread.run_sync(_last_lines, path, count, since)
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
+def _last_lines(path: str, count: int, since: int) -> list[str]:
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            since = since if since <= size else 0  # made anew meanwhile
+            file.seek(max(since, size - READ))
+            text = file.read(READ).decode(errors="replace")
+    except OSError:
+        return []
+    lines = ("".join(c for c in line if c.isprintable() or c == "\t").rstrip() for line in text.splitlines())
+    return [line for line in lines if line][-count:]

@@ -1,0 +1,46 @@
+#!/bin/sh
+# packages.sh run|test: see to it that Debian's packages that herdpy needs here are installed.
+# Says which are missing and what for before it installs them; as an ordinary user through sudo, or else it says which
+# command an administrator must run, and ends with 1.
+set -eu
+
+missing=
+PATH=$PATH:/usr/sbin:/sbin
+
+need() { # PACKAGE WHAT-FOR COMMAND...: the package is there when the command succeeds
+    package=$1 purpose=$2
+    shift 2
+    "$@" >/dev/null 2>&1 && return
+    echo "missing: $package ($purpose)"
+    missing="$missing $package"
+}
+
+need python3-venv "herdpy's own Python environment" "${PYTHON:-python3}" -c 'import ensurepip, venv'
+need qemu-system-x86 "the virtual machine" command -v qemu-system-x86_64
+need qemu-utils "disk images" command -v qemu-img
+need mmdebstrap "building the guest's file system" command -v mmdebstrap
+need e2fsprogs "building the guest's disk" command -v mke2fs
+need openssh-client "commands in the guest, and its keys" command -v ssh-keygen
+need uidmap "building the guest's file system without root" command -v newuidmap
+if [ "$1" = test ]; then
+    need openssh-server "tests of herd exec and herd offload" command -v sshd
+    need guile-3.0 "tests of the protocol, and of what Guix would load" command -v guile
+    need openssl "the certificate of the test of the time trap" command -v openssl
+    need iproute2 "tests in a network namespace" command -v ip
+    need sudo "tests as an ordinary user" command -v sudo
+fi
+[ -n "$missing" ] || exit 0
+
+install="apt-get install -y --no-install-recommends$missing"
+if [ "$(id -u)" = 0 ]; then
+    echo "installing:$missing"
+    apt-get update -qq || echo "apt-get update failed; trying with the lists that are there"
+    DEBIAN_FRONTEND=noninteractive $install >/dev/null
+elif command -v sudo >/dev/null && { sudo -n true 2>/dev/null || [ -t 0 ]; }; then
+    echo "installing, with sudo:$missing"
+    sudo apt-get update -qq
+    sudo env DEBIAN_FRONTEND=noninteractive $install >/dev/null
+else
+    echo "They need root to install. Ask an administrator to run: apt-get update && $install"
+    exit 1
+fi
