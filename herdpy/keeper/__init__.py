@@ -1,0 +1,52 @@
+"""The hands: spawn, reap, signal, hold. Standard library only, one thread, never blocks, never decides."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+class Options:
+    """What the keeper needs to know. Relative paths are relative to where it is started.
+
+    Attributes:
+        socket: the control socket's path.
+        state_directory: made unless it is there; one keeper has it at a time.
+        log_directory: made unless it is there; holds ``herdpy.log``.
+        pid_file: written once the supervisor is ready; ``-`` means a line on stdout, None means none.
+        supervisor: the supervisor's command; its descriptor's number and ``arguments`` follow.
+        arguments: the supervisor's own.
+        environment: the supervisor's and the logger's, the whole of it.
+    """
+
+    def __init__(
+        self,
+        *,
+        socket: str,
+        state_directory: str,
+        log_directory: str,
+        supervisor: Sequence[str],
+        arguments: Sequence[str] = (),
+        environment: Mapping[str, str],
+        pid_file: str | None = None,
+    ) -> None:
+        self.socket = socket
+        self.state_directory = state_directory
+        self.log_directory = log_directory
+        self.supervisor = supervisor
+        self.arguments = arguments
+        self.environment = environment
+        self.pid_file = pid_file
+
+
+def run(options: Options) -> int:
+    """Be the keeper until the supervisor says that it is over; return the exit status.
+
+    It takes over the process: its signals, its descriptors beyond 2, its working directory. What keeps it from
+    beginning is one line on stderr, and the status is 1.
+    """
+    # Whoever only wants the messages pays for no more.
+    from herdpy.keeper.begin import begin
+
+    return begin(options)

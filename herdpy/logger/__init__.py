@@ -1,0 +1,1 @@
+"""The pen: the output of services to files, each line stamped. Standard library only; it may wait for a disk."""

@@ -1,0 +1,95 @@
+"""The keeper's beginning and end: what must be so before it holds anything, and what it leaves behind."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+
+from herdpy.keeper import death
+from herdpy.keeper.keeper import Keeper
+from herdpy.keeper.listen import ControlSocket
+from herdpy.keeper.place import Lock, PidFile, Refusal, make_directory, own_descriptors
+from herdpy.keeper.spawn import Limits
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+
+    from herdpy.keeper import Options
+else:
+    import _signal as signal
+
+LOGGER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "logger", "__main__.py")
+LINE = "3"
+"""The descriptor of a companion's line, its first argument."""
+
+
+def begin(options: Options) -> int:
+    """See :func:`herdpy.keeper.run`."""
+    is_root = os.geteuid() == 0
+    state_directory = os.path.abspath(options.state_directory)
+    log_directory = os.path.abspath(options.log_directory)
+    pid_file = PidFile(
+        options.pid_file and (options.pid_file if options.pid_file == "-" else os.path.abspath(options.pid_file))
+    )
+    try:
+        null = own_descriptors()
+        # A guest's own user must reach machines/NAME below the state directory, but not see what else there is.
+        make_directory(state_directory, 0o711 if is_root else 0o700)
+        make_directory(log_directory, 0o755 if is_root else 0o700)
+        lock = Lock(state_directory)
+        try:
+            control = ControlSocket(os.path.abspath(options.socket))
+        except Refusal:
+            lock.release()
+            raise
+    except (Refusal, OSError) as error:
+        tell(f"herdpy: {error}\n".encode("utf-8", "backslashreplace"))
+        return 1
+    os.chdir("/")
+    try:
+        keeper = Keeper(
+            supervisor=[*options.supervisor, LINE, *options.arguments],
+            logger=[sys.executable, "-I", "-S", LOGGER, LINE],
+            environment=dict(options.environment),
+            log=os.path.join(log_directory, "herdpy.log"),
+            listener=("control", control.socket.fileno()),
+            pid_file=pid_file,
+            null=null,
+            limits=Limits(),
+        )
+        death.become_subreaper()
+        keeper.run(_take_signals())
+        tell(keeper.last_words())
+        if keeper.message is not None:
+            tell(f"herdpy: {keeper.message}\n".encode("utf-8", "backslashreplace"))
+        return keeper.status
+    finally:
+        pid_file.remove()
+        control.close()
+        lock.release()
+
+
+def _take_signals() -> int:
+    """Let the signals that concern us come in through a pipe; return its read end (signal.set_wakeup_fd)."""
+    reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    for number in (signal.SIGCHLD, signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: None)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    return reading
+
+
+def tell(words: bytes) -> None:
+    """Write to stderr as far as it takes it within a second: it may be a terminal that is stopped, or a full pipe."""
+    ready = select.poll()
+    ready.register(2, select.POLLOUT)
+    for at in range(0, len(words), select.PIPE_BUF):  # so much a ready pipe takes without waiting (pipe(7))
+        if not ready.poll(1000):
+            return
+        try:
+            os.write(2, words[at : at + select.PIPE_BUF])
+        except OSError:
+            return

@@ -1,0 +1,165 @@
+"""The two programs that the keeper itself keeps running: the supervisor and the logger."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from herdpy.keeper import death
+from herdpy.keeper.line import Line, pair
+from herdpy.keeper.spawn import SpawnFailure, identify, spawn_companion
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from herdpy.keeper.loop import Loop
+
+FIRST_DELAY = 0.1
+LONGEST_DELAY = 5.0
+STEADY = 10.0
+"""Seconds of life after which the next end is again the first."""
+
+
+class Companion:
+    """A program with a line to us, started anew whenever it ends: at once the first time, then ever later."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        name: str,
+        command: list[str],
+        environment: dict[str, str],
+        null: int,
+        output: int,
+        say: Callable[[str], None],
+    ) -> None:
+        self.name = name
+        self.command = command
+        self.line: Line | None = None
+        self.pid: int | None = None
+        self.pidfd = -1
+        self.is_wanted = True
+        """Whether it is started anew when it ends."""
+        self.ends = 0
+        """So many times in a row it has ended early, or not begun."""
+        self._is_waiting = False
+        self.on_begin: Callable[[], None] = lambda: None
+        self.on_end: Callable[[], None] = lambda: None
+        self.on_packet: Callable[[memoryview], None] = lambda packet: None
+        self._environment = environment
+        self._loop = loop
+        self._null = null
+        self._output = output
+        self._say = say
+        self._began = 0.0
+
+    def begin(self) -> None:
+        """Start it; when that fails, try again later."""
+        try:
+            ours, theirs = pair()
+        except OSError as error:
+            self._failed(error.strerror or "no socket")
+            return
+        try:
+            pid = spawn_companion(self.command, self._environment, self._null, self._output, theirs.fileno())
+            self.pidfd = identify(pid)
+        except (SpawnFailure, ValueError) as error:
+            ours.close()
+            self._failed(
+                f"{error.path or error.stage}: {os.strerror(error.errno)}"
+                if isinstance(error, SpawnFailure)
+                else str(error)
+            )
+            return
+        finally:
+            theirs.close()
+        self._began = time.monotonic()
+        self.pid = pid
+        self.line = Line(ours)
+        self._is_waiting = False
+        self._loop.watch(self.pidfd, self._look)
+        self._loop.watch(self.line.descriptor, self._talk)
+        self.on_begin()
+
+    def send(self, packet: bytes, descriptors: tuple[int, ...] = (), *, give: bool = False) -> None:
+        """Send a packet, now or as soon as it is taken. There must be a line."""
+        assert self.line is not None
+        if not self.line.send(packet, descriptors, give=give):
+            self._wait_to_write()
+
+    def kill(self) -> None:
+        """End it with SIGKILL."""
+        if self.pid is not None:
+            os.kill(self.pid, 9)  # ours and not reaped yet: the number is its own
+
+    def _wait_to_write(self) -> None:
+        if self.line is not None and not self._is_waiting:
+            self._loop.watch_writing(self.line.descriptor, wanted=True)
+            self._is_waiting = True
+
+    def _talk(self) -> None:
+        line = self.line
+        if line is None:
+            return
+        if self._is_waiting and line.flush():
+            self._loop.watch_writing(line.descriptor, wanted=False)
+            self._is_waiting = False
+        for _ in range(64):  # so that one who talks without end leaves others a turn
+            packet = line.receive()
+            if packet is None:
+                return
+            if not packet:
+                self._hang_up()
+                return
+            self.on_packet(packet)
+            if self.line is not line:
+                return
+
+    def _hang_up(self) -> None:
+        """It has closed its end: then it is of no use, if it lives at all."""
+        assert self.line is not None
+        self._loop.forget(self.line.descriptor)
+        self.kill()
+
+    def _look(self) -> None:
+        status = death.status(self.pidfd)
+        if status is None or self.pid is None or self.line is None:
+            return
+        # What it said before it ended counts.
+        while packet := self.line.receive():
+            self.on_packet(packet)
+        self._loop.forget(self.line.descriptor)
+        self.line.close()
+        self.line = None
+        self._loop.forget(self.pidfd)
+        death.reap(self.pidfd)
+        os.close(self.pidfd)
+        pid, self.pid = self.pid, None
+        if time.monotonic() - self._began >= STEADY:
+            self.ends = 0
+        if self.is_wanted:
+            self._say(f"the {self.name} (PID {pid}) {in_words(status)}; starting a new one")
+            self._again()
+        self.on_end()
+
+    def _failed(self, reason: str) -> None:
+        self._say(f"cannot start the {self.name}: {reason}")
+        self._again()
+        self.on_end()
+
+    def _again(self) -> None:
+        delay = 0.0 if self.ends == 0 else min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(self.ends - 1, 16))
+        self.ends += 1
+        self._loop.after(delay, f"begin {self.name}", self._begin_again)
+
+    def _begin_again(self) -> None:
+        if self.is_wanted and self.pid is None:
+            self.begin()
+
+
+def in_words(status: dict[str, object]) -> str:
+    """Say how a process ended."""
+    if "exited" in status:
+        return f"ended with {status['exited']}"
+    return f"was killed by signal {status['killed']}"

@@ -1,0 +1,471 @@
+"""The hands: they hold what the supervisor asked for, whatever becomes of the supervisor."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from herdpy.keeper import death, request
+from herdpy.keeper.companion import Companion
+from herdpy.keeper.loop import Loop
+from herdpy.keeper.message import VERSION, MessageError, decode, encode
+from herdpy.keeper.request import BadRequest
+from herdpy.keeper.spawn import Limits, SpawnFailure, failure, identify, spawn
+from herdpy.keeper.table import Pipe, Process, make_pipe
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from herdpy.keeper.place import PidFile
+else:
+    import _signal as signal
+
+PATIENCE = 2.0
+"""Seconds that the end of the supervisor, of killed services and of the logger are each waited for at our own end."""
+
+ORPHANS_DELAY = 0.1
+"""Seconds from the end of some child to the look for orphans: by then a service's end is mostly dealt with."""
+
+TRIES = 5
+"""So many supervisors that ended without a word, when none has ever said one, and we give up."""
+
+
+class Keeper:
+    """Holds processes, pipes and notes; does what the supervisor says; decides nothing.
+
+    Attributes:
+        status: what we end with.
+        message: what there is to say on stderr at the end, or None.
+    """
+
+    def __init__(
+        self,
+        *,
+        supervisor: list[str],
+        logger: list[str],
+        environment: dict[str, str],
+        log: str,
+        listener: tuple[str, int],
+        pid_file: PidFile,
+        null: int,
+        limits: Limits,
+    ) -> None:
+        self.status = 0
+        self.message: str | None = None
+        self._loop = Loop(self._mistake)
+        self._processes: dict[str, Process] = {}
+        self._pids: set[int] = set()
+        self._notes: dict[str, bytes] = {}
+        self._pipes: dict[int, Pipe] = {}
+        self._pipe_number = 0
+        self._listener = listener
+        self._pid_file = pid_file
+        self._null = null
+        self._limits = limits
+        self._is_known = False  # to the supervisor there is now: it has said hello
+        self._was_known = False  # to any supervisor
+        self._is_ending = False
+        self._asked_to_end = 0
+        self._signal: int | None = None
+
+        own, writing = make_pipe()
+        # A description of its own: what we say must never wait, what the supervisor prints may.
+        self._saying = os.open(f"/proc/self/fd/{writing}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._supervisor = Companion(self._loop, "supervisor", supervisor, environment, null, writing, self._say)
+        self._supervisor.on_end = self._supervisor_ended
+        self._supervisor.on_packet = self._hear_supervisor
+        self._logger = Companion(self._loop, "logger", logger, environment, null, 2, self._say)
+        self._logger.on_begin = self._logger_began
+        self._logger.on_end = self._logger_ended
+        self._logger.on_packet = self._hear_logger
+        self._own_pipe = self._keep_pipe(own, log, echo=True)
+        self._requests: dict[str, Callable[[Mapping[str, Any], memoryview], None]] = {
+            "hello": self._hello,
+            "spawn": self._spawn,
+            "signal": self._send_signal,
+            "release": self._release,
+            "note": self._note,
+            "ready": self._ready,
+            "exit": self._exit,
+        }
+
+    def run(self, signals: int) -> None:
+        """Keep until told to end. ``signals`` is where the numbers of signals come in (signal.set_wakeup_fd)."""
+        self._loop.watch(signals, lambda: self._hear_signals(signals))
+        self._supervisor.begin()
+        self._logger.begin()
+        self._loop.run()
+
+    # What comes from outside.
+
+    def _hear_signals(self, signals: int) -> None:
+        try:
+            numbers = os.read(signals, 4096)
+        except BlockingIOError:
+            return
+        for number in numbers:
+            if number == signal.SIGCHLD:
+                self._loop.after(ORPHANS_DELAY, "orphans", self._reap_orphans)
+            elif number == signal.SIGHUP:
+                if self._signal is None and not self._is_known:
+                    self._signal = number
+                self._tell({"kind": "signal", "signal": number})
+            else:
+                self._asked(number)
+
+    def _asked(self, number: int) -> None:
+        """SIGTERM or SIGINT: told to every supervisor from now on, for the next one must go on shutting down."""
+        self._signal = number
+        self._asked_to_end += 1
+        if self._asked_to_end == 2:
+            self._say("asked to end for the second time; a third will kill every service")
+        if self._asked_to_end == 3 and not self._is_ending:
+            self._give_up("asked to end three times while services were still being stopped: killed them")
+        self._tell({"kind": "signal", "signal": number})
+
+    def _reap_orphans(self) -> None:
+        companions = {self._supervisor.pid, self._logger.pid} - {None}
+        death.reap_orphans(self._pids.union(pid for pid in companions if pid is not None))
+
+    def _hear_supervisor(self, packet: memoryview) -> None:
+        asked: dict[str, Any] = {}
+        try:
+            asked = decode(packet)
+            self._requests.get(asked["kind"], _refuse)(asked, packet)
+        except (BadRequest, MessageError) as error:
+            self._answer({"kind": "error", "serial": _serial(asked), "message": str(error)})
+
+    # Requests.
+
+    def _hello(self, asked: Mapping[str, Any], _: memoryview) -> None:
+        serial = request.number(asked, "serial")
+        version = request.number(asked, "version")
+        if version != VERSION:
+            raise BadRequest(f"this keeper speaks version {VERSION}, not {version}")
+        for process in self._processes.values():
+            self._answer(process.told(serial))
+        for packet in self._notes.values():
+            self._supervisor.send(packet)
+        name, listener = self._listener
+        self._supervisor.send(encode({"kind": "listener", "serial": serial, "name": name}), (listener,))
+        self._answer({"kind": "state", "serial": serial, "version": VERSION, "signal": self._signal})
+        if self._signal == signal.SIGHUP:
+            self._signal = None
+        self._is_known = self._was_known = True
+
+    def _spawn(self, asked: Mapping[str, Any], _: memoryview) -> None:
+        serial = request.number(asked, "serial")
+        name = request.text(asked, "id")
+        if name in self._processes:
+            raise BadRequest(f"spawn: there is a process {name!r} already; release it first")
+        if self._is_ending:
+            raise BadRequest("spawn: the keeper is about to end")
+        child, scope, output = request.child(asked), request.scope(asked), request.output(asked)
+        reading, writing = -1, -1
+        try:
+            try:
+                if output != "null":
+                    reading, writing = make_pipe(child.uid, child.gid)
+            except OSError as error:
+                raise SpawnFailure(error.errno or errno.EIO, "output", "") from None
+            pid, errors = spawn(child, self._null, self._null if writing < 0 else writing, self._limits)
+            pidfd = identify(pid)
+        except SpawnFailure as error:
+            if reading >= 0:
+                os.close(reading)
+            self._answer(_failed(serial, error))
+            return
+        finally:
+            if writing >= 0:
+                os.close(writing)
+        pipe = self._keep_pipe(reading, output[0]) if isinstance(output, tuple) else None
+        process = Process(name, pid, pidfd, death.start_time(pid), scope, pipe)
+        self._processes[name] = process
+        self._pids.add(pid)
+        self._loop.watch(pidfd, lambda: self._look(process))
+        process.asker, process.serial = self._supervisor.line, serial
+        process.reading = reading if output == "supervisor" else None
+        if errors is None:
+            self._spawned(process)
+        else:
+            process.errors = errors
+            self._loop.watch(errors, lambda: self._hear_child(process))
+
+    def _hear_child(self, process: Process) -> None:
+        """Learn whether the exec of a fork succeeded."""
+        if process.errors is None:
+            return
+        try:
+            words = os.read(process.errors, 8192)
+        except BlockingIOError:
+            return
+        self._loop.forget(process.errors)
+        os.close(process.errors)
+        process.errors = None
+        if not words:
+            self._spawned(process)
+        elif process.asker is self._supervisor.line and process.asker is not None:
+            self._drop(process)  # it is an orphan now, to be reaped like any other
+            self._answer(_failed(process.serial, failure(words)))
+        else:  # who asked is gone; to the next one it is a process that ended with 127, as a shell has it
+            self._spawned(process)
+
+    def _spawned(self, process: Process) -> None:
+        reading, process.reading = process.reading, None
+        if process.asker is not None and process.asker is self._supervisor.line:
+            answer = encode(
+                {
+                    "kind": "spawned",
+                    "serial": process.serial,
+                    "id": process.id,
+                    "pid": process.pid,
+                    "start_time": process.start_time,
+                }
+            )
+            self._supervisor.send(answer, () if reading is None else (reading,), give=True)
+        elif reading is not None:
+            os.close(reading)
+        process.asker = None
+
+    def _send_signal(self, asked: Mapping[str, Any], _: memoryview) -> None:
+        process = self._find(asked)
+        number = request.number(asked, "signal")
+        if number > 64:
+            raise BadRequest(f"signal: there is no signal {number}")
+        serial = request.number(asked, "serial")
+        try:
+            if request.scope(asked) == "group":
+                os.killpg(process.pid, number)  # held, so the number is still its group's
+                delivered = True
+            else:
+                delivered = process.status is None
+                signal.pidfd_send_signal(process.pidfd, number)
+        except ProcessLookupError:
+            delivered = False
+        except OSError as error:
+            raise BadRequest(f"cannot send signal {number} to {process.id}: {error.strerror}") from None
+        self._answer({"kind": "signalled", "serial": serial, "delivered": delivered})
+
+    def _release(self, asked: Mapping[str, Any], _: memoryview) -> None:
+        process = self._find(asked)
+        serial = request.number(asked, "serial")
+        if process.status is None:
+            raise BadRequest(f"release: {process.id} (PID {process.pid}) still runs")
+        if process.scope == "group":
+            _kill_group(process)
+        death.reap(process.pidfd)
+        self._drop(process)
+        self._answer({"kind": "released", "serial": serial})
+
+    def _note(self, asked: Mapping[str, Any], packet: memoryview) -> None:
+        """Keep a note as the packet it came in: it is sent back as it was, whatever it says."""
+        key = request.text(asked, "key")
+        if asked.get("text") is None:
+            self._notes.pop(key, None)
+        elif isinstance(asked["text"], str):
+            self._notes[key] = bytes(packet)
+        else:
+            raise BadRequest("note: text must be a string or null")
+
+    def _ready(self, asked: Mapping[str, Any], _: memoryview) -> None:
+        problem = self._pid_file.write()
+        if problem is not None:
+            self._say(problem)
+
+    def _exit(self, asked: Mapping[str, Any], _: memoryview) -> None:
+        status = request.number(asked, "status")
+        message = None if asked.get("message") is None else request.text(asked, "message")
+        if self._is_ending:
+            return
+        self.status, self.message = status & 0xFF, message
+        self._end()
+
+    def _find(self, asked: Mapping[str, Any]) -> Process:
+        name = request.text(asked, "id")
+        process = self._processes.get(name)
+        if process is None:
+            raise BadRequest(f"{asked['kind']}: there is no process {name!r}")
+        return process
+
+    # Processes and their output.
+
+    def _look(self, process: Process) -> None:
+        """See whether a process has ended, and tell."""
+        if process.status is not None or self._processes.get(process.id) is not process:
+            return
+        status = death.status(process.pidfd)
+        if status is None:
+            return
+        self._hear_child(process)  # before its end: the exec it owes an answer for
+        if self._processes.get(process.id) is not process:
+            return
+        process.status = status
+        self._loop.forget(process.pidfd)
+        self._tell({"kind": "exited", "id": process.id, "status": status})
+        pipe = process.pipe
+        if pipe is None or pipe.number not in self._pipes:
+            self._drained(process)
+        else:
+            pipe.process = process
+            if self._logger.line is not None:
+                self._logger.send(encode({"kind": "drain", "id": pipe.number}))
+        if self._is_ending:
+            self._end_when_alone()
+
+    def _drained(self, process: Process) -> None:
+        process.drained = True
+        self._tell({"kind": "drained", "id": process.id})
+
+    def _drop(self, process: Process) -> None:
+        del self._processes[process.id]
+        self._pids.discard(process.pid)
+        self._loop.forget(process.pidfd)
+        os.close(process.pidfd)
+        if process.reading is not None:
+            os.close(process.reading)
+            process.reading = None
+        if process.pipe is not None and process.pipe.process is process:
+            process.pipe.process = None
+
+    def _keep_pipe(self, reading: int, path: str, *, echo: bool = False) -> Pipe:
+        self._pipe_number += 1
+        pipe = self._pipes[self._pipe_number] = Pipe(self._pipe_number, reading, path, echo=echo)
+        if self._logger.line is not None:
+            self._open(pipe)
+        return pipe
+
+    def _open(self, pipe: Pipe) -> None:
+        opening = {"kind": "open", "id": pipe.number, "path": pipe.path, "echo": pipe.echo}
+        self._logger.send(encode(opening), (pipe.reading,))
+
+    def _logger_began(self) -> None:
+        for pipe in self._pipes.values():
+            self._open(pipe)
+            if pipe.process is not None:
+                self._logger.send(encode({"kind": "drain", "id": pipe.number}))
+
+    def _hear_logger(self, packet: memoryview) -> None:
+        try:
+            told = decode(packet)
+        except MessageError as error:
+            self._say(f"the logger sent {error}")
+            return
+        pipe = self._pipes.get(told.get("id", 0))
+        if pipe is None:
+            return
+        process, pipe.process = pipe.process, None
+        if told["kind"] == "closed":
+            del self._pipes[pipe.number]
+            os.close(pipe.reading)
+        if process is not None:
+            self._drained(process)
+
+    # Telling.
+
+    def _tell(self, event: Mapping[str, object]) -> None:
+        """Tell the supervisor something by ourselves. One that has not said hello will ask."""
+        if self._is_known:
+            self._answer(event)
+
+    def _answer(self, message: Mapping[str, object]) -> None:
+        if self._supervisor.line is not None:
+            self._supervisor.send(encode(message))
+
+    def _say(self, words: str) -> None:
+        """Put a line into our own log. When nobody reads it for so long that the pipe is full, it is lost."""
+        line = f"keeper: {words}\n".encode("utf-8", "backslashreplace")
+        try:
+            os.write(self._saying, line)
+        except OSError:
+            return
+
+    def _mistake(self, error: Exception) -> None:
+        """Survive a mistake of our own: whatever it was, the services must not pay for it."""
+        import traceback
+
+        self._say("".join(traceback.format_exception(error)))
+
+    # Companions and the end.
+
+    def _supervisor_ended(self) -> None:
+        self._is_known = False
+        if self._is_ending:
+            self._end_services()
+        elif not self._was_known and self._supervisor.ends >= TRIES:
+            self._give_up(
+                f"the supervisor does not start: {TRIES} tries, see above; tried: {self._supervisor.command[0]}"
+            )
+
+    def _logger_ended(self) -> None:
+        if not self._logger.is_wanted:
+            self._loop.stop()
+
+    def _give_up(self, why: str) -> None:
+        self.status, self.message = 1, why
+        self._end()
+        self._supervisor.kill()
+
+    def _end(self) -> None:
+        """Begin to end: first the supervisor by itself, then what it left running, then the logger."""
+        self._is_ending = True
+        self._supervisor.is_wanted = False
+        self._loop.after(2 * PATIENCE, "kill supervisor", self._supervisor.kill)
+        if self._supervisor.pid is None:
+            self._end_services()
+
+    def _end_services(self) -> None:
+        running = [process for process in self._processes.values() if process.status is None]
+        if running:
+            self._say(f"killing what still runs: {', '.join(process.id for process in running)}")
+        for process in running:
+            if process.scope == "group":
+                _kill_group(process)
+            signal.pidfd_send_signal(process.pidfd, signal.SIGKILL)
+        self._loop.after(PATIENCE, "forget services", self._end_logger)
+        self._end_when_alone()
+
+    def _end_when_alone(self) -> None:
+        if self._supervisor.pid is None and all(process.status is not None for process in self._processes.values()):
+            self._end_logger()
+
+    def _end_logger(self) -> None:
+        if not self._logger.is_wanted:
+            return
+        self._logger.is_wanted = False
+        if self._logger.line is None:
+            self._loop.stop()
+            return
+        self._logger.send(encode({"kind": "end"}))
+        self._loop.after(PATIENCE, "kill logger", self._logger.kill)
+        self._loop.after(2 * PATIENCE, "end", self._loop.stop)
+
+    def last_words(self) -> bytes:
+        """Return what the logger has left unread of our own log."""
+        try:
+            return os.read(self._own_pipe.reading, 65536)
+        except OSError:
+            return b""
+
+
+def _refuse(asked: Mapping[str, Any], _: memoryview) -> None:
+    raise BadRequest(f"there is no request {asked['kind']!r}")
+
+
+def _kill_group(process: Process) -> None:
+    """Kill a group whose leader we hold, dead or alive: the number is its own."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except OSError:
+        return  # nobody is left, or nobody whom we may kill
+
+
+def _failed(serial: int | None, error: SpawnFailure) -> dict[str, object]:
+    return {"kind": "failed", "serial": serial, "errno": error.errno, "stage": error.stage, "path": error.path}
+
+
+def _serial(asked: Mapping[str, Any]) -> int | None:
+    serial = asked.get("serial")
+    return serial if type(serial) is int else None

@@ -1,0 +1,103 @@
+"""The keeper's end of a line to the supervisor or the logger: never blocks, loses nothing, keeps the order."""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import os
+
+from herdpy.keeper.message import LIMIT, ancillary
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_room = memoryview(bytearray(LIMIT + 1))
+
+
+def pair() -> tuple[_socket.socket, _socket.socket]:
+    """Return our end of a new line, nonblocking, and the other's (unix(7), SOCK_SEQPACKET).
+
+    Raises:
+        OSError: when there are no descriptors left.
+    """
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    for end in (ours, theirs):
+        end.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, 2 * LIMIT)
+    ours.setblocking(False)
+    return ours, theirs
+
+
+class Line:
+    """One connection. What the other end does not take yet waits here."""
+
+    def __init__(self, socket: _socket.socket) -> None:
+        self._socket: _socket.socket | None = socket
+        self._waiting: list[tuple[bytes, Sequence[int], bool]] = []
+        self.descriptor = socket.fileno()
+
+    @property
+    def is_open(self) -> bool:
+        return self._socket is not None
+
+    def send(self, packet: bytes, descriptors: Sequence[int] = (), *, give: bool = False) -> bool:
+        """Send a packet, or keep it until :meth:`flush`.
+
+        Args:
+            descriptors: go beside it; they must stay open until they are gone.
+            give: whether we close them then.
+
+        Returns:
+            Whether everything has been sent.
+        """
+        self._waiting.append((packet, descriptors, give))
+        return len(self._waiting) > 1 or self.flush()
+
+    def flush(self) -> bool:
+        """Send what waits, as far as the other end takes it; tell whether nothing waits any more."""
+        sent = 0
+        for packet, descriptors, give in self._waiting:
+            if self._socket is not None:
+                try:
+                    self._socket.sendmsg((packet,), ancillary(descriptors))
+                except BlockingIOError:
+                    break
+                except OSError as error:
+                    # Too many descriptors of ours are on their way (unix(7)): the other end must take some first.
+                    if error.errno in (errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM):
+                        break
+                    # The other end is gone; the end of its process is told by its pidfd.
+            sent += 1
+            if give:
+                _close(descriptors)
+        del self._waiting[:sent]
+        return not self._waiting
+
+    def receive(self) -> memoryview | None:
+        """Return the next packet, valid until the next call; empty at the end; None when there is none now."""
+        if self._socket is None:
+            return None
+        try:
+            length, _, flags, _ = self._socket.recvmsg_into((_room,))
+        except BlockingIOError:
+            return None
+        except OSError:
+            return _room[:0]  # ECONNRESET: the other end is gone with our packets unread
+        if flags & _socket.MSG_TRUNC or length > LIMIT:
+            return memoryview(b"\0")  # no JSON: it is refused as such
+        return _room[:length]
+
+    def close(self) -> None:
+        """Close it; what waited is lost."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        for _, descriptors, give in self._waiting:
+            if give:
+                _close(descriptors)
+        self._waiting.clear()
+
+
+def _close(descriptors: Sequence[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)

@@ -1,0 +1,85 @@
+"""The control socket: bound and listening before there is a supervisor, so that no client is ever refused."""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import os
+import stat
+
+from herdpy.keeper.place import Refusal, make_directory
+
+BACKLOG = 128
+LONGEST = 107
+"""Bytes of a path that fit into a sockaddr_un with its final zero (unix(7))."""
+
+
+class ControlSocket:
+    """The socket and the name it has on disk."""
+
+    def __init__(self, path: str) -> None:
+        """Make it: its directory 0700, itself 0600 from the moment it exists.
+
+        Raises:
+            Refusal: when the path is too long, the directory is open to others, or somebody already answers there.
+        """
+        self.path = path
+        length = len(os.fsencode(path))
+        if length > LONGEST:
+            raise Refusal(f"cannot listen on {path}: {length} bytes are too long for a socket's path, {LONGEST} fit")
+        directory = os.path.dirname(path) or "."
+        make_directory(directory, 0o700)
+        _check(directory)
+        _clear(path)
+        self.socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+        umask = os.umask(0o177)
+        try:
+            self.socket.bind(path)
+        except OSError as error:
+            raise Refusal(f"cannot listen on {path}: {error.strerror}") from None
+        finally:
+            os.umask(umask)
+        self.socket.listen(BACKLOG)
+        self._identity = os.lstat(path)
+
+    def close(self) -> None:
+        """Close it and remove its name, unless the name is another's by now."""
+        self.socket.close()
+        try:
+            if os.path.samestat(self._identity, os.lstat(self.path)):
+                os.unlink(self.path)
+        except FileNotFoundError:
+            return
+        except OSError:
+            return  # the next keeper finds it stale and replaces it
+
+
+def _check(directory: str) -> None:
+    seen = os.stat(directory)
+    if seen.st_uid != os.geteuid():
+        raise Refusal(f"{directory}: socket directory belongs to UID {seen.st_uid}, not to UID {os.geteuid()}")
+    if stat.S_IMODE(seen.st_mode) & 0o077:
+        raise Refusal(f"{directory}: socket directory has insecure permissions; try: chmod 700 {directory}")
+
+
+def _clear(path: str) -> None:
+    """Remove a stale socket: one that nobody listens on."""
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise Refusal(f"cannot listen on {path}: there is a file of that name that is no socket")
+    except FileNotFoundError:
+        return
+    probe = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    probe.setblocking(False)
+    try:
+        answer = probe.connect_ex(path)
+    finally:
+        probe.close()
+    if answer == errno.ENOENT:
+        return
+    if answer != errno.ECONNREFUSED:
+        raise Refusal(f"cannot listen on {path}: somebody already answers there; stop it first, or use another path")
+    try:
+        os.unlink(path)
+    except OSError as error:
+        raise Refusal(f"cannot replace the stale socket {path}: {error.strerror}") from None

@@ -1,0 +1,76 @@
+"""The keeper's loop: epoll, a few timers, and nothing that wakes it up while there is nothing to do (epoll(7))."""
+
+from __future__ import annotations
+
+import select
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Loop:
+    """Calls back when a descriptor is ready or a time has come, until :meth:`stop`.
+
+    A callback may be called once too often: a descriptor closed by one callback may be opened anew under the same
+    number by the next, while events for the old one are still in hand. So each must bear to find nothing there.
+    """
+
+    def __init__(self, on_error: Callable[[Exception], None]) -> None:
+        self._epoll = select.epoll()
+        self._callbacks: dict[int, Callable[[], None]] = {}
+        self._timers: dict[str, tuple[float, Callable[[], None]]] = {}
+        self._on_error = on_error
+        self._is_running = True
+
+    def watch(self, descriptor: int, callback: Callable[[], None]) -> None:
+        """Call ``callback`` whenever ``descriptor`` can be read."""
+        self._epoll.register(descriptor, select.EPOLLIN)
+        self._callbacks[descriptor] = callback
+
+    def watch_writing(self, descriptor: int, *, wanted: bool) -> None:
+        """Call a watched descriptor's callback when it can be written, too, or no longer."""
+        self._epoll.modify(descriptor, select.EPOLLIN | (select.EPOLLOUT if wanted else 0))
+
+    def forget(self, descriptor: int) -> None:
+        """Call no more for ``descriptor``; to be said before it is closed."""
+        if self._callbacks.pop(descriptor, None) is not None:
+            self._epoll.unregister(descriptor)
+
+    def after(self, seconds: float, name: str, callback: Callable[[], None]) -> None:
+        """Call ``callback`` once in ``seconds``, unless a timer of this name runs already."""
+        self._timers.setdefault(name, (time.monotonic() + seconds, callback))
+
+    def cancel(self, name: str) -> None:
+        """Forget the timer of this name, if there is one."""
+        self._timers.pop(name, None)
+
+    def stop(self) -> None:
+        """Return from :meth:`run` at the end of this turn."""
+        self._is_running = False
+
+    def run(self) -> None:
+        """Turn until :meth:`stop`. What a callback raises goes to ``on_error``: nothing ends the keeper by mistake."""
+        while self._is_running:
+            for descriptor, _ in self._epoll.poll(self._patience()):
+                callback = self._callbacks.get(descriptor)
+                if callback is not None:
+                    self._call(callback)
+            if self._timers:
+                now = time.monotonic()
+                for name, (when, callback) in tuple(self._timers.items()):
+                    if when <= now and self._timers.pop(name, None) is not None:
+                        self._call(callback)
+        self._epoll.close()
+
+    def _patience(self) -> float | None:
+        if not self._timers:
+            return None
+        return max(0.0, min(when for when, _ in self._timers.values()) - time.monotonic())
+
+    def _call(self, callback: Callable[[], None]) -> None:
+        try:
+            callback()
+        except Exception as error:
+            self._on_error(error)

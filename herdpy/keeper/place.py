@@ -1,0 +1,151 @@
+"""What the keeper needs on disk before it begins: its directories, the lock on them, the file that tells its PID."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+
+
+class Refusal(Exception):  # noqa: N818 - it is the answer to someone, not a mistake in the program
+    """Why the keeper does not begin; ``str()`` is one line for the person who started it."""
+
+
+def make_directory(path: str, mode: int) -> None:
+    """Make a directory and its parents; one that is there stays as it is.
+
+    Raises:
+        Refusal: when it cannot be made.
+    """
+    umask = os.umask(0o022)
+    try:
+        os.makedirs(os.path.dirname(path) or "/", exist_ok=True)
+        os.umask(0)
+        os.mkdir(path, mode)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise Refusal(f"cannot make the directory {path}: it is there and is none") from None
+    except OSError as error:
+        raise Refusal(f"cannot make the directory {path}: {error.strerror}") from None
+    finally:
+        os.umask(umask)
+
+
+class Lock:
+    """The lock that lets a state directory have one keeper (flock(2) on ``lock`` in it).
+
+    The file holds our PID for whoever wonders. It is edited in place, for the lock is on the file, not on its name.
+    """
+
+    def __init__(self, state_directory: str) -> None:
+        """Take it, without waiting.
+
+        Raises:
+            Refusal: when another keeper has it, or when there can be none.
+        """
+        self.path = os.path.join(state_directory, "lock")
+        try:
+            self._file = self._take()
+        except BlockingIOError:
+            raise Refusal(
+                f"another herdpy runs in {state_directory}: {_owner(self.path)}; "
+                "stop it first, or give this one a state directory of its own"
+            ) from None
+        except OSError as error:
+            raise Refusal(f"cannot lock {self.path}: {error.strerror}") from None
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, b"%d\n" % os.getpid(), 0)
+
+    def _take(self) -> int:
+        while True:
+            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(file), os.stat(self.path)):
+                    return file
+            except FileNotFoundError:
+                pass  # its last owner has just removed it: there will be a new one
+            except OSError:
+                os.close(file)
+                raise
+            os.close(file)
+
+    def release(self) -> None:
+        """Remove the file, then give up the lock: in the other order someone might have it by then."""
+        _remove(self.path)
+        os.close(self._file)
+
+
+def _owner(path: str) -> str:
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            word = file.read(20).strip()
+    except OSError:
+        word = ""
+    return f"PID {word}" if word.isdecimal() else "its PID is not known yet"
+
+
+class PidFile:
+    """The file that appears once the supervisor is ready (``-``: a line on stdout; None: none)."""
+
+    def __init__(self, path: str | None) -> None:
+        self._path = path
+        self._is_there = False
+
+    def write(self) -> str | None:
+        """Write it, once; return what went wrong in one line."""
+        if self._path is None or self._is_there:
+            return None
+        self._is_there = True
+        line = b"%d\n" % os.getpid()
+        if self._path == "-":
+            try:
+                os.write(1, line)
+            except OSError as error:
+                return f"cannot write our PID to stdout: {error.strerror}"
+            return None
+        beside = f"{self._path}.new"
+        try:
+            _remove(beside)
+            file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            try:
+                os.write(file, line)
+                os.fsync(file)
+            finally:
+                os.close(file)
+            os.rename(beside, self._path)
+        except OSError as error:
+            self._is_there = False
+            return f"cannot write the PID file {self._path}: {error.strerror}"
+        return None
+
+    def remove(self) -> None:
+        """Remove it, if we wrote it."""
+        if self._is_there and self._path not in (None, "-"):
+            _remove(self._path)
+
+
+def _remove(path: str | None) -> None:
+    if path is not None:
+        try:
+            os.unlink(path)
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                return  # a name left behind harms nobody: whoever comes next replaces it
+
+
+def own_descriptors() -> int:
+    """Make sure that 0, 1 and 2 are open and that no other descriptor that we inherited reaches a child.
+
+    Returns:
+        A descriptor of /dev/null.
+    """
+    while (null := os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)) < 3:
+        os.set_inheritable(null, True)
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2:
+            try:
+                os.set_inheritable(int(name), False)
+            except OSError:
+                continue  # the one that listed them
+    return null

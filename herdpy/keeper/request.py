@@ -1,0 +1,93 @@
+"""The supervisor's requests, taken apart: every field is checked here, so that none can surprise the keeper."""
+
+from __future__ import annotations
+
+import os
+
+from herdpy.keeper.spawn import Child
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    Request = Mapping[str, Any]
+
+
+class BadRequest(Exception):  # noqa: N818
+    """A request that cannot be understood or granted; ``str()`` says why."""
+
+
+def text(request: Request, key: str) -> str:
+    """Return a string that the kernel can be told."""
+    return _text(request.get(key), f"{request['kind']}: {key}")
+
+
+def number(request: Request, key: str) -> int:
+    """Return a number, not below 0."""
+    found = request.get(key)
+    if type(found) is not int or found < 0:  # a bool is an int, too
+        raise BadRequest(f"{request['kind']}: {key} must be a number")
+    return found
+
+
+def scope(request: Request) -> str:
+    """Return what a signal or a release reaches: ``group`` or ``process``."""
+    found = request.get("scope")
+    if found not in ("group", "process"):
+        raise BadRequest(f'{request["kind"]}: scope must be "group" or "process"')
+    return str(found)
+
+
+def child(request: Request) -> Child:
+    """Return the child that a spawn asks for."""
+    command = request.get("command")
+    if not isinstance(command, list) or not command:
+        raise BadRequest("spawn: command must be a list of strings, the program first")
+    if not all(_text(word, "spawn: command") or at for at, word in enumerate(command)):
+        raise BadRequest("spawn: command must begin with a program")
+    environment = request.get("environment")
+    if not isinstance(environment, dict):
+        raise BadRequest("spawn: environment must be an object of strings")
+    for name, value in environment.items():
+        _text(value, f"spawn: environment: {name}")
+        if not _text(name, "spawn: environment") or "=" in name:
+            raise BadRequest(f"spawn: environment: {name!r} is no variable's name")
+    groups = request.get("groups")
+    if groups is not None and not (isinstance(groups, list) and all(type(gid) is int and gid >= 0 for gid in groups)):
+        raise BadRequest("spawn: groups must be a list of numbers or null")
+    return Child(
+        command,
+        environment,
+        directory=None if request.get("directory") is None else text(request, "directory"),
+        uid=_optional_number(request, "uid"),
+        gid=_optional_number(request, "gid"),
+        groups=groups,
+        umask=_optional_number(request, "umask"),
+    )
+
+
+def output(request: Request) -> str | tuple[str, ...]:
+    """Return where a child's output goes: ``supervisor``, ``null``, or a tuple of the log file's path."""
+    found = request.get("output")
+    if found in ("supervisor", "null"):
+        return str(found)
+    if isinstance(found, dict) and isinstance(found.get("log"), str) and found["log"].startswith("/"):
+        return (_text(found["log"], "spawn: output: log"),)
+    raise BadRequest('spawn: output must be {"log": ABSOLUTE PATH}, "supervisor" or "null"')
+
+
+def _optional_number(request: Request, key: str) -> int | None:
+    return None if request.get(key) is None else number(request, key)
+
+
+def _text(found: object, what: str) -> str:
+    if not isinstance(found, str):
+        raise BadRequest(f"{what} must be a string")
+    if "\0" in found:
+        raise BadRequest(f"{what} must not hold a NUL")
+    try:
+        os.fsencode(found)
+    except UnicodeEncodeError:
+        raise BadRequest(f"{what} cannot be encoded") from None
+    return found

@@ -1,0 +1,300 @@
+"""Everything between fork and exec.
+
+A child whose identity is the keeper's own goes by vfork (``posix_spawn``): 0.5 ms however large we are. What vfork
+cannot set in the child (umask, directory, the descriptor limit) we take on ourselves for that moment: we have one
+thread, and it is suspended until the exec. A child of another user goes by fork, because a keeper that gave up root for
+a moment could be signalled by that user; its errors come back through a pipe that the exec closes: nobody waits.
+
+Each child begins with: a session of its own (and so a process group), no signal blocked or ignored, /dev/null as its
+stdin, its output as stdout and stderr, no other descriptor (all of ours are close-on-exec), and the limits that the
+keeper itself was started with.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from typing import TypeVar
+
+    T = TypeVar("T")
+else:
+    import _signal as signal  # signal imports enum: 5 ms and 0.8 MiB for names we do not use
+
+SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+
+
+class SpawnFailure(Exception):  # noqa: N818 - it names what happened to the child, not a mistake in the program
+    """A child that did not come to its exec, or an exec that failed.
+
+    Attributes:
+        errno: what the kernel said.
+        stage: what was being done: ``output``, ``fork``, ``directory``, ``groups``, ``gid``, ``uid``, ``exec``, or
+            ``interpreter`` when the program is there but what its first line names is not.
+        path: what it was done on, or an empty string.
+    """
+
+    def __init__(self, number: int, stage: str, path: str) -> None:
+        super().__init__(f"{stage} {path}: {os.strerror(number)}")
+        self.errno = number
+        self.stage = stage
+        self.path = path
+
+
+class Child:
+    """What a child is to be. None means: as the keeper is."""
+
+    __slots__ = ("command", "directory", "environment", "gid", "groups", "uid", "umask")
+
+    def __init__(
+        self,
+        command: list[str],
+        environment: Mapping[str, str],
+        *,
+        directory: str | None = None,
+        uid: int | None = None,
+        gid: int | None = None,
+        groups: Sequence[int] | None = None,
+        umask: int | None = None,
+    ) -> None:
+        self.command = command
+        self.environment = environment
+        self.directory = directory
+        self.uid = uid
+        self.gid = gid
+        self.groups = groups
+        self.umask = umask
+
+    def is_ours(self) -> bool:
+        """Tell whether it has our own user, group and supplementary groups."""
+        return (
+            (self.uid is None or (self.uid,) * 3 == os.getresuid())
+            and (self.gid is None or (self.gid,) * 3 == os.getresgid())
+            and (self.groups is None or set(self.groups) == set(os.getgroups()))
+        )
+
+
+class Limits:
+    """The limit on open descriptors (getrlimit(2), RLIMIT_NOFILE): ours, as high as it may be, and the children's."""
+
+    def __init__(self) -> None:
+        self.children = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.ours = (self.children[1], self.children[1])
+        self.restore()
+
+    def lend(self) -> None:
+        """Take the children's limit. Descriptors already open beyond it stay open."""
+        if self.ours != self.children:
+            resource.setrlimit(resource.RLIMIT_NOFILE, self.children)
+
+    def restore(self) -> None:
+        """Take our own limit again."""
+        if self.ours != self.children:
+            resource.setrlimit(resource.RLIMIT_NOFILE, self.ours)
+
+
+def spawn(child: Child, null: int, output: int, limits: Limits) -> tuple[int, int | None]:
+    """Start ``child`` with the descriptor ``null`` as stdin and ``output`` as stdout and stderr.
+
+    Returns:
+        Its PID, and None when its program runs already; otherwise a descriptor to watch: at its end of file the program
+        runs, and what it says before is for :func:`failure`.
+
+    Raises:
+        SpawnFailure: when there is no child.
+    """
+    if child.is_ours():
+        return _by_vfork(child, null, output, limits), None
+    return _by_fork(child, null, output, limits)
+
+
+def spawn_companion(command: list[str], environment: Mapping[str, str], null: int, output: int, line: int) -> int:
+    """Start the supervisor or the logger, with its end of the line as descriptor 3; return its PID.
+
+    It keeps our limit on descriptors: it holds as many as we do.
+
+    Raises:
+        SpawnFailure: when its program cannot be executed.
+    """
+    actions = [*_standard(null, output), (os.POSIX_SPAWN_DUP2, line, 3)]
+    return _posix_spawn(command, environment, actions, None)
+
+
+def identify(pid: int) -> int:
+    """Return a pidfd of a child just spawned (pidfd_open(2)); it is close-on-exec.
+
+    Raises:
+        SpawnFailure: when there are no descriptors left; the child is killed.
+    """
+    try:
+        return os.pidfd_open(pid)
+    except OSError as error:
+        os.kill(pid, signal.SIGKILL)  # not reaped yet, so the number is its own
+        raise SpawnFailure(error.errno or errno.EIO, "fork", "") from None
+
+
+def failure(words: bytes) -> SpawnFailure:
+    """Return what the child of a fork wrote before it ended."""
+    stage, number, path = words.split(b"\0", 2)
+    return SpawnFailure(int(number), stage.decode(), os.fsdecode(path))
+
+
+def _standard(null: int, output: int) -> list[tuple[int, int, int]]:
+    # dup2, not open: while the limit is the children's, descriptor numbers may have run out.
+    return [
+        (os.POSIX_SPAWN_DUP2, null, 0),
+        (os.POSIX_SPAWN_DUP2, output, 1),
+        (os.POSIX_SPAWN_DUP2, output, 2),
+    ]
+
+
+def _by_vfork(child: Child, null: int, output: int, limits: Limits) -> int:
+    umask = None if child.umask is None else os.umask(child.umask)
+    try:
+        if child.directory is not None:
+            try:
+                os.chdir(child.directory)
+            except OSError as error:
+                raise SpawnFailure(error.errno or errno.EIO, "directory", child.directory) from None
+        return _posix_spawn(child.command, child.environment, _standard(null, output), limits)
+    finally:
+        if child.directory is not None:
+            os.chdir("/")
+        if umask is not None:
+            os.umask(umask)
+
+
+def _posix_spawn(
+    command: list[str],
+    environment: Mapping[str, str],
+    actions: Sequence[tuple[int, int, int]],
+    limits: Limits | None,
+) -> int:
+    def execute(path: str) -> int:
+        if limits is not None:
+            limits.lend()
+        try:
+            return os.posix_spawn(
+                path, command, environment, file_actions=actions, setsid=True, setsigmask=(), setsigdef=SIGNALS
+            )
+        finally:
+            if limits is not None:
+                limits.restore()
+
+    return _look_up(command[0], environment, execute)
+
+
+def _by_fork(child: Child, null: int, output: int, limits: Limits) -> tuple[int, int]:
+    try:
+        reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise SpawnFailure(error.errno or errno.EIO, "fork", "") from None
+    # A signal that came between fork and exec would run our handlers in the child, and wake us up in its stead.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        pid = os.fork()
+        if pid == 0:
+            _become(child, null, output, writing, limits)
+    except OSError as error:
+        os.close(reading)
+        raise SpawnFailure(error.errno or errno.EIO, "fork", "") from None
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        os.close(writing)
+    return pid, reading
+
+
+def _become(child: Child, null: int, output: int, errors: int, limits: Limits) -> None:
+    """Be the child: never returns, whatever happens."""
+    stage, path = "exec", child.command[0]
+    try:
+        os.setsid()
+        os.dup2(null, 0)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        if child.groups is not None:
+            stage, path = "groups", ""
+            os.setgroups(child.groups)
+        if child.gid is not None:
+            stage, path = "gid", str(child.gid)
+            os.setresgid(child.gid, child.gid, child.gid)
+        if child.uid is not None:
+            stage, path = "uid", str(child.uid)
+            os.setresuid(child.uid, child.uid, child.uid)
+        if child.umask is not None:
+            os.umask(child.umask)
+        if child.directory is not None:  # after setresuid: it is the user who must be allowed in
+            stage, path = "directory", child.directory
+            os.chdir(child.directory)
+        stage, path = "exec", child.command[0]
+        limits.lend()
+        signal.set_wakeup_fd(-1)
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        _look_up(path, child.environment, lambda found: os.execve(found, child.command, child.environment))
+    except SpawnFailure as error:
+        os.write(errors, b"%b\0%d\0%b" % (error.stage.encode(), error.errno, os.fsencode(error.path)))
+    except OSError as error:
+        os.write(errors, b"%b\0%d\0%b" % (stage.encode(), error.errno or errno.EIO, os.fsencode(path)))
+    finally:
+        os._exit(127)
+
+
+def _look_up(program: str, environment: Mapping[str, str], execute: Callable[[str], T]) -> T:
+    """Execute ``program`` as execvpe does, with the child's PATH (execvp(3), os.execvpe).
+
+    Raises:
+        SpawnFailure: with the error that says most: the first that is not "there is none".
+    """
+    refused: OSError | None = None
+    there = ""
+    for path in _candidates(program, environment):
+        try:
+            return execute(path)
+        except OSError as error:
+            there = there or path
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+                refused = refused or error
+    if refused is not None and refused.errno == errno.EAGAIN:
+        raise SpawnFailure(errno.EAGAIN, "fork", "")
+    if refused is not None:
+        raise SpawnFailure(refused.errno or errno.EIO, "exec", there)
+    if there:
+        raise SpawnFailure(errno.ENOENT, "interpreter", _interpreter(there))
+    raise SpawnFailure(errno.ENOENT, "exec", program)
+
+
+def _candidates(program: str, environment: Mapping[str, str]) -> Iterator[str]:
+    """Yield the files that ``program`` may be; what is not there is left out, for a try costs 0.5 ms."""
+    directories = [""] if "/" in program else environment.get("PATH", os.defpath).split(os.pathsep)
+    for directory in directories:
+        path = os.path.join(directory, program)
+        try:
+            os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:
+            pass  # let the exec say what is wrong with it
+        yield path
+
+
+def _interpreter(path: str) -> str:
+    """Return the interpreter that a script's first line names (execve(2)), or the path itself when it is no script."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return path
+    try:
+        line = os.read(file, 256).split(b"\n", 1)[0]
+    except OSError:
+        return path
+    finally:
+        os.close(file)
+    words = line[2:].split() if line.startswith(b"#!") else []
+    return os.fsdecode(words[0]) if words else path

@@ -1,0 +1,106 @@
+"""What the keeper holds: processes and the pipes of their output."""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from herdpy.keeper.line import Line
+
+
+class Pipe:
+    """An output pipe that the logger reads; we keep its read end until the logger has seen its end of file."""
+
+    __slots__ = ("echo", "number", "path", "process", "reading")
+
+    def __init__(self, number: int, reading: int, path: str, *, echo: bool = False) -> None:
+        self.number = number
+        self.reading = reading
+        self.path = path
+        self.echo = echo
+        self.process: Process | None = None
+        """The process whose last lines the logger has been asked to write, and has not yet."""
+
+
+class Process:
+    """A process from its spawn to its release."""
+
+    __slots__ = (
+        "asker",
+        "drained",
+        "errors",
+        "id",
+        "pid",
+        "pidfd",
+        "pipe",
+        "reading",
+        "scope",
+        "serial",
+        "start_time",
+        "status",
+    )
+
+    def __init__(self, id: str, pid: int, pidfd: int, start_time: int, scope: str, pipe: Pipe | None) -> None:  # noqa: A002
+        self.id = id
+        self.pid = pid
+        self.pidfd = pidfd
+        self.start_time = start_time
+        self.scope = scope
+        """``group`` or ``process``: what is killed when it is released."""
+        self.pipe = pipe
+        self.status: dict[str, object] | None = None
+        """How it ended; None while it runs."""
+        self.drained = False
+        """Whether it ended and its last lines are written."""
+        self.errors: int | None = None
+        """What tells whether its exec succeeded; None once that is known."""
+        self.asker: Line | None = None
+        self.serial: int | None = None
+        """Who waits for its exec, and which answer that is."""
+        self.reading: int | None = None
+        """The read end of its output, until it is given to the supervisor."""
+
+    def told(self, serial: int) -> dict[str, object]:
+        """Return what a new supervisor needs to know of it."""
+        return {
+            "kind": "process",
+            "serial": serial,
+            "id": self.id,
+            "pid": self.pid,
+            "start_time": self.start_time,
+            "scope": self.scope,
+            "exited": self.status,
+            "drained": self.drained,
+        }
+
+
+def make_pipe(uid: int | None = None, gid: int | None = None) -> tuple[int, int]:
+    """Return the read end of a new pipe, nonblocking, and its write end, both close-on-exec.
+
+    The write end is opened read-write through /proc: so a reader that is missing for a while kills no writer (pipe(7)),
+    and end of file still comes with the last writer. It belongs to the user who writes, who may want to open
+    /dev/stdout anew.
+
+    Raises:
+        OSError: when there are no descriptors left.
+    """
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(reading, False)
+    try:
+        both = os.open(f"/proc/self/fd/{writing}", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        both = None  # no /proc: a plain pipe is better than none
+    except OSError:
+        os.close(reading)
+        os.close(writing)
+        raise
+    if both is not None:
+        os.close(writing)
+        writing = both
+    if uid is not None or gid is not None:
+        try:
+            os.fchown(writing, -1 if uid is None else uid, -1 if gid is None else gid)
+        except PermissionError:
+            return reading, writing  # then we may not become that user either, which the child will say
+    return reading, writing

@@ -1,0 +1,173 @@
+"""The logger's loop: it reads what services write, and writes it into their files."""
+
+from __future__ import annotations
+
+import _socket
+import os
+import select
+import sys
+
+from herdpy.keeper.message import ANCILLARY_SIZE, LIMIT, MessageError, decode, descriptors, encode
+from herdpy.logger.file import LogFile
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from typing import Any
+else:
+    import _signal as signal
+
+READ_SIZE = 65536
+"""Bytes read from one pipe at a time: as much as a pipe holds by default (pipe(7))."""
+
+
+class Source:
+    """A pipe that some process writes into, and the file that it goes to."""
+
+    __slots__ = ("echo", "file", "number", "reading")
+
+    def __init__(self, number: int, reading: int, file: LogFile, *, echo: bool) -> None:
+        self.number = number
+        self.reading = reading
+        self.file = file
+        self.echo = echo
+
+
+class Pen:
+    """Reads every pipe that the keeper passes on until its end of file."""
+
+    def __init__(self, line: _socket.socket) -> None:
+        self._line: _socket.socket | None = line
+        self._epoll = select.epoll()
+        self._epoll.register(line.fileno(), select.EPOLLIN)
+        self._sources: dict[int, Source] = {}
+        self._numbers: dict[int, Source] = {}
+        self._files: dict[str, tuple[LogFile, set[int]]] = {}
+        self._stderr = select.poll()
+        self._stderr.register(2, select.POLLOUT)
+        self._is_ending = False
+
+    def run(self) -> None:
+        """Write until the keeper says that it is over; without a keeper, until nobody writes any more."""
+        while (self._line is not None and not self._is_ending) or (self._line is None and self._sources):
+            for descriptor, _ in self._epoll.poll():
+                source = self._sources.get(descriptor)
+                if source is not None:
+                    self._read(source)
+                elif self._line is not None and descriptor == self._line.fileno():
+                    self._listen(self._line)
+        for source in tuple(self._sources.values()):
+            self._drain(source)
+
+    def _listen(self, line: _socket.socket) -> None:
+        packet, beside, _, _ = line.recvmsg(LIMIT, ANCILLARY_SIZE, _socket.MSG_CMSG_CLOEXEC)
+        passed = descriptors(beside)
+        if not packet:
+            # The keeper is gone, its services are not: what they say is still worth keeping.
+            self._epoll.unregister(line.fileno())
+            line.close()
+            self._line = None
+            return
+        try:
+            self._obey(decode(packet), passed)
+        except MessageError as error:
+            self._say(f"the keeper sent {error}")
+        for descriptor in passed:
+            os.close(descriptor)
+
+    def _obey(self, told: dict[str, Any], passed: list[int]) -> None:
+        if told["kind"] == "open" and passed:
+            self._open(told["id"], passed.pop(0), told["path"], echo=bool(told.get("echo")))
+        elif told["kind"] == "drain":
+            source = self._numbers.get(told["id"])
+            if source is not None:
+                self._drain(source)
+            self._tell("drained", told["id"])
+        elif told["kind"] == "end":
+            self._is_ending = True
+
+    def _open(self, number: int, reading: int, path: str, *, echo: bool) -> None:
+        file, users = self._files.setdefault(path, (LogFile(path, self._say), set()))
+        users.add(number)
+        source = Source(number, reading, file, echo=echo)
+        self._sources[reading] = source
+        self._numbers[number] = source
+        self._epoll.register(reading, select.EPOLLIN)
+
+    def _read(self, source: Source, size: int = READ_SIZE) -> int:
+        """Write what can be read now, at most ``size`` bytes; return how many that was."""
+        try:
+            chunk = os.read(source.reading, size)
+        except BlockingIOError:
+            return 0
+        if not chunk:
+            self._close(source)
+            return 0
+        source.file.write(source, chunk)
+        if source.echo:
+            self._echo(chunk)
+        return len(chunk)
+
+    def _drain(self, source: Source) -> None:
+        """Write what is in the pipe now: more may come for ever, from whoever outlived the service's process."""
+        left = readable(source.reading)
+        while left > 0:
+            count = self._read(source, min(left, READ_SIZE))
+            if not count:
+                break
+            left -= count
+        source.file.finish(source)
+
+    def _close(self, source: Source) -> None:
+        source.file.finish(source)
+        self._epoll.unregister(source.reading)
+        os.close(source.reading)
+        del self._sources[source.reading]
+        del self._numbers[source.number]
+        file, users = self._files[source.file.path]
+        users.discard(source.number)
+        if not users:
+            file.close()
+            del self._files[source.file.path]
+        self._tell("closed", source.number)
+
+    def _tell(self, kind: str, number: int) -> None:
+        if self._line is not None:
+            try:
+                self._line.sendmsg((encode({"kind": kind, "id": number}),))
+            except OSError:
+                return  # the keeper is gone, as its end of file will tell
+
+    def _say(self, words: str) -> None:
+        """Say something about logging itself, where it cannot be lost for the same reason."""
+        self._echo(f"logger: {words}\n".encode("utf-8", "backslashreplace"))
+
+    def _echo(self, chunk: bytes) -> None:
+        """Write to stderr what it takes without waiting: so much a ready pipe always takes (pipe(7), PIPE_BUF)."""
+        for at in range(0, len(chunk), select.PIPE_BUF):
+            try:
+                if not self._stderr.poll(0):
+                    return
+                os.write(2, chunk[at : at + select.PIPE_BUF])
+            except OSError:
+                return
+
+
+def readable(pipe: int) -> int:
+    """Return how many bytes can be read from a pipe now (ioctl_tty(2), FIONREAD)."""
+    import fcntl
+    import termios
+
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, b"\0\0\0\0"), sys.byteorder)
+
+
+def run(descriptor: int) -> int:
+    """Be the logger of the keeper at the other end of ``descriptor``; return the exit status."""
+    # Whoever ends the keeper's whole control group means the services, whose last words are still to come.
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    os.umask(0o027)
+    line = _socket.socket(fileno=descriptor)
+    os.set_inheritable(descriptor, False)
+    Pen(line).run()
+    return 0
