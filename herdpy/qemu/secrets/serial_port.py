@@ -35,8 +35,9 @@ class SendSecrets(msgspec.Struct, frozen=True):
     """The directory whose files the guest gets."""
     interval: float = 2.0
     """Seconds between two hellos."""
-    patience: float = 30.0
-    """Seconds from the last byte to the guest's answer; then everything is sent anew."""
+    patience: float = 60.0
+    """Seconds from the last byte to the guest's answer; then everything is sent anew. The guest answers when its sshd
+    listens, for which it takes up to half of this."""
 
     async def run(self, context: Context) -> None:
         message = await read_payload(self.root)
