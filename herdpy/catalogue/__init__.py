@@ -24,6 +24,9 @@ class Catalogue(Mapping[str, "ServiceType"]):
         service_type: ServiceType = importlib.import_module(self._modules[name]).TYPE
         return service_type
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._modules
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._modules)
 

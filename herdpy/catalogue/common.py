@@ -8,6 +8,7 @@ from typing import Annotated, Any, Protocol
 import msgspec
 
 from herdpy.catalogue.facts import HostFacts
+from herdpy.mistake import Place
 from herdpy.service import Respawn, Service
 
 NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-@")
@@ -79,16 +80,6 @@ def path_mistakes(key: str, path: str) -> Iterator[tuple[str, str]]:
         yield key, f"expected an absolute path, got {path!r}"
     elif "\0" in path:
         yield key, "a path cannot hold a NUL character"
-
-
-class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """Where something is written."""
-
-    file: str
-    line: int
-    """Counted from 1; 0 when the whole file is meant."""
-    key: str = ""
-    """The path of the key: ``port-forwardings[0].host``; empty when no key is meant."""
 
 
 class Locations(Protocol):

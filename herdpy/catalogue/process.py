@@ -20,7 +20,7 @@ class ProcessConfiguration(Common, frozen=True, kw_only=True):
     """Program and arguments, as execve(2) takes them: no shell reads them. The program is looked up in PATH."""
     directory: str | None = None
     """Working directory; None means ``/`` for root and the home directory for an ordinary user."""
-    environment: dict[str, str] = {}
+    environment: dict[str, str] = msgspec.field(default_factory=dict)
     """Variables added to the base environment."""
     user: str | None = None
     """Name of the user it runs as; only root can set it."""

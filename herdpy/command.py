@@ -1,0 +1,201 @@
+"""The ``herdpy`` command: reads its options, then checks the configuration or becomes the keeper.
+
+Its imports count at each boot: no argparse, and what only ``check`` needs is imported there.
+"""
+
+import os
+import sys
+
+from herdpy.paths import Paths, default_paths, home_directory
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+USAGE = """\
+Usage: herdpy [OPTION]...
+       herdpy check [--services=DIR]...
+
+Supervise the services that DIR/*.toml declare; without --services, the shipped declarations and those of
+/etc/herdpy/services (of an ordinary user: $XDG_CONFIG_HOME/herdpy/services).
+With "check", only tell the mistakes in them: 0 means there is none, 2 means there are some.
+
+  --services=DIR      a directory of declarations; later ones override earlier ones
+  -s, --socket=FILE   the control socket
+  --state-dir=DIR     where disk images, keys and herdpy's own state are kept
+  --log-dir=DIR       where the output of services goes
+  --pid[=FILE]        once ready, write our process ID to FILE, or to standard output
+  --help              print this and exit
+  --version           print the version and exit
+"""
+
+USAGE_STATUS = 1
+"""Shepherd's for a wrong option; 2 would look like mistakes in the configuration."""
+MISTAKES_STATUS = 2
+
+TAKING_VALUES = ("services", "socket", "state-dir", "log-dir")
+PLAIN = ("help", "version")
+OPTIONAL_VALUE = "pid"
+
+
+class UsageError(Exception):
+    """A command line that makes no sense; ``str()`` is one line that says why."""
+
+
+class Arguments:
+    """What the command line says.
+
+    Attributes:
+        services: directories, as given.
+        socket, state_dir, log_dir: as given, or None.
+        pid_file: ``-`` for standard output, None for no PID file.
+        operands: what is no option.
+        help, version: whether they are asked for.
+    """
+
+    def __init__(self) -> None:
+        self.services: list[str] = []
+        self.socket: str | None = None
+        self.state_dir: str | None = None
+        self.log_dir: str | None = None
+        self.pid_file: str | None = None
+        self.operands: list[str] = []
+        self.help = False
+        self.version = False
+
+
+def parse(arguments: "Sequence[str]") -> Arguments:
+    """Read a command line as GNU programs do: ``--opt=VALUE``, ``--opt VALUE``, unambiguous beginnings, ``--``.
+
+    Raises:
+        UsageError: an option is unknown, ambiguous, without its value, or has one that it does not take.
+    """
+    said = Arguments()
+    rest = iter(arguments)
+    for argument in rest:
+        if argument == "--":
+            said.operands.extend(rest)
+        elif argument.startswith("--"):
+            name, equals, value = argument[2:].partition("=")
+            _set(said, _full_name(name), value if equals else None, rest)
+        elif argument.startswith("-s"):
+            _set(said, "socket", argument[2:] or None, rest)
+        elif argument.startswith("-") and argument != "-":
+            raise UsageError(f"unknown option: {argument}")
+        else:
+            said.operands.append(argument)
+    return said
+
+
+def _full_name(name: str) -> str:
+    options = (*TAKING_VALUES, *PLAIN, OPTIONAL_VALUE)
+    if name in options:
+        return name
+    begun = [option for option in options if option.startswith(name)] if name else []
+    if len(begun) > 1:
+        raise UsageError(f"ambiguous option: --{name} (--{', --'.join(begun)})")
+    if not begun:
+        raise UsageError(f"unknown option: --{name}")
+    return begun[0]
+
+
+def _set(said: Arguments, name: str, value: str | None, rest: "Iterator[str]") -> None:
+    if name in PLAIN:
+        if value is not None:
+            raise UsageError(f"--{name} takes no value")
+        setattr(said, name, True)
+    elif name == OPTIONAL_VALUE:
+        if value == "":
+            raise UsageError("--pid= needs the name of a file after the equals sign")
+        said.pid_file = "-" if value is None else value
+    else:
+        value = next(rest, None) if value is None else value
+        if not value:
+            raise UsageError(f"--{name} needs a value")
+        if name == "services":
+            said.services.append(value)
+        else:
+            setattr(said, name.replace("-", "_"), value)
+
+
+def paths_of(said: Arguments) -> Paths:
+    """Where this herdpy's things lie: as the options say, else the defaults.
+
+    Raises:
+        UsageError: a directory given with ``--services`` is none.
+    """
+    uid = os.geteuid()
+    paths = default_paths(uid, os.environ, home_directory(uid, os.environ))
+    if said.services:
+        for directory in said.services:
+            if not os.path.isdir(directory):
+                problem = "not a directory" if os.path.exists(directory) else "no such directory"
+                raise UsageError(f"--services: {problem}: {directory}")
+        paths.layers = tuple(map(os.path.abspath, said.services))
+        paths.trusted = ()
+    paths.socket = os.path.abspath(said.socket or paths.socket)
+    paths.state = os.path.abspath(said.state_dir or paths.state)
+    paths.log = os.path.abspath(said.log_dir or paths.log)
+    return paths
+
+
+def main(arguments: "Sequence[str]") -> int:
+    """The command ``herdpy``, without its own name; returns the exit status."""
+    try:
+        said = parse(arguments)
+        if said.help:
+            sys.stdout.write(USAGE)
+            return 0
+        if said.version:
+            sys.stdout.write(f"herdpy {_version()}\n")
+            return 0
+        is_check = said.operands == ["check"]
+        if said.operands and not is_check:
+            raise UsageError(f"unknown command: {' '.join(said.operands)}; the only one is check")
+        paths = paths_of(said)
+    except UsageError as error:
+        sys.stderr.write(f"herdpy: {error}; try 'herdpy --help'\n")
+        return USAGE_STATUS
+    if is_check:
+        return check(paths)
+    return supervise(paths, said.pid_file)
+
+
+def check(paths: Paths) -> int:
+    """Tell every mistake in the configuration on stderr, without a daemon; returns the exit status."""
+    from herdpy.supervisor.declared import declared_plan
+
+    declared = declared_plan(paths)
+    for mistake in declared.mistakes:
+        sys.stderr.write(f"{mistake}\n")
+    if declared.plan is None:
+        return MISTAKES_STATUS
+    count = len(declared.plan.services)
+    sys.stdout.write(f"{count} {'service' if count == 1 else 'services'}, no mistakes\n")
+    return 0
+
+
+def supervise(paths: Paths, pid_file: str | None) -> int:
+    """Be the keeper, and let it start the supervisor; returns the exit status."""
+    from herdpy.keeper import Options, run
+
+    return run(
+        Options(
+            socket=paths.socket,
+            state_directory=paths.state,
+            log_directory=paths.log,
+            pid_file=pid_file,
+            supervisor=[sys.executable, "-I", "-m", "herdpy.supervisor"],
+            arguments=[paths.to_json()],
+            environment=os.environ,
+        )
+    )
+
+
+def _version() -> str:
+    from importlib import metadata
+
+    try:
+        return metadata.version("herdpy")
+    except metadata.PackageNotFoundError:
+        return "(not installed)"

@@ -1,0 +1,73 @@
+"""A mistake in a declaration, told in one line to the person who wrote it; and the place where it is."""
+
+from collections.abc import Iterable
+
+import msgspec
+
+
+class Mistake(msgspec.Struct, frozen=True, kw_only=True, order=True):
+    """What is wrong, and where. ``str()`` is ``FILE:LINE: KEY: PROBLEM``, without the parts that do not apply."""
+
+    file: str
+    line: int = 0
+    """Counted from 1; 0 when the whole file is meant."""
+    key: str = ""
+    problem: str
+
+    def __str__(self) -> str:
+        place = f"{printable(self.file)}:{self.line}" if self.line else printable(self.file)
+        return f"{place}: {printable(self.key)}: {self.problem}" if self.key else f"{place}: {self.problem}"
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Where something is written."""
+
+    file: str
+    line: int = 0
+    """Counted from 1; 0 when the whole file is meant."""
+    key: str = ""
+    """The path of the key: ``port-forwardings[0].host``; empty when no key is meant."""
+
+    def mistake(self, problem: str) -> Mistake:
+        """The mistake that is made here."""
+        return Mistake(file=self.file, line=self.line, key=self.key, problem=problem)
+
+
+def printable(text: str) -> str:
+    """The text with whatever would not print on one line escaped (file names hold any byte but NUL and ``/``)."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def did_you_mean(word: str, *choices: Iterable[str]) -> str:
+    """``; did you mean WORD?`` with the nearest word of the first choice that has a near one; else nothing."""
+    for words in choices:
+        if nearest := _nearest(word, words):
+            return f"; did you mean {printable(nearest)}?"
+    return ""
+
+
+def _nearest(word: str, words: Iterable[str]) -> str | None:
+    """The word most like another: by difflib's ratio, or by a common beginning of at least three letters."""
+    from difflib import SequenceMatcher
+    from itertools import takewhile
+
+    wanted = _plain(word)
+    matcher = SequenceMatcher(autojunk=False)
+    matcher.set_seq2(wanted)
+
+    def likeness(choice: str) -> float:
+        plain = _plain(choice)
+        matcher.set_seq1(plain)
+        beginning = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(wanted, plain, strict=False)))
+        share = beginning / len(wanted) if beginning >= 3 else 0.0
+        return max(share, matcher.ratio() if matcher.real_quick_ratio() >= 0.6 else 0.0)
+
+    likeliest = max(((likeness(choice), choice) for choice in sorted(words)), default=None, key=lambda pair: pair[0])
+    return likeliest[1] if likeliest is not None and likeliest[0] >= 0.6 else None
+
+
+def _plain(word: str) -> str:
+    """A word without what people spell differently: ``Auto_Start?`` is ``auto-start``."""
+    return word.lower().replace("_", "-").rstrip("?")
