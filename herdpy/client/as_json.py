@@ -1,0 +1,99 @@
+"""The answers in JSON, for programs."""
+
+import json
+import time
+
+from herdpy.client import status
+from herdpy.client.main import ROOT, Request
+from herdpy.protocol import ProtocolError, Reply, parse_services
+from herdpy.sexp import Keyword, Pair, write
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    Fields = dict[str, object]
+
+
+def answer(request: Request, reply: Reply) -> str:
+    """Return the JSON, one document and a newline, that tells what the reply tells.
+
+    The status of a service is an object, that of all an array; ``configuration`` gives what the service gives; anything
+    else is ``{"result": ..., "messages": [...], "error": ...}``.
+    """
+    if reply.error is False:
+        if request.action in {"status", "detailed-status", "log"}:
+            try:
+                services = [service(fields) for fields in parse_services(reply.result)]
+            except ProtocolError:
+                services = []
+            if services and request.service not in ROOT:
+                return _document(services[0])
+            if request.service in ROOT:
+                return _document(services)
+        if request.action == "configuration":
+            match reply.result:
+                case [str(text)]:
+                    return text if text.endswith("\n") else f"{text}\n"
+    from herdpy.client.refused import describe_error
+
+    error = None if reply.error is False else " ".join(describe_error(reply.error)).rstrip()
+    return _document({"result": plain(reply.result), "messages": reply.messages, "error": error})
+
+
+def service(fields: "Fields") -> "dict[str, object]":
+    """Return a service's status as JSON has it: times both as UNIX seconds and in ISO 8601, UTC."""
+    running = fields.get("running", False)
+    limit = fields.get("respawn-limit")
+    document: dict[str, object] = {
+        "name": status.name(fields),
+        "provides": plain(fields.get("provides", [])),
+        "requires": plain(fields.get("requires", [])),
+        "status": status.state(fields),
+        "enabled": fields.get("enabled?") is not False,
+        "failing": status.group(fields) == "failing",
+        "running-value": None if running is False else plain(running),
+        "pid": running if isinstance(running, int) and not isinstance(running, bool) else None,
+        "respawn": fields.get("respawn?") is True,
+        "one-shot": fields.get("one-shot?") is True,
+        "transient": fields.get("transient?") is True,
+        "documentation": status.text(fields, "docstring"),
+        "status-changes": [{"status": state, **moment(at)} for state, at in status.changes(fields)],
+        "last-respawns": [moment(at) for at in status.items(fields, "last-respawns")],
+        "startup-failures": [moment(at) for at in status.items(fields, "startup-failures")],
+    }
+    if isinstance(limit, Pair):
+        document["respawn-limit"] = {"times": limit.head, "seconds": limit.tail}
+    if "respawn-delay" in fields:
+        document["respawn-delay"] = plain(fields["respawn-delay"])
+    if "reason" in fields:
+        document["reason"] = status.text(fields, "reason") or None
+        document["stage"] = status.text(fields, "stage") or None
+        document["details"] = dict(status.details(fields))
+        document["log-file"] = status.text(fields, "log-file") or None
+        document["source"] = status.text(fields, "source") or None
+    return document
+
+
+def moment(at: object) -> "dict[str, object]":
+    """Return a time in UNIX seconds, in both notations."""
+    if not isinstance(at, int):
+        return {"time": plain(at), "iso": None}
+    return {"time": at, "iso": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))}
+
+
+def plain(value: object) -> object:
+    """Return any value of the protocol as JSON can hold it; what it cannot becomes the text that Guile would write."""
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    if isinstance(value, Pair):
+        return write(value)
+    if isinstance(value, Keyword):
+        return f"#:{value}"
+    if isinstance(value, float) and value - value != 0:
+        return write(value)
+    if isinstance(value, (str, int, float)):
+        return value
+    return write(value)
+
+
+def _document(value: object) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,101 @@
+"""The client's end of the control socket: connect, ask, wait."""
+
+import posix
+from _socket import AF_UNIX, MSG_NOSIGNAL, SOCK_CLOEXEC, SOCK_STREAM, socket
+
+from herdpy.client.words import Failure
+from herdpy.protocol import Command, ProtocolError, Reply, parse_reply, write_command
+from herdpy.sexp import Reader, SexpError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PATIENCE = 0.25
+"""Seconds without an answer after which whoever waits is told what is going on."""
+
+
+def default_socket() -> str:
+    """Return the path of the control socket: HERDPY_SOCKET, else the one of docs/explanation/architecture.md."""
+    path = _environment(b"HERDPY_SOCKET")
+    if path:
+        return path
+    if posix.geteuid() == 0:
+        return "/run/herdpy/socket"
+    directory = _environment(b"XDG_RUNTIME_DIR") or f"/run/user/{posix.getuid()}"
+    return f"{directory}/herdpy/socket"
+
+
+def _environment(name: bytes) -> str:
+    return posix.environ.get(name, b"").decode("utf-8", "surrogateescape")
+
+
+def connect(path: str) -> socket:
+    """Return a connection to the supervisor.
+
+    Raises:
+        Failure: when nobody answers there, or we may not ask.
+    """
+    connection = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
+    try:
+        connection.connect(path)
+    except FileNotFoundError:
+        raise Failure(f"{path}: No such file or directory (is herdpy running? --socket names another place)") from None
+    except ConnectionRefusedError:
+        raise Failure(f"{path}: Connection refused (herdpy is not running; it left its socket behind)") from None
+    except PermissionError:
+        from herdpy.client.refusal import explain
+
+        raise Failure(explain(path)) from None
+    except OSError as error:
+        raise Failure(f"{path}: {error.strerror or error}") from None  # a path too long has no errno
+    return connection
+
+
+def send(connection: socket, command: Command) -> None:
+    """Send a command. A server that has hung up already is noticed when its reply is awaited."""
+    try:
+        connection.sendall(write_command(command), MSG_NOSIGNAL)
+    except (BrokenPipeError, ConnectionResetError):
+        return
+
+
+def receive(connection: socket, wait: "Callable[[socket], None] | None" = None) -> Reply | None:
+    """Return the reply, or None when the server closed the connection without one.
+
+    Args:
+        wait: called once when :data:`PATIENCE` has passed without a word, and expected to return as soon as the
+            connection can be read. There is no limit to the waiting: a virtual machine may take minutes to start.
+
+    Raises:
+        Failure: when what comes is no reply.
+    """
+    if wait is not None:
+        connection.settimeout(PATIENCE)
+    reader = Reader()
+    try:
+        while True:
+            try:
+                data = connection.recv(262_144)
+            except TimeoutError:
+                connection.settimeout(None)
+                if wait is not None:
+                    wait(connection)
+                continue
+            except ConnectionResetError:
+                return None
+            if not data:
+                return None
+            for text in reader.feed(data):
+                return parse_reply(text)
+    except (SexpError, ProtocolError) as error:
+        raise Failure(f"cannot make out the supervisor's answer: {error}") from None
+
+
+def ask(path: str, command: Command) -> Reply | None:
+    """Send a command on a connection of its own and return the reply, as :func:`receive` does."""
+    connection = connect(path)
+    send(connection, command)
+    reply = receive(connection)
+    connection.close()
+    return reply

@@ -1,0 +1,247 @@
+"""``herd [OPTIONS] ACTION [SERVICE [ARGUMENTS]]``: options, the question, and what its answer means.
+
+Everything on the way of ``herd status SERVICE`` is imported here; everything else when it is needed. Words and exit
+codes are those of GNU Shepherd's client.
+"""
+
+import posix
+
+from herdpy.client.connection import connect, default_socket, receive, send
+from herdpy.client.words import Failure, aside, clean, palette, report, say, warn
+from herdpy.protocol import Command, ProtocolError, Reply, parse_services
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _socket import socket
+    from collections.abc import Callable, Sequence
+
+ROOT = ("root", "shepherd")
+DEFAULT_ROOT = ("status", "detailed-status", "help", "log", "graph")
+"""Actions whose service may be left out."""
+RENDERED_STATUS = ("detailed-status", "log", "graph")
+"""Actions on root that are a status of all, shown in another way."""
+ROOT_ACTIONS = ("help", "halt", "power-off", "load", "eval", "unload", "reload", "daemonize", "restart")
+SWAPPABLE = ("start", "stop", "status", "doc")
+"""What is mistaken for a service when action and service are swapped."""
+INSIDE = ("console", "exec", "offload")
+"""Actions that the client carries out itself, once it knows how to reach the service."""
+LASTING = ("start", "restart", "stop")
+"""Actions that go on when the client is interrupted."""
+OPTIONS = ("help", "json", "socket", "usage", "version")
+
+
+class Request:
+    """What the command line asks for."""
+
+    __slots__ = ("action", "arguments", "is_json", "service", "socket_path")
+
+    def __init__(self, socket_path: str, action: str, service: str, arguments: "list[str]", is_json: bool) -> None:
+        self.socket_path = socket_path
+        self.action = action
+        self.service = service
+        self.arguments = arguments
+        self.is_json = is_json
+
+
+class _Finished(Exception):  # noqa: N818
+    """There is nothing to ask anybody: what to print, and the exit code."""
+
+    def __init__(self, text: str, status: int = 0, is_option: bool = True) -> None:
+        super().__init__(text)
+        self.text = text
+        self.status = status
+        self.is_option = is_option
+
+
+def main(argv: "Sequence[str]") -> int:
+    """Run the command; ``argv`` is without the program's name. Return the exit code: 0, 1, 130 after Ctrl-C, or for
+    ``exec`` and ``offload`` that of the command inside."""
+    request = None
+    try:
+        request = parse(argv)
+        return run(request)
+    except _Finished as finished:
+        (say if finished.status == 0 or finished.is_option else aside)(finished.text)
+        return finished.status
+    except Failure as failure:
+        report(str(failure))
+        return failure.status
+    except BrokenPipeError:
+        return 141  # the reader has seen enough (| head): as if SIGPIPE, which Python ignores, had ended us
+    except KeyboardInterrupt:
+        if request is not None and request.action in LASTING:
+            name = clean(request.service, 2)
+            warn(f"the {request.action} of {name} goes on; see: herd status {name}")
+        return 130
+
+
+def parse(argv: "Sequence[str]") -> Request:
+    """Return what ``argv`` asks for. What follows SERVICE belongs to the action, whatever it looks like.
+
+    Raises:
+        Failure: when it asks for nothing that can be done.
+    """
+    socket_path = None
+    is_json = False
+    operands: list[str] = []
+    words = list(argv)
+    words.reverse()
+    while words and len(operands) < 2:
+        word = words.pop()
+        if word == "--":
+            while words and len(operands) < 2:
+                operands.append(words.pop())
+        elif word == "-" or not word.startswith("-"):
+            operands.append(word)
+        elif word.startswith("-s"):
+            socket_path = word[2:] or _option_value(word, words)
+        else:
+            option, has_value, value = word.partition("=")
+            option = _full_option(option, word)
+            if option == "socket":
+                socket_path = value if has_value else _option_value(word, words)
+            elif has_value:
+                raise _Finished(f"Option `--{option}' takes no value.\nTry `--help'.\n", 1)
+            elif option == "json":
+                is_json = True
+            else:
+                from herdpy.client import help_text
+
+                raise _Finished(help_text.text(option))
+    words.reverse()
+    if not operands:
+        raise _Finished("Usage: herd ACTION [SERVICE [OPTIONS...]]\n", 1, is_option=False)
+    if len(operands) == 1:
+        if operands[0] not in DEFAULT_ROOT:
+            raise _Finished("Usage: herd ACTION [SERVICE [OPTIONS...]]\n", 1, is_option=False)
+        operands.append("root")
+    action, service = operands
+    if action in DEFAULT_ROOT and words == ["--json"]:
+        is_json = True
+        words = []
+    return Request(socket_path or default_socket(), action, service, words, is_json)
+
+
+def _option_value(option: str, words: "list[str]") -> str:
+    if not words:
+        raise _Finished(f"Option `{option}' needs a value.\nTry `--help'.\n", 1)
+    return words.pop()
+
+
+def _full_option(option: str, word: str) -> str:
+    """Return the option that ``--option``, maybe abbreviated, stands for."""
+    name = option[2:]
+    matches = [known for known in OPTIONS if known.startswith(name)] if option.startswith("--") and name else []
+    if name in matches:
+        return name
+    if len(matches) > 1:
+        raise _Finished(f"Option `{option}' is ambiguous.\nTry `--help'.\n", 1)
+    if not matches:
+        raise _Finished(f"Unknown option: `{word}'.\nTry `--help'.\n", 1)
+    return matches[0]
+
+
+def run(request: Request) -> int:
+    """Carry out ``request`` and return the exit code.
+
+    Raises:
+        Failure: when it cannot be asked, or the answer makes no sense.
+    """
+    if request.action in INSIDE and request.service not in ROOT:
+        from herdpy.client import inside
+
+        return inside.run(request)
+    is_overview = request.action in RENDERED_STATUS and request.service in ROOT
+    arguments = request.arguments
+    if request.is_json and request.action == "configuration":
+        arguments = ["--json", *arguments]
+    action = "status" if is_overview else request.action
+    connection = connect(request.socket_path)
+    send(connection, Command(action, request.service, arguments, _directory()))
+    reply = receive(connection, _watcher(request))
+    if reply is None:
+        if request.action == "stop" and request.service in ROOT:
+            return 0
+        raise Failure("premature end-of-file while talking to herdpy")
+    if request.is_json:
+        from herdpy.client import as_json
+
+        say(as_json.answer(request, reply))
+    else:
+        if reply.messages:
+            say("".join([f"{clean(line)}\n" for line in reply.messages]))
+        if reply.error is False:
+            show(request, reply)
+    if reply.error is not False:
+        from herdpy.client.refused import report_error
+
+        report_error(reply.error)
+        if request.action in ROOT_ACTIONS if request.service == "root" else request.service in SWAPPABLE:
+            report(f"Did you mean 'herd {request.service} {request.action}'?")
+        return 1
+    return exit_code(request, reply)
+
+
+def _directory() -> str:
+    try:
+        return posix.getcwd()
+    except OSError:
+        return "/"  # it was removed; servers ignore the field anyway
+
+
+def _watcher(request: Request) -> "Callable[[socket], None] | None":
+    """Return what is to be done while the answer does not come: show the progress of a start."""
+    if request.action not in {"start", "restart"} or request.service in ROOT:
+        return None
+
+    def watch(connection: "socket") -> None:
+        from herdpy.client.progress import watch
+
+        watch(connection, request.socket_path, request.service)
+
+    return watch
+
+
+def show(request: Request, reply: Reply) -> None:
+    """Print what the result of a request without an error says beyond its messages."""
+    is_root = request.service in ROOT
+    result = reply.result
+    try:
+        if request.action == "status":
+            from herdpy.client.status import description, summary
+
+            services = parse_services(result)
+            colors = palette(1)
+            if is_root:
+                say(summary(services, colors))
+            else:
+                say("".join([description(service, colors) for service in services]))
+        elif is_root and request.action in RENDERED_STATUS:
+            from herdpy.client import overview
+
+            say(overview.render(request.action, parse_services(result), palette(1)))
+        elif request.action == "configuration" or (is_root and request.action == "help"):
+            match result:
+                case [str(text)] if text != "#<unspecified>":
+                    say(clean(text) if text.endswith("\n") else f"{clean(text)}\n")
+        elif is_root and request.action == "eval":
+            from herdpy.sexp import write
+
+            if isinstance(result, list) and result:
+                say(f"{clean(write(result[0]))}\n")
+    except ProtocolError as error:
+        raise Failure(f"cannot make out the supervisor's answer: {error}") from None
+
+
+def exit_code(request: Request, reply: Reply) -> int:
+    """Return the exit code for a reply without an error; tell of a start that failed."""
+    if request.action == "start":
+        if reply.result is False:
+            report(f"failed to start service {request.service}")
+            return 1
+        return 0
+    return 1 if reply.result is False or (isinstance(reply.result, list) and False in _booleans(reply.result)) else 0
+
+
+def _booleans(values: "list[object]") -> "list[bool]":
+    return [value for value in values if isinstance(value, bool)]
