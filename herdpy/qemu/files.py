@@ -101,10 +101,11 @@ def add(source: str, target: str, mode: int) -> bool:
     return True
 
 
-def replace(path: str, content: bytes, mode: int) -> None:
+def replace(path: str, content: bytes, mode: int, *, beside: str | None = None) -> None:
     """Make ``path`` a file of this content and mode: written beside, then renamed. A file that is right is left alone.
 
-    There must be one writer of ``path`` at a time (the service whose file it is).
+    Args:
+        beside: where it is written first, on the same file system; no other writer may use that name at the time.
 
     Raises:
         OSError: as open(2), write(2), fsync(2) and rename(2) have it.
@@ -115,7 +116,7 @@ def replace(path: str, content: bytes, mode: int) -> None:
                 return
     except FileNotFoundError:
         pass
-    beside = f"{path}.new"
+    beside = beside or f"{path}.new"
     with contextlib.suppress(FileNotFoundError):
         os.unlink(beside)
     write(beside, content, mode)

@@ -71,7 +71,7 @@ class FillSecrets(msgspec.Struct, frozen=True, kw_only=True):
         with self._scratch(self.keys_directory, context) as scratch:
             await _make_pair(context, scratch, offloading, "ed25519", f"offloading@{self.name}")
         await self._authorize(context, f"{offloading}.pub")
-        await _in_thread(self._write_known_hosts)
+        await _in_thread(self._write_known_hosts, f"{self.keys_directory}/{UNFINISHED}{context.name}.known_hosts")
 
     @staticmethod
     def _scratch(parent: str, context: Context) -> Scratch:
@@ -96,7 +96,7 @@ class FillSecrets(msgspec.Struct, frozen=True, kw_only=True):
             " the file to have it written anew",
         )
 
-    def _write_known_hosts(self) -> None:
+    def _write_known_hosts(self, beside: str) -> None:
         names = self.name if self.ssh_port is None else f"{self.name},[127.0.0.1]:{self.ssh_port}"
         directory = f"{self.root}/etc/ssh"
         lines = [
@@ -104,7 +104,7 @@ class FillSecrets(msgspec.Struct, frozen=True, kw_only=True):
             for file in sorted(os.listdir(directory))
             if file.startswith("ssh_host_") and file.endswith("_key.pub")
         ]
-        replace(f"{self.keys_directory}/known_hosts", b"".join(lines), 0o600)
+        replace(f"{self.keys_directory}/known_hosts", b"".join(lines), 0o600, beside=beside)
 
 
 def ssh_command(keys_directory: str, name: str, port: int, user: str = "offloading") -> tuple[str, ...]:

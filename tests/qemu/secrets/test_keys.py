@@ -4,6 +4,7 @@ import stat
 import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 
@@ -296,3 +297,117 @@ async def test_the_ssh_command_gets_into_a_real_sshd_and_no_other(step: FillSecr
         assert result == (0, "inside\n")
         status, words = await ssh("another-vm")
         assert status == 255 and "Host key verification failed" in words
+
+
+GUIX = """\
+#!/bin/sh
+# Takes the arguments of "guix archive" and keeps its files where Guix does.
+directory=${GUIX_CONFIGURATION_DIRECTORY:-HOST}
+echo "guix $* in $directory" >>LOG
+case "$*" in
+  "archive --generate-key")
+    umask 077
+    echo "(key-data (public-key (ecc (curve Ed25519) (q #C0FFEE$$#))) (private-key (ecc (d #5EC#))))" \
+      >"$directory/signing-key.sec"
+    chmod 400 "$directory/signing-key.sec"
+    sed 's/(key-data \\(.*\\) (private.*/\\1/' "$directory/signing-key.sec" >"$directory/signing-key.pub" ;;
+  "archive --authorize")
+    [ ! -e REFUSE ] || { echo "guix archive: error: mkdir: Permission denied"; exit 1; }
+    key=$(cat)
+    [ -n "$key" ] || exit 1
+    echo "(entry $key (tag (guix import)))" >>"$directory/acl" ;;
+  *) echo "unknown: $*"; exit 1 ;;
+esac
+"""
+
+
+class Guix:
+    def __init__(self, directory: Path) -> None:
+        self.host, self.log, self.refuse = directory / "etc-guix", directory / "log", directory / "refuse"
+
+    @property
+    def runs(self) -> list[str]:
+        return self.log.read_text().splitlines() if self.log.exists() else []
+
+
+@pytest.fixture
+def guix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Guix:
+    """A command ``guix`` in PATH, and the host's own key and ACL."""
+    guix = Guix(tmp_path)
+    guix.host.mkdir()
+    (guix.host / "signing-key.pub").write_text("(public-key (ecc (curve Ed25519) (q #405757#)))\n")
+    (guix.host / "acl").write_text("(entry (public-key (ecc (q #0DD#))) (tag (guix import)))\n")
+    program = tmp_path / "bin/guix"
+    program.parent.mkdir()
+    program.write_text(
+        GUIX.replace("HOST", str(guix.host)).replace("LOG", str(guix.log)).replace("REFUSE", str(guix.refuse))
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    return guix
+
+
+def with_guix(step: FillSecrets, guix: Guix) -> FillSecrets:
+    return msgspec.structs.replace(step, guix=True, guix_directory=str(guix.host))
+
+
+async def test_each_side_accepts_what_the_other_signs(step: FillSecrets, context, guix: Guix) -> None:
+    await with_guix(step, guix).run(context)
+    guest = Path(step.root, "etc/guix")
+    assert modes(str(guest)) == {"acl": "644", "signing-key.pub": "644", "signing-key.sec": "600"}
+    public = (guest / "signing-key.pub").read_text().strip()
+    assert public.startswith("(public-key (ecc (curve Ed25519) (q #C0FFEE")
+    # The guest accepts what the host accepts, and the host.
+    assert "#0DD#" in (guest / "acl").read_text() and "#405757#" in (guest / "acl").read_text()
+    assert public in (guix.host / "acl").read_text()
+    assert "#405757#" not in (guix.host / "acl").read_text()
+    assert context.details == {}
+    assert not list(Path(step.root).glob(".herdpy*"))
+    runs, before = guix.runs, contents(str(guest))
+    assert len(runs) == 3
+    await with_guix(step, guix).run(context)
+    assert (guix.runs, contents(str(guest))) == (runs, before)
+
+
+async def test_a_host_that_may_not_be_changed_is_told_and_the_guest_starts(step, context, guix: Guix) -> None:
+    (guix.host / "signing-key.pub").unlink()
+    guix.refuse.touch()
+    await with_guix(step, guix).run(context)
+    assert context.details["guix"] == (
+        "the host does not accept what the guest builds; as root, run: guix archive --authorize <"
+        f" {step.root}/etc/guix/signing-key.pub"
+    )
+    guix.refuse.unlink()
+    await with_guix(step, guix).run(context)
+    assert context.details == {}
+
+
+async def test_guix_keys_of_the_administrator_stay_and_are_completed(step, context, guix: Guix) -> None:
+    guest = Path(step.root, "etc/guix")
+    guest.mkdir(parents=True)
+    (guest / "signing-key.sec").write_text("(key-data\n (public-key (ecc (q #AD1#)))\n (private-key (d #5EC#)))\n")
+    (guest / "acl").write_text("theirs\n")
+    before = contents(str(guest))
+    await with_guix(step, guix).run(context)
+    assert (guest / "signing-key.pub").read_text() == "(public-key (ecc (q #AD1#)))\n"
+    assert {path: content for path, content in contents(str(guest)).items() if path in before} == before
+    assert "#AD1#" in (guix.host / "acl").read_text()
+    (guest / "signing-key.sec").unlink()
+    with pytest.raises(StartFailure, match=r"cannot use .*/signing-key\.pub: its private half .* is missing"):
+        await with_guix(step, guix).run(context)
+
+
+async def test_a_guix_that_fails_is_quoted(step, context, guix: Guix) -> None:
+    guix.refuse.touch()
+    with pytest.raises(StartFailure) as caught:
+        await with_guix(step, guix).run(context)
+    assert str(caught.value) == (
+        f"cannot authorize {guix.host}/signing-key.pub in the guest's Guix ACL {step.root}/etc/guix/acl: guix archive:"
+        " error: mkdir: Permission denied"
+    )
+    assert not Path(step.root, "etc/guix/acl").exists()
+
+
+async def test_without_guix_nothing_of_it_appears(step: FillSecrets, context, guix: Guix) -> None:
+    await step.run(context)
+    assert guix.runs == [] and not Path(step.root, "etc/guix").exists()
