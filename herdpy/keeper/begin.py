@@ -10,7 +10,7 @@ from herdpy.keeper import death
 from herdpy.keeper.keeper import Keeper
 from herdpy.keeper.listen import ControlSocket
 from herdpy.keeper.place import Lock, PidFile, Refusal, make_directory, own_descriptors
-from herdpy.keeper.spawn import Limits
+from herdpy.keeper.spawn import Spawner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,8 +56,7 @@ def begin(options: Options) -> int:
             log=os.path.join(log_directory, "herdpy.log"),
             listener=("control", control.socket.fileno()),
             pid_file=pid_file,
-            null=null,
-            limits=Limits(),
+            spawner=Spawner(null),
         )
         death.become_subreaper()
         keeper.run(_take_signals())

@@ -7,13 +7,14 @@ import time
 
 from herdpy.keeper import death
 from herdpy.keeper.line import Line, pair
-from herdpy.keeper.spawn import SpawnFailure, identify, spawn_companion
+from herdpy.keeper.spawn import SpawnFailure, identify
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from herdpy.keeper.loop import Loop
+    from herdpy.keeper.spawn import Spawner
 
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 5.0
@@ -30,7 +31,7 @@ class Companion:
         name: str,
         command: list[str],
         environment: dict[str, str],
-        null: int,
+        spawner: Spawner,
         output: int,
         say: Callable[[str], None],
     ) -> None:
@@ -49,7 +50,7 @@ class Companion:
         self.on_packet: Callable[[memoryview], None] = lambda packet: None
         self._environment = environment
         self._loop = loop
-        self._null = null
+        self._spawner = spawner
         self._output = output
         self._say = say
         self._began = 0.0
@@ -62,7 +63,7 @@ class Companion:
             self._failed(error.strerror or "no socket")
             return
         try:
-            pid = spawn_companion(self.command, self._environment, self._null, self._output, theirs.fileno())
+            pid = self._spawner.spawn_companion(self.command, self._environment, self._output, theirs.fileno())
             self.pidfd = identify(pid)
         except (SpawnFailure, ValueError) as error:
             ours.close()

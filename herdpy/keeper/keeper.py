@@ -10,7 +10,7 @@ from herdpy.keeper.companion import Companion
 from herdpy.keeper.loop import Loop
 from herdpy.keeper.message import VERSION, MessageError, decode, encode
 from herdpy.keeper.request import BadRequest
-from herdpy.keeper.spawn import Limits, SpawnFailure, failure, identify, spawn
+from herdpy.keeper.spawn import Spawner, SpawnFailure, failure, identify
 from herdpy.keeper.table import Pipe, Process, make_pipe
 
 TYPE_CHECKING = False
@@ -50,8 +50,7 @@ class Keeper:
         log: str,
         listener: tuple[str, int],
         pid_file: PidFile,
-        null: int,
-        limits: Limits,
+        spawner: Spawner,
     ) -> None:
         self.status = 0
         self.message: str | None = None
@@ -63,8 +62,7 @@ class Keeper:
         self._pipe_number = 0
         self._listener = listener
         self._pid_file = pid_file
-        self._null = null
-        self._limits = limits
+        self._spawner = spawner
         self._is_known = False  # to the supervisor there is now: it has said hello
         self._was_known = False  # to any supervisor
         self._is_ending = False
@@ -74,10 +72,10 @@ class Keeper:
         own, writing = make_pipe()
         # A description of its own: what we say must never wait, what the supervisor prints may.
         self._saying = os.open(f"/proc/self/fd/{writing}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        self._supervisor = Companion(self._loop, "supervisor", supervisor, environment, null, writing, self._say)
+        self._supervisor = Companion(self._loop, "supervisor", supervisor, environment, spawner, writing, self._say)
         self._supervisor.on_end = self._supervisor_ended
         self._supervisor.on_packet = self._hear_supervisor
-        self._logger = Companion(self._loop, "logger", logger, environment, null, 2, self._say)
+        self._logger = Companion(self._loop, "logger", logger, environment, spawner, 2, self._say)
         self._logger.on_begin = self._logger_began
         self._logger.on_end = self._logger_ended
         self._logger.on_packet = self._hear_logger
@@ -98,6 +96,7 @@ class Keeper:
         self._supervisor.begin()
         self._logger.begin()
         self._loop.run()
+        death.reap_orphans(())  # and what was held, too: nothing more can be done to it
 
     # What comes from outside.
 
@@ -137,6 +136,11 @@ class Keeper:
             self._requests.get(asked["kind"], _refuse)(asked, packet)
         except (BadRequest, MessageError) as error:
             self._answer({"kind": "error", "serial": _serial(asked), "message": str(error)})
+        except Exception as error:
+            self._mistake(error)
+            self._answer(
+                {"kind": "error", "serial": _serial(asked), "message": f"a mistake of the keeper's: {error!r}"}
+            )
 
     # Requests.
 
@@ -171,7 +175,7 @@ class Keeper:
                     reading, writing = make_pipe(child.uid, child.gid)
             except OSError as error:
                 raise SpawnFailure(error.errno or errno.EIO, "output", "") from None
-            pid, errors = spawn(child, self._null, self._null if writing < 0 else writing, self._limits)
+            pid, errors = self._spawner.spawn(child, None if writing < 0 else writing)
             pidfd = identify(pid)
         except SpawnFailure as error:
             if reading >= 0:
@@ -232,9 +236,7 @@ class Keeper:
 
     def _send_signal(self, asked: Mapping[str, Any], _: memoryview) -> None:
         process = self._find(asked)
-        number = request.number(asked, "signal")
-        if number > 64:
-            raise BadRequest(f"signal: there is no signal {number}")
+        number = request.number(asked, "signal", 64)
         serial = request.number(asked, "serial")
         try:
             if request.scope(asked) == "group":

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     Request = Mapping[str, Any]
 
 
+LAST_ID = 2**32 - 2
+"""Of users and groups; the number after it means "as it is" to setresuid(2)."""
+
+
 class BadRequest(Exception):  # noqa: N818
     """A request that cannot be understood or granted; ``str()`` says why."""
 
@@ -23,11 +27,11 @@ def text(request: Request, key: str) -> str:
     return _text(request.get(key), f"{request['kind']}: {key}")
 
 
-def number(request: Request, key: str) -> int:
-    """Return a number, not below 0."""
+def number(request: Request, key: str, most: int = 2**53) -> int:
+    """Return a number from 0 to ``most``."""
     found = request.get(key)
-    if type(found) is not int or found < 0:  # a bool is an int, too
-        raise BadRequest(f"{request['kind']}: {key} must be a number")
+    if type(found) is not int or not 0 <= found <= most:  # a bool is an int, too
+        raise BadRequest(f"{request['kind']}: {key} must be a number from 0 to {most}")
     return found
 
 
@@ -54,16 +58,18 @@ def child(request: Request) -> Child:
         if not _text(name, "spawn: environment") or "=" in name:
             raise BadRequest(f"spawn: environment: {name!r} is no variable's name")
     groups = request.get("groups")
-    if groups is not None and not (isinstance(groups, list) and all(type(gid) is int and gid >= 0 for gid in groups)):
+    if groups is not None and not (
+        isinstance(groups, list) and all(type(gid) is int and 0 <= gid <= LAST_ID for gid in groups)
+    ):
         raise BadRequest("spawn: groups must be a list of numbers or null")
     return Child(
         command,
         environment,
         directory=None if request.get("directory") is None else text(request, "directory"),
-        uid=_optional_number(request, "uid"),
-        gid=_optional_number(request, "gid"),
+        uid=_optional_number(request, "uid", LAST_ID),
+        gid=_optional_number(request, "gid", LAST_ID),
         groups=groups,
-        umask=_optional_number(request, "umask"),
+        umask=_optional_number(request, "umask", 0o777),
     )
 
 
@@ -77,8 +83,8 @@ def output(request: Request) -> str | tuple[str, ...]:
     raise BadRequest('spawn: output must be {"log": ABSOLUTE PATH}, "supervisor" or "null"')
 
 
-def _optional_number(request: Request, key: str) -> int | None:
-    return None if request.get(key) is None else number(request, key)
+def _optional_number(request: Request, key: str, most: int) -> int | None:
+    return None if request.get(key) is None else number(request, key, most)
 
 
 def _text(found: object, what: str) -> str:

@@ -79,50 +79,142 @@ class Child:
         )
 
 
-class Limits:
-    """The limit on open descriptors (getrlimit(2), RLIMIT_NOFILE): ours, as high as it may be, and the children's."""
+class Spawner:
+    """What spawning needs: /dev/null, a low descriptor to lend, and two limits on open descriptors.
 
-    def __init__(self) -> None:
-        self.children = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self.ours = (self.children[1], self.children[1])
-        self.restore()
+    Ours is raised as high as it may be (getrlimit(2), RLIMIT_NOFILE); the children's is the one we were started with.
+    """
 
-    def lend(self) -> None:
+    def __init__(self, null: int) -> None:
+        self._null = null
+        # posix_spawn_file_actions_adddup2(3) refuses a descriptor beyond the limit of the moment, which is the
+        # children's: so their output is put onto one from our beginning, when numbers were low.
+        self._low = os.dup(null)
+        self._children = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._ours = (self._children[1], self._children[1])
+        self._restore_limit()
+
+    def spawn(self, child: Child, output: int | None) -> tuple[int, int | None]:
+        """Start ``child`` with ``output`` as its stdout and stderr (None: /dev/null).
+
+        Returns:
+            Its PID, and None when its program runs already; otherwise a descriptor to watch: at its end of file the
+            program runs, and what it says before is for :func:`failure`.
+
+        Raises:
+            SpawnFailure: when there is no child.
+        """
+        output = self._null if output is None else output
+        if child.is_ours():
+            return self._by_vfork(child, output), None
+        return self._by_fork(child, output)
+
+    def spawn_companion(self, command: list[str], environment: Mapping[str, str], output: int, line: int) -> int:
+        """Start the supervisor or the logger, with its end of the line as descriptor 3; return its PID.
+
+        It keeps our limit on descriptors: it holds as many as we do.
+
+        Raises:
+            SpawnFailure: when its program cannot be executed.
+        """
+        actions = [*self._standard(output), (os.POSIX_SPAWN_DUP2, line, 3)]
+        return _look_up(command[0], environment, lambda path: _posix_spawn(path, command, environment, actions))
+
+    def _standard(self, output: int) -> list[tuple[int, int, int]]:
+        # dup2, not open: while the limit is the children's, a new descriptor may be beyond it.
+        return [
+            (os.POSIX_SPAWN_DUP2, self._null, 0),
+            (os.POSIX_SPAWN_DUP2, output, 1),
+            (os.POSIX_SPAWN_DUP2, output, 2),
+        ]
+
+    def _by_vfork(self, child: Child, output: int) -> int:
+        actions = self._standard(os.dup2(output, self._low, inheritable=False))
+        umask = None if child.umask is None else os.umask(child.umask)
+        try:
+            if child.directory is not None:
+                try:
+                    os.chdir(child.directory)
+                except OSError as error:
+                    raise SpawnFailure(error.errno or errno.EIO, "directory", child.directory) from None
+            return _look_up(child.command[0], child.environment, lambda path: self._execute(path, child, actions))
+        finally:
+            if child.directory is not None:
+                os.chdir("/")
+            if umask is not None:
+                os.umask(umask)
+            os.dup2(self._null, self._low, inheritable=False)  # or the pipe would never come to its end
+
+    def _execute(self, path: str, child: Child, actions: list[tuple[int, int, int]]) -> int:
+        self._lend_limit()
+        try:
+            return _posix_spawn(path, child.command, child.environment, actions)
+        finally:
+            self._restore_limit()
+
+    def _by_fork(self, child: Child, output: int) -> tuple[int, int]:
+        try:
+            reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            raise SpawnFailure(error.errno or errno.EIO, "fork", "") from None
+        # A signal that came between fork and exec would run our handlers in the child, and wake us up in its stead.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                self._become(child, output, writing)
+        except OSError as error:
+            os.close(reading)
+            raise SpawnFailure(error.errno or errno.EIO, "fork", "") from None
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            os.close(writing)
+        return pid, reading
+
+    def _become(self, child: Child, output: int, errors: int) -> None:
+        """Be the child: never returns, whatever happens."""
+        stage, path = "exec", child.command[0]
+        try:
+            os.setsid()
+            os.dup2(self._null, 0)
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            if child.groups is not None:
+                stage, path = "groups", ""
+                os.setgroups(child.groups)
+            if child.gid is not None:
+                stage, path = "gid", str(child.gid)
+                os.setresgid(child.gid, child.gid, child.gid)
+            if child.uid is not None:
+                stage, path = "uid", str(child.uid)
+                os.setresuid(child.uid, child.uid, child.uid)
+            if child.umask is not None:
+                os.umask(child.umask)
+            if child.directory is not None:  # after setresuid: it is the user who must be allowed in
+                stage, path = "directory", child.directory
+                os.chdir(child.directory)
+            stage, path = "exec", child.command[0]
+            self._lend_limit()
+            signal.set_wakeup_fd(-1)
+            for number in SIGNALS:
+                signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            _look_up(path, child.environment, lambda found: os.execve(found, child.command, child.environment))
+        except SpawnFailure as error:
+            os.write(errors, b"%b\0%d\0%b" % (error.stage.encode(), error.errno, os.fsencode(error.path)))
+        except OSError as error:
+            os.write(errors, b"%b\0%d\0%b" % (stage.encode(), error.errno or errno.EIO, os.fsencode(path)))
+        finally:
+            os._exit(127)
+
+    def _lend_limit(self) -> None:
         """Take the children's limit. Descriptors already open beyond it stay open."""
-        if self.ours != self.children:
-            resource.setrlimit(resource.RLIMIT_NOFILE, self.children)
+        if self._ours != self._children:
+            resource.setrlimit(resource.RLIMIT_NOFILE, self._children)
 
-    def restore(self) -> None:
-        """Take our own limit again."""
-        if self.ours != self.children:
-            resource.setrlimit(resource.RLIMIT_NOFILE, self.ours)
-
-
-def spawn(child: Child, null: int, output: int, limits: Limits) -> tuple[int, int | None]:
-    """Start ``child`` with the descriptor ``null`` as stdin and ``output`` as stdout and stderr.
-
-    Returns:
-        Its PID, and None when its program runs already; otherwise a descriptor to watch: at its end of file the program
-        runs, and what it says before is for :func:`failure`.
-
-    Raises:
-        SpawnFailure: when there is no child.
-    """
-    if child.is_ours():
-        return _by_vfork(child, null, output, limits), None
-    return _by_fork(child, null, output, limits)
-
-
-def spawn_companion(command: list[str], environment: Mapping[str, str], null: int, output: int, line: int) -> int:
-    """Start the supervisor or the logger, with its end of the line as descriptor 3; return its PID.
-
-    It keeps our limit on descriptors: it holds as many as we do.
-
-    Raises:
-        SpawnFailure: when its program cannot be executed.
-    """
-    actions = [*_standard(null, output), (os.POSIX_SPAWN_DUP2, line, 3)]
-    return _posix_spawn(command, environment, actions, None)
+    def _restore_limit(self) -> None:
+        if self._ours != self._children:
+            resource.setrlimit(resource.RLIMIT_NOFILE, self._ours)
 
 
 def identify(pid: int) -> int:
@@ -144,106 +236,13 @@ def failure(words: bytes) -> SpawnFailure:
     return SpawnFailure(int(number), stage.decode(), os.fsdecode(path))
 
 
-def _standard(null: int, output: int) -> list[tuple[int, int, int]]:
-    # dup2, not open: while the limit is the children's, descriptor numbers may have run out.
-    return [
-        (os.POSIX_SPAWN_DUP2, null, 0),
-        (os.POSIX_SPAWN_DUP2, output, 1),
-        (os.POSIX_SPAWN_DUP2, output, 2),
-    ]
-
-
-def _by_vfork(child: Child, null: int, output: int, limits: Limits) -> int:
-    umask = None if child.umask is None else os.umask(child.umask)
-    try:
-        if child.directory is not None:
-            try:
-                os.chdir(child.directory)
-            except OSError as error:
-                raise SpawnFailure(error.errno or errno.EIO, "directory", child.directory) from None
-        return _posix_spawn(child.command, child.environment, _standard(null, output), limits)
-    finally:
-        if child.directory is not None:
-            os.chdir("/")
-        if umask is not None:
-            os.umask(umask)
-
-
 def _posix_spawn(
-    command: list[str],
-    environment: Mapping[str, str],
-    actions: Sequence[tuple[int, int, int]],
-    limits: Limits | None,
+    path: str, command: list[str], environment: Mapping[str, str], actions: list[tuple[int, int, int]]
 ) -> int:
-    def execute(path: str) -> int:
-        if limits is not None:
-            limits.lend()
-        try:
-            return os.posix_spawn(
-                path, command, environment, file_actions=actions, setsid=True, setsigmask=(), setsigdef=SIGNALS
-            )
-        finally:
-            if limits is not None:
-                limits.restore()
-
-    return _look_up(command[0], environment, execute)
-
-
-def _by_fork(child: Child, null: int, output: int, limits: Limits) -> tuple[int, int]:
-    try:
-        reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        raise SpawnFailure(error.errno or errno.EIO, "fork", "") from None
-    # A signal that came between fork and exec would run our handlers in the child, and wake us up in its stead.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        pid = os.fork()
-        if pid == 0:
-            _become(child, null, output, writing, limits)
-    except OSError as error:
-        os.close(reading)
-        raise SpawnFailure(error.errno or errno.EIO, "fork", "") from None
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        os.close(writing)
-    return pid, reading
-
-
-def _become(child: Child, null: int, output: int, errors: int, limits: Limits) -> None:
-    """Be the child: never returns, whatever happens."""
-    stage, path = "exec", child.command[0]
-    try:
-        os.setsid()
-        os.dup2(null, 0)
-        os.dup2(output, 1)
-        os.dup2(output, 2)
-        if child.groups is not None:
-            stage, path = "groups", ""
-            os.setgroups(child.groups)
-        if child.gid is not None:
-            stage, path = "gid", str(child.gid)
-            os.setresgid(child.gid, child.gid, child.gid)
-        if child.uid is not None:
-            stage, path = "uid", str(child.uid)
-            os.setresuid(child.uid, child.uid, child.uid)
-        if child.umask is not None:
-            os.umask(child.umask)
-        if child.directory is not None:  # after setresuid: it is the user who must be allowed in
-            stage, path = "directory", child.directory
-            os.chdir(child.directory)
-        stage, path = "exec", child.command[0]
-        limits.lend()
-        signal.set_wakeup_fd(-1)
-        for number in SIGNALS:
-            signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        _look_up(path, child.environment, lambda found: os.execve(found, child.command, child.environment))
-    except SpawnFailure as error:
-        os.write(errors, b"%b\0%d\0%b" % (error.stage.encode(), error.errno, os.fsencode(error.path)))
-    except OSError as error:
-        os.write(errors, b"%b\0%d\0%b" % (stage.encode(), error.errno or errno.EIO, os.fsencode(path)))
-    finally:
-        os._exit(127)
+    # glibc leaves its own two signals (32 and 33) ignored in the child, whatever it is told; its programs know that.
+    return os.posix_spawn(
+        path, command, environment, file_actions=actions, setsid=True, setsigmask=(), setsigdef=SIGNALS
+    )
 
 
 def _look_up(program: str, environment: Mapping[str, str], execute: Callable[[str], T]) -> T:
