@@ -145,13 +145,14 @@ class WriteDeclaration(msgspec.Struct, frozen=True, kw_only=True):
         replace(self.path, text.encode(), 0o644)
 
 
-async def exchange_keys(context: Context, root: str, guix_directory: str, scratch: Scratch) -> None:
+async def exchange_keys(context: Context, guix: str, root: str, guix_directory: str, scratch: Scratch) -> None:
     """Give the guest a Guix signing key and an ACL with the host's key, and have the host accept what the guest signs.
 
     What is there stays. The host's own ACL is changed by ``guix archive --authorize`` alone, and only when the guest's
     key is not in it; without the right to do so the guest starts all the same, and a detail says what to do.
 
     Args:
+        guix: the command.
         root: the directory of the guest's secrets.
         guix_directory: the host's, mostly /etc/guix.
         scratch: a place on the file system of ``root``.
@@ -173,7 +174,7 @@ async def exchange_keys(context: Context, root: str, guix_directory: str, scratc
     if not os.path.lexists(private):
         context.progress("making the guest's Guix signing key")
         place = scratch.directory()
-        made = await context.command(("guix", "archive", "--generate-key"), environment=_configured_in(place))
+        made = await context.command((guix, "archive", "--generate-key"), environment=_configured_in(place))
         _check(made, f"cannot make the guest's Guix signing key {private}")
         await in_thread(add, f"{place}/signing-key.sec", private, 0o600)
     if not os.path.lexists(public):
@@ -190,14 +191,14 @@ async def exchange_keys(context: Context, root: str, guix_directory: str, scratc
         if os.path.exists(host_acl):
             await in_thread(partial(shutil.copyfile, host_acl, f"{place}/acl"))
         if os.path.exists(host_key):
-            authorized = await context.command(_authorize(host_key), environment=_configured_in(place))
+            authorized = await context.command(_authorize(guix, host_key), environment=_configured_in(place))
             _check(authorized, f"cannot authorize {host_key} in the guest's Guix ACL {acl}")
         if os.path.exists(f"{place}/acl"):
             await in_thread(add, f"{place}/acl", acl, 0o644)
 
     refusal = None
     if not _is_authorized(public, host_acl):
-        authorized = await context.command(_authorize(public))
+        authorized = await context.command(_authorize(guix, public))
         if authorized.status != 0:
             refusal = (
                 f"the host does not accept what the guest builds; as root, run: guix archive --authorize < {public}"
@@ -235,8 +236,8 @@ def _configured_in(directory: str) -> dict[str, str]:
     return {**os.environ, "GUIX_CONFIGURATION_DIRECTORY": directory}
 
 
-def _authorize(key: str) -> tuple[str, ...]:
-    return ("sh", "-c", 'exec guix archive --authorize < "$1"', "sh", key)
+def _authorize(guix: str, key: str) -> tuple[str, ...]:
+    return ("sh", "-c", 'exec "$1" archive --authorize < "$2"', "sh", guix, key)
 
 
 def _check(completed: Completed, failure: str) -> None:

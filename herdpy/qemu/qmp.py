@@ -13,7 +13,7 @@ import msgspec
 import trio
 
 from herdpy.qemu.channel import Lines, connect_when_there
-from herdpy.service import Context, End
+from herdpy.service import Context, End, StartFailure
 
 ANSWER_TIMEOUT = 30.0
 """Seconds that QEMU may take for one answer: its main loop waits for disks, and the host may be busy."""
@@ -130,9 +130,11 @@ _CANNOT_GO_ON = frozenset({"internal-error", "guest-panicked", "prelaunch", "shu
 class Powerdown(msgspec.Struct, frozen=True):
     """A graceful stop: the guest's power button (ACPI), pressed again and again until QEMU is gone.
 
-    Returns when QEMU has closed the monitor, or at once when there is none or when it refuses. A guest that is not
-    running has nobody to see the button: QEMU is told to quit. For the rest there is no limit of time here: the one who
-    stops the service sets it, and cancels.
+    Returns when QEMU has closed the monitor. A guest that is not running has nobody to see the button: QEMU is told to
+    quit. There is no limit of time here: the one who stops the service sets it, and cancels.
+
+    Raises:
+        StartFailure: the button cannot be pressed, because there is no monitor, or it refuses; a signal is next.
     """
 
     path: str
@@ -151,9 +153,10 @@ class Powerdown(msgspec.Struct, frozen=True):
                         async for _ in monitor:
                             pass
                         return
-        except (OSError, QMPError):
-            # Gone already, or deaf: the signal is next, and it is not for us to send.
+        except MonitorClosedError:
             return
+        except (OSError, QMPError) as error:
+            raise StartFailure(f"cannot press the guest's power button: {error}") from None
 
 
 class Watch(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ import trio
 import trio.testing
 
 from herdpy.qemu.qmp import MonitorClosedError, Powerdown, QMPError, Watch, connect
-from herdpy.service import End
+from herdpy.service import End, StartFailure
 
 QEMU = shutil.which("qemu-system-x86_64")
 needs_qemu = pytest.mark.skipif(QEMU is None, reason="needs qemu-system-x86_64")
@@ -217,9 +217,24 @@ async def test_a_deaf_guest_is_left_to_the_signal(start, context, tmp_path) -> N
             assert (await monitor.execute("query-status"))["status"] == "running"
 
 
-async def test_without_a_monitor_there_is_nothing_to_press(context, tmp_path) -> None:
-    with trio.fail_after(5):
+async def test_a_button_that_is_not_there_is_told_at_once(context, tmp_path) -> None:
+    with (
+        trio.fail_after(5),
+        pytest.raises(StartFailure, match=r"cannot press the guest's power button: .*No such file"),
+    ):
         await Powerdown(str(tmp_path / "qmp")).run(context)
+
+
+@needs_qemu
+async def test_a_qemu_that_is_ending_anyway_is_no_failure(start, context, tmp_path) -> None:
+    machine = await start(*boot_sector(tmp_path, HALT))
+    with trio.fail_after(30):
+        async with connect(machine.events, wait=True):
+            pass
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Powerdown(machine.monitor).run, context)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            machine.process.terminate()
 
 
 class Pretending:

@@ -3,3 +3,9 @@
 ``keys`` fills the directory that holds them, ``message`` makes of it the one message that guests understand,
 ``serial_port`` and ``tcp`` deliver that message.
 """
+
+from herdpy.qemu.secrets.keys import FillSecrets, ssh_command
+from herdpy.qemu.secrets.serial_port import SendSecrets
+from herdpy.qemu.secrets.tcp import AwaitSSH, SendSecretsOverTCP
+
+__all__ = ["AwaitSSH", "FillSecrets", "SendSecrets", "SendSecretsOverTCP", "ssh_command"]

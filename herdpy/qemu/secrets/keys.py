@@ -42,8 +42,9 @@ class FillSecrets(msgspec.Struct, frozen=True, kw_only=True):
     """The port of 127.0.0.1 that leads to the guest's SSH server."""
     host_keys: tuple[str, ...] = ("ed25519", "ecdsa")
     """The types of SSH host keys (``ssh-keygen -t``)."""
-    guix: bool = False
-    """Whether the host has Guix: then the guest gets a signing key and an ACL, and the host accepts what it signs."""
+    guix: str | None = None
+    """The host's command ``guix``; with it the guest gets a signing key and an ACL, and the host accepts what it signs.
+    """
     guix_directory: str = "/etc/guix"
     """Where the host's Guix keeps its own key and ACL."""
 
@@ -65,8 +66,8 @@ class FillSecrets(msgspec.Struct, frozen=True, kw_only=True):
             for kind in self.host_keys:
                 path = f"{self.root}/etc/ssh/ssh_host_{kind}_key"
                 await _make_pair(context, scratch, path, kind, f"root@{self.name}")
-            if self.guix:
-                await guix.exchange_keys(context, self.root, self.guix_directory, scratch)
+            if self.guix is not None:
+                await guix.exchange_keys(context, self.guix, self.root, self.guix_directory, scratch)
         offloading = f"{self.keys_directory}/id_ed25519"
         with self._scratch(self.keys_directory, context) as scratch:
             await _make_pair(context, scratch, offloading, "ed25519", f"offloading@{self.name}")

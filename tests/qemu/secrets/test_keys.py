@@ -324,6 +324,7 @@ esac
 class Guix:
     def __init__(self, directory: Path) -> None:
         self.host, self.log, self.refuse = directory / "etc-guix", directory / "log", directory / "refuse"
+        self.program = directory / "guix of the host"
 
     @property
     def runs(self) -> list[str]:
@@ -331,24 +332,21 @@ class Guix:
 
 
 @pytest.fixture
-def guix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Guix:
-    """A command ``guix`` in PATH, and the host's own key and ACL."""
+def guix(tmp_path: Path) -> Guix:
+    """A command ``guix``, and the host's own key and ACL."""
     guix = Guix(tmp_path)
     guix.host.mkdir()
     (guix.host / "signing-key.pub").write_text("(public-key (ecc (curve Ed25519) (q #405757#)))\n")
     (guix.host / "acl").write_text("(entry (public-key (ecc (q #0DD#))) (tag (guix import)))\n")
-    program = tmp_path / "bin/guix"
-    program.parent.mkdir()
-    program.write_text(
+    guix.program.write_text(
         GUIX.replace("HOST", str(guix.host)).replace("LOG", str(guix.log)).replace("REFUSE", str(guix.refuse))
     )
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    guix.program.chmod(0o755)
     return guix
 
 
 def with_guix(step: FillSecrets, guix: Guix) -> FillSecrets:
-    return msgspec.structs.replace(step, guix=True, guix_directory=str(guix.host))
+    return msgspec.structs.replace(step, guix=str(guix.program), guix_directory=str(guix.host))
 
 
 async def test_each_side_accepts_what_the_other_signs(step: FillSecrets, context, guix: Guix) -> None:

@@ -68,17 +68,17 @@ async def test_guix_gets_the_message_byte_for_byte(listener, root, context) -> N
     assert [stage for stage, _ in context.stages][:2] == ["booting", "sending secrets"]
 
 
-async def test_a_connection_alone_is_no_guest(listener, root, context, autojump_clock) -> None:
+async def test_a_connection_alone_is_no_guest(listener, root, context) -> None:
     step = SendSecretsOverTCP(port_of(listener), str(root))
     streams = []
-    with trio.move_on_after(60) as limit:
+    with trio.move_on_after(2.5 * tcp.INTERVAL) as limit:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(step.run, context)
             while True:
                 streams.append(await listener.accept())
     assert limit.cancelled_caught
     assert {stage for stage, _ in context.stages} == {"booting"}
-    assert len(streams) == pytest.approx(60 / tcp.INTERVAL, abs=2)
+    assert len(streams) in (2, 3)
     for stream in streams:
         await stream.aclose()
 
@@ -186,7 +186,7 @@ async def test_cancelling_closes_what_is_open(listener, root, context) -> None:
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(said=st.binary(max_size=700), closes=st.booleans())
-async def test_no_peer_brings_it_down(context, said: bytes, closes: bool, autojump_clock) -> None:
+async def test_no_peer_brings_it_down(context, said: bytes, closes: bool) -> None:
     [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
     step = SendSecretsOverTCP(port_of(listener), "missing")
     async with listener, trio.open_nursery() as nursery:
@@ -200,7 +200,7 @@ async def test_no_peer_brings_it_down(context, said: bytes, closes: bool, autoju
                         await stream.aclose()
 
         nursery.start_soon(answer)
-        with trio.move_on_after(30), suppress(StartFailure):
+        with trio.move_on_after(0.1), suppress(StartFailure):
             await step.run(context)
         nursery.cancel_scope.cancel()
 
