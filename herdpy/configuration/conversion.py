@@ -95,9 +95,9 @@ def _table_mistakes(table: Mapping[str, Any], struct: type[msgspec.Struct], path
         if key in fields:
             yield from _value_mistakes(value, fields[key].type, (*path, key))
         else:
-            unset = {name: field for name, field in fields.items() if name not in table}
-            fitting = [name for name, field in unset.items() if _fits(value, field.type)]
-            yield (*path, key), "unknown key" + did_you_mean(key, fitting, unset, fields)
+            fitting = [name for name, field in fields.items() if _fits(value, field.type)]
+            unset = [name for name in fitting if name not in table]
+            yield (*path, key), "unknown key" + did_you_mean(key, unset, fitting, fields)
     for name, field in fields.items():
         if field.required and name not in table:
             yield (*path, name), missing_words(name, field.type)
@@ -117,7 +117,8 @@ def _value_mistakes(value: Any, wanted: Any, path: Path) -> Iterator[tuple[Path,
     if found:
         return
     if message.startswith("Expected "):
-        yield path, f"expected {type_words(wanted)}, got {value_words(value)}{way_to_write(path, wanted, value)}"
+        expected = type_words(wanted, bounded=", got `" not in message)
+        yield path, f"expected {expected}, got {value_words(value)}{way_to_write(path, wanted, value)}"
     else:
         yield path, message.removesuffix(" - at `$`")
 

@@ -91,8 +91,9 @@ def _declare(
         return places.place_of_path(path).mistake(problem)
 
     mistakes = []
-    if not isinstance(table.pop("mask", False), bool):
-        mistakes.append(mistake(("mask",), "expected true or false"))
+    mask = table.pop("mask", False)
+    if not isinstance(mask, bool):
+        mistakes.append(mistake(("mask",), f"expected true or false, got {value_words(mask)}"))
     type_name = table.pop("type", "process" if "command" in table else None)
     if problem := _type_problem(type_name, types):
         if type_name is None:

@@ -143,4 +143,4 @@ def _syntax_error(message: str, text: str) -> tuple[str, int]:
     if place.startswith("line "):
         line, _, column = place.removeprefix("line ").partition(", column ")
         return f"not TOML: {problem} (column {column})", int(line)
-    return f"not TOML: {problem} (at the end of the file)", max(1, len(text.splitlines()))
+    return f"not TOML: {problem} (at the end of the file)", text.count("\n") + 1

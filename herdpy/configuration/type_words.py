@@ -19,9 +19,24 @@ PLAIN_WORDS: dict[type[inspect.Type], tuple[str, str]] = {
 """One of them, and several."""
 
 
-def type_words(wanted: Any) -> str:
-    """What a value of this type is."""
-    return _words(inspect.type_info(wanted), several=False)
+def type_words(wanted: Any, *, bounded: bool = True) -> str:
+    """What a value of this type is; its bounds are told too, unless they are not what is wrong."""
+    info = inspect.type_info(wanted)
+    return _words(info if bounded else _unbounded(info), several=False)
+
+
+def _unbounded(wanted: inspect.Type) -> inspect.Type:
+    match wanted:
+        case inspect.Metadata(type=inner):
+            return _unbounded(inner)
+        case inspect.UnionType(types=members):
+            return inspect.UnionType(types=tuple(_unbounded(member) for member in members))
+        case inspect.IntType() | inspect.FloatType() | inspect.StrType():
+            return type(wanted)()
+        case inspect.ListType(item_type=item) | inspect.VarTupleType(item_type=item):
+            return inspect.ListType(item_type=item)
+        case _:
+            return wanted
 
 
 def missing_words(key: str, wanted: Any) -> str:
@@ -128,6 +143,8 @@ def _literal(value: object) -> str:
 
 
 def _bounds(wanted: inspect.IntType | inspect.FloatType) -> str:
+    if wanted.ge is not None and wanted.le is not None:
+        return f" from {wanted.ge} to {wanted.le}"
     bounds = (
         (wanted.ge, "of at least"),
         (wanted.gt, "greater than"),

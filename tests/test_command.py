@@ -1,0 +1,184 @@
+"""The herdpy command, as a person runs it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from herdpy.command import UsageError, parse, paths_of
+
+ROOT = Path(__file__).parent.parent
+
+
+def herdpy(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", "import sys; from herdpy.command import main; sys.exit(main(sys.argv[1:]))", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+
+
+def layer(tmp_path: Path, **declarations: str) -> Path:
+    directory = tmp_path / "services"
+    directory.mkdir(mode=0o755)
+    for name, text in declarations.items():
+        (directory / f"{name}.toml").write_text(text)
+        (directory / f"{name}.toml").chmod(0o644)
+    return directory
+
+
+def test_options_in_all_their_spellings() -> None:
+    said = parse(["--services", "a", "--services=b", "-s", "c", "--state-dir=d", "--log", "e", "--pid", "check"])
+    assert said.services == ["a", "b"]
+    assert (said.socket, said.state_dir, said.log_dir, said.pid_file) == ("c", "d", "e", "-")
+    assert said.operands == ["check"]
+    assert parse(["-sc"]).socket == parse(["--socket=c"]).socket == parse(["--so", "c"]).socket == "c"
+    assert parse(["--pid=p"]).pid_file == "p"
+    assert parse([]).pid_file is None
+    assert parse(["--", "--help"]).operands == ["--help"]
+    assert parse(["--help"]).help
+    assert parse(["--version"]).version
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--bogus"], "unknown option: --bogus"),
+        (["--=x"], "unknown option: --"),
+        (["-x"], "unknown option: -x"),
+        (["--s", "x"], "ambiguous option: --s (--services, --socket, --state-dir)"),
+        (["--services"], "--services needs a value"),
+        (["--socket="], "--socket needs a value"),
+        (["-s"], "--socket needs a value"),
+        (["--pid="], "--pid= needs the name of a file after the equals sign"),
+        (["--help=yes"], "--help takes no value"),
+    ],
+)
+def test_wrong_options(arguments: list[str], problem: str) -> None:
+    with pytest.raises(UsageError) as error:
+        parse(arguments)
+    assert str(error.value) == problem
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--bogus"], "unknown option: --bogus"),
+        (["start"], "unknown command: start; the only one is check"),
+        (["check", "x"], "unknown command: check x; the only one is check"),
+        (["check", "--services=no/where"], "--services: no such directory: no/where"),
+        (["check", "--services=pyproject.toml"], "--services: not a directory: pyproject.toml"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line_and_1(arguments: list[str], problem: str) -> None:
+    result = herdpy(*arguments)
+    assert (result.stdout, result.stderr) == ("", f"herdpy: {problem}; try 'herdpy --help'\n")
+    assert result.returncode == 1
+
+
+def test_help_names_every_option() -> None:
+    result = herdpy("--help")
+    assert result.returncode == 0
+    for option in ("--services", "--socket", "--state-dir", "--log-dir", "--pid", "--help", "--version", "check"):
+        assert option in result.stdout
+    assert result.stderr == ""
+    assert max(map(len, result.stdout.splitlines())) <= 110
+
+
+def test_version() -> None:
+    result = herdpy("--version")
+    assert result.returncode == 0
+    assert result.stdout.startswith("herdpy ")
+
+
+def test_check_of_a_right_configuration(tmp_path: Path) -> None:
+    directory = layer(tmp_path, a='command = ["sleep", "60"]\n', b='command = ["true"]\nrequirement = ["a"]\n')
+    result = herdpy("check", "--services", directory)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "2 services, no mistakes\n", "")
+
+
+def test_check_tells_every_mistake_and_ends_with_2(tmp_path: Path) -> None:
+    directory = layer(
+        tmp_path,
+        a='command = "sleep 60"\n',
+        b='command = ["true"]\nrequirement = [\n  "a",\n  "c",\n  "nope",\n]\n',
+        c='command = ["true"]\nprovision = ["d"]\nrequirement = ["b"]\n',
+        d='command = ["true"]\n\nauto_start = true\n',
+        e='provision = ["c"]\ncommand = ["true"]\n',
+        f="oops\n",
+    )
+    result = herdpy("check", f"--services={directory}")
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.replace(f"{directory}/", "").splitlines() == [
+        'a.toml:1: command: expected a list of strings, got the string "sleep 60"; write command = ["sleep", "60"]',
+        "b.toml:4: requirement[1]: services that require one another can never start: b -> c -> b "
+        "(declared in b.toml, c.toml)",
+        "b.toml:5: requirement[2]: b requires nope, which nothing provides",
+        "d.toml:3: auto_start: unknown key; did you mean auto-start?",
+        "e.toml:1: provision[0]: e provides c, and so does c (c.toml)",
+        "f.toml:1: not TOML: expected '=' after a key in a key/value pair (column 5)",
+    ]
+
+
+def test_later_services_directories_override_earlier_ones(tmp_path: Path) -> None:
+    (tmp_path / "1").mkdir()
+    (tmp_path / "2").mkdir()
+    first = layer(tmp_path / "1", a='command = ["true"]\n')
+    second = layer(tmp_path / "2", a="grace-period = 0\n")
+    result = herdpy("check", "--services", first, "--services", second)
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"{second}/a.toml:1: grace-period: ")
+    assert herdpy("check", "--services", second, "--services", first).returncode == 2
+    assert herdpy("check", "--services", first).returncode == 0
+
+
+def test_check_loads_no_event_loop_and_the_daemons_way_loads_no_struct(tmp_path: Path) -> None:
+    directory = layer(tmp_path, a='command = ["true"]\n')
+    script = """if True:
+        import sys
+        from herdpy.command import main, parse, paths_of
+        paths_of(parse(["--services", sys.argv[1], "--pid"]))
+        print(*sorted(sys.modules))
+        main(["check", "--services", sys.argv[1]])
+        print(*sorted(sys.modules))
+    """
+    result = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", f"import sys; sys.path += {sys.path!r}\n{script}", directory],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        cwd=ROOT,
+    )
+    boot, _, check = (set(line.split()) for line in result.stdout.splitlines())
+    assert not boot & {"msgspec", "re", "typing", "argparse", "subprocess", "dataclasses", "trio", "tomllib", "logging"}
+    assert not check & {"trio", "argparse", "subprocess", "structlog", "psutil"}
+
+
+def test_paths_on_the_command_line_are_relative_to_where_it_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    paths = paths_of(parse(["--services=services", "-s", "socket", "--state-dir=state", "--log-dir=log"]))
+    assert paths.layers == (str(tmp_path / "services"),)
+    assert paths.trusted == ()
+    assert (paths.socket, paths.state, paths.log) == tuple(str(tmp_path / name) for name in ("socket", "state", "log"))
+
+
+def test_what_keeps_herdpy_from_beginning_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = herdpy(
+        *("--services", layer(tmp_path), "--socket", tmp_path / "socket"),
+        *("--state-dir", tmp_path / "file" / "state", "--log-dir", tmp_path / "log"),
+    )
+    assert result.returncode == 1
+    assert result.stderr.startswith("herdpy: ")
+    assert result.stderr.count("\n") == 1
+    assert str(tmp_path / "file") in result.stderr
