@@ -4,7 +4,7 @@ import datetime
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +15,8 @@ from herdpy.catalogue.common import Common, Declaration, ServiceType
 from herdpy.catalogue.facts import HostFacts
 from herdpy.configuration import Configuration, load
 from herdpy.service import Service
-from tests.configuration.conftest import Declare
+
+Declare = Callable[..., Path]
 
 
 class Forward(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
