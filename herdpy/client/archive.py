@@ -84,15 +84,19 @@ def unpack(stream: IO[bytes], directory: str, paths: "Sequence[str]") -> "set[st
     """
     root = os.path.realpath(directory)
     found: set[str] = set()
-    finished: list[tuple[str, tarfile.TarInfo]] = []
+    directories: list[tuple[str, tarfile.TarInfo]] = []
+    links: list[str] = []
     try:
         with tarfile.open(fileobj=stream, mode="r|", encoding="utf-8", errors="surrogateescape") as archive:
             for member in archive:
                 name = _checked(member, root, paths)
-                found.update(path for path in paths if path == "." or name == path or name.startswith(f"{path}/"))
-                _place(archive, member, os.path.join(root, name))
+                found.update(path for path in paths if _is_below(name, path))
+                path = os.path.join(root, name)
+                _place(archive, member, path)
                 if member.isdir():
-                    finished.append((os.path.join(root, name), member))
+                    directories.append((path, member))
+                elif member.issym():
+                    links.append(path)
     except (tarfile.ReadError, EOFError) as error:
         if "empty" not in str(error):
             raise Failure(f"cannot bring back everything: {error}") from None
@@ -100,7 +104,12 @@ def unpack(stream: IO[bytes], directory: str, paths: "Sequence[str]") -> "set[st
         raise Failure(f"cannot bring back everything: {error}") from None
     except OSError as error:
         raise Failure(f"cannot write {error.filename or directory}: {error.strerror or error}") from None
-    for path, member in reversed(finished):
+    for link in links:
+        # What a link passes through may have become another link after it was checked.
+        if os.path.islink(link) and not _is_within(os.path.realpath(link), root):
+            os.unlink(link)
+            raise Failure(f"the guest sent {link} as a link that leads out of {root}; it has been removed")
+    for path, member in reversed(directories):
         os.chmod(path, member.mode & 0o777)
         os.utime(path, (member.mtime, member.mtime))
     return found
@@ -133,7 +142,7 @@ def _checked(member: tarfile.TarInfo, root: str, paths: "Sequence[str]") -> str:
 
 
 def _is_below(name: str, path: str) -> bool:
-    return path == "." or name == path or name.startswith(f"{path}/")
+    return path in {".", name} or name.startswith(f"{path}/")
 
 
 def _is_within(path: str, root: str) -> bool:

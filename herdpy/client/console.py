@@ -9,6 +9,12 @@ from _socket import AF_UNIX, MSG_DONTWAIT, MSG_NOSIGNAL, SOCK_CLOEXEC, SOCK_STRE
 from herdpy.client.inside import Reach
 from herdpy.client.words import Failure, aside
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Attributes = list[Any]  # as tcgetattr gives them: six numbers and the list of control characters
+
 ESCAPE = b"\x1d"
 """Ctrl-], which leaves, as in telnet(1) and virsh(1)."""
 QUIET = 2.0
@@ -85,11 +91,9 @@ def _is_in_use(path: str) -> bool:
     return False
 
 
-def raw(attributes: "list[object]") -> "list[object]":
+def raw(attributes: "Attributes") -> "Attributes":
     """Return terminal attributes that pass every key on and leave every byte alone (termios(3), "Raw mode")."""
     iflag, oflag, cflag, lflag, ispeed, ospeed, characters = attributes
-    assert isinstance(iflag, int) and isinstance(oflag, int) and isinstance(cflag, int) and isinstance(lflag, int)
-    assert isinstance(characters, list)
     iflag &= ~(
         termios.IGNBRK
         | termios.BRKINT
@@ -118,7 +122,7 @@ def _pass(connection: socket, keyboard: int, *, is_terminal: bool) -> bool:
     pending = b""
     is_open = True
     while True:
-        readers: list[object] = [connection]
+        readers: list[socket | int] = [connection]
         if is_open and len(pending) < PENDING:
             readers.append(keyboard)
         ready, writable, _ = select.select(

@@ -5,6 +5,7 @@ codes are those of GNU Shepherd's client.
 """
 
 import posix
+import sys
 
 from herdpy.client.connection import connect, default_socket, receive, send
 from herdpy.client.words import Failure, aside, clean, palette, report, say, warn
@@ -56,6 +57,8 @@ class _Finished(Exception):  # noqa: N818
 def main(argv: "Sequence[str]") -> int:
     """Run the command; ``argv`` is without the program's name. Return the exit code: 0, 1, 130 after Ctrl-C, or for
     ``exec`` and ``offload`` that of the command inside."""
+    if sys.stdin is None or sys.stdout is None or sys.stderr is None:
+        _occupy()
     request = None
     try:
         request = parse(argv)
@@ -73,6 +76,13 @@ def main(argv: "Sequence[str]") -> int:
             name = clean(request.service, 2)
             warn(f"the {request.action} of {name} goes on; see: herd status {name}")
         return 130
+
+
+def _occupy() -> None:
+    """Put /dev/null where the standard descriptors are closed, lest a connection take their place."""
+    while (descriptor := posix.open("/dev/null", posix.O_RDWR)) < 3:
+        pass
+    posix.close(descriptor)
 
 
 def parse(argv: "Sequence[str]") -> Request:

@@ -1,10 +1,10 @@
 """``herd offload``: run a command in a guest on a copy of a directory, and bring back what it made."""
 
+import contextlib
 import os
 import posixpath
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -100,9 +100,7 @@ def offload(reach: Reach, job: Job) -> int:
     """
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGHUP, _leave)
-    # The name of a Unix socket has 107 bytes, of which ssh wants 17 for itself while it makes one.
-    parent = tempfile.gettempdir()
-    with tempfile.TemporaryDirectory(prefix="herd-", dir=parent if len(parent) < 64 else "/tmp") as private:
+    with tempfile.TemporaryDirectory(prefix="herd-", dir=_short_directory()) as private:
         session = Session(reach, private)
         try:
             session.open()
@@ -111,6 +109,12 @@ def offload(reach: Reach, job: Job) -> int:
             return session.fetch(job.directory, job.fetch, status) if job.fetch else status
         finally:
             session.close()
+
+
+def _short_directory() -> str:
+    """Return where temporary files go: the name of a Unix socket has 107 bytes, and ssh wants 17 of them for itself."""
+    usual = tempfile.gettempdir()
+    return usual if len(usual) < 64 else "/tmp"  # noqa: S108 - made with a random name and mode 0700
 
 
 def _leave(number: int, _frame: object) -> None:
@@ -135,7 +139,7 @@ class Session:
         Raises:
             Failure: when ssh does not get there in time.
         """
-        words = self._words("ControlMaster=yes", "-T", quote(["sh", "-c", KEEPER]))
+        words = self._words("yes", KEEPER)
         try:
             # In a process group of its own: Ctrl-C ends the command, and this connection cleans up after it.
             self._keeper = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0)
@@ -198,10 +202,10 @@ class Session:
             Failure: when the connection is lost.
         """
         script = (
-            f"cd {quote([self._top])}/work && echo $$ >../group && rm -f ../ended;"
-            f" {quote(command)}; status=$?; rm -f ../group; echo $status >../ended; exit $status"
+            f"cd {quote([self._top])}/work && echo $$ >../group || exit 1;"
+            f" {quote(command)}; status=$?; rm -f ../group; exit $status"
         )
-        status = self._finish(self._start(quote(["sh", "-c", script])))
+        status = self._finish(self._start(script, stdin=None))
         if status != 255:
             return status
         if self._keeper is not None and self._keeper.poll() is None:
@@ -218,7 +222,7 @@ class Session:
             f'cd {quote([self._top])}/work || exit 1; for path do shift; [ -e "$path" ] || [ -L "$path" ] || continue;'
             ' set -- "$@" "$path"; done; [ $# -eq 0 ] || exec tar -cf - -- "$@"'
         )
-        process = self._start(quote(["sh", "-c", script, "sh", *paths]), stdout=subprocess.PIPE)
+        process = self._start(script, *paths, stdout=subprocess.PIPE)
         assert process.stdout is not None
         try:
             with process.stdout:
@@ -241,10 +245,8 @@ class Session:
         if keeper is None:
             return
         assert keeper.stdin is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):
             keeper.stdin.close()
-        except BrokenPipeError:
-            pass
         try:
             keeper.wait(LEAVING)
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
@@ -252,24 +254,16 @@ class Session:
             keeper.kill()
             keeper.wait()
 
-    def _words(self, *rest: str) -> "list[str]":
-        first, *following = rest
-        return [
-            self._ssh[0],
-            "-E",
-            self._log,
-            "-S",
-            self._socket,
-            "-o",
-            first,
-            *following[:-1],
-            *self._ssh[1:],
-            rest[-1],
-        ]
+    def _words(self, master: str, script: str, *arguments: str) -> "list[str]":
+        # exec, so that whatever the login shell is, the script's process is the one that sshd made a group's leader.
+        remote = f"exec {quote(['sh', '-c', script, 'sh', *arguments])}"
+        options = ["-E", self._log, "-S", self._socket, "-o", f"ControlMaster={master}", "-o", "ControlPersist=no"]
+        return [self._ssh[0], *options, *self._ssh[1:], remote]
 
-    def _start(self, script: str, **streams: int) -> "subprocess.Popen[bytes]":
-        sys.stdout.flush()
-        return subprocess.Popen(self._words("ControlMaster=no", script), **streams)
+    def _start(
+        self, script: str, *arguments: str, stdin: int | None = subprocess.DEVNULL, stdout: int | None = None
+    ) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(self._words("no", script, *arguments), stdin=stdin, stdout=stdout)
 
     def _finish(self, process: "subprocess.Popen[bytes]") -> int:
         try:

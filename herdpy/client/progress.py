@@ -38,7 +38,7 @@ def watch(reply: "socket", path: str, service: str) -> None:
             if reply in ready:
                 return
             if stream is not None and stream.connection in ready:
-                is_known = stream.receive()
+                is_known = stream.receive(painter)
                 if stream.is_over:
                     stream.connection.close()
                     stream = None
@@ -47,8 +47,6 @@ def watch(reply: "socket", path: str, service: str) -> None:
                         painter.show(time.monotonic() - started)
                         if select.select([reply], [], [], INTERVAL)[0]:
                             return
-                else:
-                    painter.set(stream.service, stream.stage, stream.done)
             painter.show(time.monotonic() - started)
     finally:
         painter.clear()
@@ -62,8 +60,6 @@ class _Stream:
     def __init__(self, connection: "socket", service: str) -> None:
         self.connection = connection
         self.service = service
-        self.stage = ""
-        self.done: float | None = None
         self.is_over = False
         self._reader = Reader()
 
@@ -76,8 +72,8 @@ class _Stream:
         send(connection, Command("progress", service))
         return cls(connection, service)
 
-    def receive(self) -> bool:
-        """Take what has come; return whether it is worth asking again once the stream is over."""
+    def receive(self, painter: "_Lines") -> bool:
+        """Give what has come to the painter; return whether it is worth asking again once the stream is over."""
         try:
             data = self.connection.recv(65_536)
             values = [read(text) for text in self._reader.feed(data)]
@@ -90,11 +86,12 @@ class _Stream:
             match value:
                 case ["progress", *_]:
                     stage, done = fields.get("stage"), fields.get("done")
-                    self.service = str(fields.get("service", self.service))
-                    self.stage = stage if isinstance(stage, str) else ""
-                    self.done = None
-                    if isinstance(done, (int, float)) and not isinstance(done, bool):
-                        self.done = min(max(float(done), 0.0), 1.0)
+                    is_share = isinstance(done, (int, float)) and not isinstance(done, bool)
+                    painter.set(
+                        str(fields.get("service", self.service)),
+                        stage if isinstance(stage, str) else "",
+                        min(max(float(str(done)), 0.0), 1.0) if is_share else None,
+                    )
                 case _:
                     self.is_over = True
                     return fields.get("error") is False
