@@ -70,8 +70,8 @@ class Pen:
             return
         try:
             self._obey(decode(packet), passed)
-        except MessageError as error:
-            self._say(f"the keeper sent {error}")
+        except (MessageError, KeyError, TypeError) as error:
+            self._say(f"the keeper sent what makes no sense: {error}")
         for descriptor in passed:
             os.close(descriptor)
 

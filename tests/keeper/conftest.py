@@ -95,11 +95,13 @@ class Supervisor:
     def hello(self) -> list[dict[str, Any]]:
         """Say hello; return all that was told, the state last."""
         serial = self.tell("hello", version=VERSION)
-        told = [self.receive()]
-        while told[-1]["kind"] != "state":
-            if told[-1]["kind"] == "listener":
+        told: list[dict[str, Any]] = []
+        while not told or told[-1]["kind"] != "state":
+            message = self.receive()
+            if message["kind"] == "listener":
                 (self.listener,) = self.passed
-            told.append(self.receive())
+            if message["kind"] not in ("exited", "drained", "signal"):  # events, if this is not the first hello
+                told.append(message)
         assert told[-1]["serial"] == serial
         return told
 

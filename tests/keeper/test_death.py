@@ -1,0 +1,163 @@
+"""How ends are told, and what happens to numbers, groups and orphans."""
+
+import os
+import select
+import signal
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.keeper.conftest import Running, Supervisor, nobody_runs_in, until
+
+
+def state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+@pytest.mark.parametrize(
+    ("script", "status"),
+    [
+        ("exit 0", {"exited": 0}),
+        ("exit 42", {"exited": 42}),
+        ("kill -KILL $$", {"killed": 9, "core": False}),
+        ("kill -TERM $$", {"killed": 15, "core": False}),
+    ],
+)
+def test_the_status_is_told(supervisor: Supervisor, script: str, status: object) -> None:
+    assert supervisor.spawn("service", "sh", "-c", script)["kind"] == "spawned"
+    assert supervisor.ended("service") == status
+
+
+def test_a_process_that_ended_keeps_its_numbers_until_it_is_released(supervisor: Supervisor) -> None:
+    pid = supervisor.spawn("service", "true")["pid"]
+    supervisor.ended("service")
+    assert state(pid) == "Z"
+    assert supervisor.spawn("service", "true")["kind"] == "error"
+    assert supervisor.ask("release", id="service")["kind"] == "released"
+    assert not psutil.pid_exists(pid)
+    assert supervisor.spawn("service", "true")["kind"] == "spawned"
+
+
+def test_a_running_process_is_not_released(supervisor: Supervisor) -> None:
+    pid = supervisor.spawn("service", "sleep", "1000")["pid"]
+    told = supervisor.ask("release", id="service")
+    assert told["kind"] == "error"
+    assert "still runs" in told["message"]
+    assert psutil.Process(pid).is_running()
+
+
+BACKGROUND = "sleep 1000 & echo $!; exit 0"
+
+
+def test_release_kills_what_is_left_of_the_group(supervisor: Supervisor) -> None:
+    told = supervisor.spawn("service", "sh", "-c", BACKGROUND, scope="group", output="supervisor")
+    os.set_blocking(supervisor.passed[0], True)
+    left = psutil.Process(int(os.read(supervisor.passed[0], 20)))
+    os.close(supervisor.passed[0])
+    supervisor.ended("service")
+    assert left.is_running()
+    supervisor.ask("release", id="service")
+    until(lambda: nobody_runs_in(told["pid"]), "the group's end")
+    until(lambda: not left.is_running(), "the orphan is reaped")
+
+
+def test_release_leaves_the_group_alone_when_only_the_process_is_meant(supervisor: Supervisor) -> None:
+    told = supervisor.spawn("service", "sh", "-c", BACKGROUND, scope="process", output="supervisor")
+    os.set_blocking(supervisor.passed[0], True)
+    left = psutil.Process(int(os.read(supervisor.passed[0], 20)))
+    os.close(supervisor.passed[0])
+    supervisor.ended("service")
+    assert supervisor.ask("release", id="service")["kind"] == "released"
+    assert supervisor.ask("signal", id="service", signal=0, scope="process")["kind"] == "error"
+    assert left.status() != psutil.STATUS_ZOMBIE
+    assert os.getpgid(left.pid) == told["pid"]
+    left.kill()
+
+
+def test_a_signal_reaches_the_process_or_its_group(supervisor: Supervisor) -> None:
+    child = "(trap 'echo child' USR1; echo ready; while :; do sleep 0.01; done) 2>/dev/null &"
+    script = f"trap 'echo parent' USR1; {child} while :; do wait; done"
+    supervisor.spawn("service", "sh", "-c", script, output="supervisor")
+    os.set_blocking(supervisor.passed[0], True)
+    with open(supervisor.passed[0], encoding="ascii") as output:
+        assert output.readline() == "ready\n"
+        assert supervisor.ask("signal", id="service", signal=signal.SIGUSR1, scope="process")["delivered"] is True
+        assert output.readline() == "parent\n"
+        assert supervisor.ask("signal", id="service", signal=signal.SIGUSR1, scope="group")["delivered"] is True
+        assert {output.readline(), output.readline()} == {"parent\n", "child\n"}
+        assert supervisor.ask("signal", id="service", signal=signal.SIGKILL, scope="group")["delivered"] is True
+        assert output.readline() == ""
+    supervisor.ended("service")
+    assert supervisor.ask("signal", id="service", signal=signal.SIGTERM, scope="process")["delivered"] is False
+
+
+@pytest.mark.parametrize(
+    "fields", [{"signal": 65}, {"signal": "TERM"}, {"scope": "all"}, {"id": "nobody"}, {"id": None}]
+)
+def test_a_bad_signal_request_is_answered(supervisor: Supervisor, fields: dict[str, object]) -> None:
+    supervisor.spawn("service", "sleep", "1000")
+    told = supervisor.ask("signal", **{"id": "service", "signal": 15, "scope": "process", **fields})
+    assert told["kind"] == "error"
+    assert supervisor.ask("signal", id="service", signal=0, scope="process")["delivered"] is True
+
+
+# Ends at once, leaving a grandchild in a session of its own, which ends when told.
+DAEMONIZE = """
+import os, sys
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        print(os.getpid(), flush=True)
+        open(sys.argv[1]).read()
+    os._exit(0)
+os.wait()
+"""
+
+
+@pytest.mark.parametrize("is_held", [True, False], ids=["beside a zombie that is held", "alone"])
+def test_orphans_come_to_the_keeper_and_are_reaped(keeper: Running, public: Path, is_held: bool) -> None:
+    keeper.begin()
+    supervisor = keeper.supervisor()
+    fifo = public / "fifo"
+    os.mkfifo(fifo)
+    supervisor.spawn("service", sys.executable, "-c", DAEMONIZE, str(fifo), output="supervisor")
+    os.set_blocking(supervisor.passed[0], True)
+    orphan = psutil.Process(int(os.read(supervisor.passed[0], 20)))
+    os.close(supervisor.passed[0])
+    supervisor.ended("service")
+    assert orphan.ppid() == keeper.pid
+    if not is_held:
+        supervisor.ask("release", id="service")
+    select.select([], [], [], 0.3)  # the look for orphans that the service's end brought about must not be the one
+    fifo.write_text("end\n")
+    until(lambda: not orphan.is_running(), "the orphan is reaped")
+    if is_held:
+        assert supervisor.ask("release", id="service")["kind"] == "released"
+
+
+def test_drained_comes_after_the_last_lines_are_in_the_file(keeper: Running) -> None:
+    keeper.begin()
+    supervisor = keeper.supervisor()
+    for number in range(20):
+        log = keeper.place / "log" / f"{number}.log"
+        supervisor.spawn("service", "sh", "-c", "seq 2000; printf last", output={"log": str(log), "name": "service"})
+        supervisor.ended("service")
+        lines = log.read_text().splitlines()
+        assert len(lines) == 2001
+        assert lines[-1].endswith(" last")
+        supervisor.ask("release", id="service")
+
+
+def test_drained_does_not_wait_for_whoever_keeps_the_pipe_open(keeper: Running) -> None:
+    keeper.begin()
+    supervisor = keeper.supervisor()
+    log = keeper.place / "log" / "service.log"
+    script = "(while echo more; do sleep 0.01; done) & echo mine"
+    supervisor.spawn("service", "sh", "-c", script, output={"log": str(log)}, scope="process")
+    supervisor.ended("service")
+    assert " mine\n" in log.read_text()
+    supervisor.ask("release", id="service")
+    size = log.stat().st_size
+    until(lambda: log.stat().st_size > size, "output of a process that outlived the service")

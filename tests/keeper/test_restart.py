@@ -1,0 +1,275 @@
+"""The head may die, the hands hold; and so may the pen."""
+
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from herdpy.keeper.message import encode
+from tests.keeper.conftest import Running, Supervisor, until
+
+
+def test_a_new_supervisor_is_told_what_there_is(keeper: Running) -> None:
+    keeper.begin()
+    first = keeper.supervisor()
+    log = {"log": str(keeper.place / "log" / "a.log")}
+    running = first.spawn("running", "sleep", "1000", output=log)
+    ended = first.spawn("ended", "sh", "-c", "exit 3", output=log, scope="process")
+    first.ended("ended")
+    first.spawn("released", "true")
+    first.ended("released")
+    first.ask("release", id="released")
+    begin = psutil.Process(running["pid"]).create_time()
+    first.kill()
+    told = keeper.supervisor(greeted=False).hello()
+    assert [message["kind"] for message in told] == ["process", "process", "listener", "state"]
+    serial = told[-1]["serial"]
+    assert told[0] == {
+        "kind": "process",
+        "serial": serial,
+        "id": "running",
+        "pid": running["pid"],
+        "start_time": running["start_time"],
+        "scope": "group",
+        "exited": None,
+        "drained": False,
+    }
+    assert told[1] == {
+        "kind": "process",
+        "serial": serial,
+        "id": "ended",
+        "pid": ended["pid"],
+        "start_time": ended["start_time"],
+        "scope": "process",
+        "exited": {"exited": 3},
+        "drained": True,
+    }
+    assert told[-1] == {"kind": "state", "serial": serial, "version": 1, "signal": None}
+    assert psutil.Process(running["pid"]).create_time() == begin
+
+
+def test_an_end_while_there_is_no_supervisor_is_told_to_the_next(keeper: Running) -> None:
+    keeper.begin()
+    first = keeper.supervisor()
+    pid = first.spawn("service", "sh", "-c", "exit 6", output={"log": str(keeper.place / "log" / "a.log")})["pid"]
+    first.kill()
+    second = keeper.supervisor(greeted=False)
+    until(lambda: psutil.Process(pid).status() == psutil.STATUS_ZOMBIE, "the service's end")
+    until(lambda: second.hello()[0]["drained"], "the last lines")
+    assert second.hello()[0]["exited"] == {"exited": 6}
+    assert second.ask("release", id="service")["kind"] == "released"
+
+
+def test_a_supervisor_that_has_not_said_hello_is_told_nothing(keeper: Running) -> None:
+    keeper.begin()
+    first = keeper.supervisor()
+    pid = first.spawn("service", "sleep", "1000")["pid"]
+    first.kill()
+    second = keeper.supervisor(greeted=False)
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: psutil.Process(pid).status() == psutil.STATUS_ZOMBIE, "the service's end")
+    told = second.hello()
+    assert told[0]["kind"] == "process"
+
+
+def test_many_killed_supervisors_harm_no_service(keeper: Running) -> None:
+    keeper.begin()
+    supervisor = keeper.supervisor()
+    log = keeper.place / "log" / "service.log"
+    script = "i=0; while :; do echo $((i += 1)); sleep 0.01; done"
+    told = supervisor.spawn("service", "sh", "-c", script, output={"log": str(log)})
+    for _ in range(5):
+        supervisor.kill()
+        supervisor = keeper.supervisor(greeted=False)
+        assert [message["pid"] for message in supervisor.hello() if message["kind"] == "process"] == [told["pid"]]
+    supervisor.ask("signal", id="service", signal=9, scope="group")
+    numbers = until(log.read_text, "output").splitlines()
+    assert [int(line.split()[2]) for line in numbers] == list(range(1, len(numbers) + 1))
+    assert keeper.logged("starting a new one").count("was killed by signal 9; starting a new one") == 5
+
+
+def test_notes_come_back_as_they_were(keeper: Running) -> None:
+    keeper.begin()
+    first = keeper.supervisor()
+    notes = {"a": "state of a: ä \udcff", "b": "x" * 100_000, "c": ""}
+    for key, text in notes.items():
+        first.line.send(encode({"kind": "note", "key": key, "text": text}))
+    first.line.send(encode({"kind": "note", "key": "gone", "text": "x"}))
+    first.line.send(encode({"kind": "note", "key": "gone", "text": None}))
+    first.line.send(encode({"kind": "note", "key": "never", "text": None}))
+    first.kill()
+    told = keeper.supervisor(greeted=False).hello()
+    assert {message["key"]: message["text"] for message in told if message["kind"] == "note"} == notes
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signals_are_told(keeper: Running, number: signal.Signals) -> None:
+    keeper.begin()
+    first = keeper.supervisor()
+    os.kill(keeper.pid, number)
+    first.expect("signal", signal=number)
+    first.kill()
+    # Who was asked to end is still asked when the one who was told has died.
+    second = keeper.supervisor(greeted=False)
+    assert second.hello()[-1]["signal"] == (None if number == signal.SIGHUP else number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_there_is_no_supervisor_is_remembered(keeper: Running, number: signal.Signals) -> None:
+    keeper.begin()
+    supervisor = keeper.supervisor(greeted=False)
+    os.kill(keeper.pid, number)
+    until(lambda: number not in pending(keeper.pid), "the signal is taken")
+    assert until(lambda: supervisor.hello()[-1]["signal"], "the signal") == number
+    assert supervisor.hello()[-1]["signal"] == (None if number == signal.SIGHUP else number)
+
+
+def pending(pid: int) -> set[int]:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("ShdPnd"):
+            mask = int(line.split()[1], 16)
+            return {number for number in range(1, 65) if mask >> (number - 1) & 1}
+    return set()
+
+
+def test_requests_that_a_supervisor_sent_before_it_died_are_done_and_harm_nobody(keeper: Running) -> None:
+    keeper.begin()
+    first = keeper.supervisor()
+    uid = {"uid": 65534, "gid": 65534, "groups": []} if os.geteuid() == 0 else {}
+    os.kill(keeper.pid, signal.SIGSTOP)
+    first.tell_spawn("vfork", "sleep", "1000", output="supervisor")
+    first.tell_spawn("fork", "sleep", "1000", output="supervisor", **uid)
+    first.tell_spawn("failing", "/nowhere", output="supervisor", **uid)
+    first.line.send(b"{")
+    first.kill()
+    os.kill(keeper.pid, signal.SIGCONT)
+    second = keeper.supervisor(greeted=False)
+
+    def all_is_known() -> dict[str, Any] | None:
+        processes = {message["id"]: message for message in second.hello() if message["kind"] == "process"}
+        return processes if processes.get("failing", {"exited": True})["exited"] is not None else None
+
+    processes = until(all_is_known, "the exec that fails")
+    assert {"vfork", "fork"} <= set(processes) <= {"vfork", "fork", "failing"}
+    running = [psutil.Process(processes[name]["pid"]) for name in ("vfork", "fork")]
+    until(lambda: all(process.cmdline() == ["sleep", "1000"] for process in running), "the execs")
+    if "failing" in processes:
+        assert processes["failing"]["exited"] == {"exited": 127}
+        assert second.ask("release", id="failing")["kind"] == "released"
+    assert len(os.listdir(f"/proc/{keeper.pid}/fd")) < 25
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        b"x",
+        b"{}",
+        b'{"kind": "nonsense", "serial": 7}',
+        b'{"kind": "hello"}',
+        b'{"kind": "hello", "serial": 7, "version": 2}',
+        b'{"kind": "spawn", "serial": 7}',
+        b'{"kind": "release", "serial": 7}',
+        b'{"kind": "release", "id": "service"}',
+        b'{"kind": "release", "serial": 7, "id": "nobody"}',
+        b'{"kind": "note"}',
+        b'{"kind": "note", "key": "x", "text": 5}',
+        b'{"kind": "exit"}',
+        b'{"kind": "exit", "status": "bad"}',
+        b"[" * 163_840,
+        b"x" * 170_000,
+    ],
+)
+def test_a_bad_request_is_answered_and_forgotten(supervisor: Supervisor, packet: bytes) -> None:
+    supervisor.spawn("service", "sleep", "1000")
+    supervisor.line.send(packet)
+    told = supervisor.receive()
+    assert told["kind"] == "error", told
+    assert told["serial"] == (7 if b'"serial": 7' in packet else None)
+    assert told["message"]
+    assert "Error(" not in told["message"]
+    assert supervisor.ask("signal", id="service", signal=0, scope="process")["delivered"] is True
+
+
+def test_descriptors_that_a_supervisor_sends_are_not_kept(keeper: Running) -> None:
+    keeper.begin()
+    supervisor = keeper.supervisor()
+    before = len(os.listdir(f"/proc/{keeper.pid}/fd"))
+    for _ in range(10):
+        socket.send_fds(supervisor.line, [encode({"kind": "ready", "serial": 1})], [0, 1, 2])
+    assert supervisor.ask("release", id="nobody")["kind"] == "error"
+    assert len(os.listdir(f"/proc/{keeper.pid}/fd")) == before
+
+
+def test_a_supervisor_that_closes_its_line_is_replaced(keeper: Running) -> None:
+    script = "import os, sys, time; print('closing', flush=True); os.close(int(sys.argv[1])); time.sleep(1000)"
+    keeper.begin(supervisor=[sys.executable, "-c", script])
+    status, _, errors = keeper.wait()
+    assert status == 1
+    assert errors.count("closing\n") == 5
+
+
+def test_restarts_come_at_once_and_then_later_and_later(keeper: Running) -> None:
+    keeper.begin()
+    supervisor = keeper.supervisor()
+    waits = []
+    for _ in range(5):
+        begin = time.monotonic()
+        supervisor.kill()
+        supervisor = keeper.supervisor()
+        waits.append(time.monotonic() - begin)
+    assert waits[4] > 0.8  # 0, 0.1, 0.2, 0.4, 0.8 s
+    assert waits[3] > 0.4
+    assert waits[0] < waits[4]
+
+
+def test_a_killed_logger_is_replaced_and_goes_on(keeper: Running) -> None:
+    keeper.begin()
+    supervisor = keeper.supervisor()
+    log = keeper.place / "log" / "service.log"
+    supervisor.spawn("service", "sh", "-c", "while :; do echo line; sleep 0.005; done", output={"log": str(log)})
+
+    def has_grown_beyond(size: int) -> bool:
+        return log.exists() and log.stat().st_size > size
+
+    until(lambda: has_grown_beyond(0), "output")
+    for _ in range(3):
+        old = psutil.Process(keeper.logger())
+        old.kill()
+        until(lambda: not old.is_running(), "the logger's end")  # noqa: B023 - called before old changes
+        size = log.stat().st_size
+        until(lambda: has_grown_beyond(size), "output by a new logger")  # noqa: B023
+    supervisor.ask("signal", id="service", signal=9, scope="group")
+    while supervisor.receive()["kind"] != "drained":
+        pass
+    assert {line[20:] for line in log.read_text().splitlines()} == {"line"}
+    assert keeper.logged("the logger").count("was killed by signal 9") == 3
+
+
+def test_a_service_that_ends_while_there_is_no_logger_is_drained_by_the_next(keeper: Running) -> None:
+    keeper.begin()
+    supervisor = keeper.supervisor()
+    log = keeper.place / "log" / "service.log"
+    logger = keeper.logger()
+    os.kill(logger, signal.SIGSTOP)
+    supervisor.spawn("service", "echo", "last words", output={"log": str(log)})
+    supervisor.expect("exited")
+    os.kill(logger, signal.SIGKILL)
+    supervisor.expect("drained", id="service")
+    assert log.read_text().endswith(" last words\n")
+
+
+def test_what_the_supervisor_prints_goes_to_the_log_and_to_stderr(keeper: Running) -> None:
+    keeper.begin(supervisor=["sh", "-c", 'echo "one line"; echo "another" >&2; exec python3 "$@"', "sh"])
+    status, _, errors = keeper.wait()  # its arguments are no program: it ends, five times
+    assert status == 1
+    assert errors.count("one line\n") == 5
+    assert errors.count("another\n") == 5
+    lines = keeper.log.read_text().splitlines()
+    assert sum(line.endswith(" one line") for line in lines) == 5
+    assert all(line[:4].isdecimal() and line[19] == " " for line in lines)
