@@ -1,8 +1,13 @@
 """A mistake in a declaration, told in one line to the person who wrote it; and the place where it is."""
 
+import datetime
 from collections.abc import Iterable
+from typing import Any
 
 import msgspec
+
+KeyPath = tuple[str | int, ...]
+"""From a document's root: keys of tables, and indexes of arrays (of values, or of tables), counted from 0."""
 
 
 class Mistake(msgspec.Struct, frozen=True, kw_only=True, order=True):
@@ -38,6 +43,31 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def value_words(value: Any) -> str:
+    """A TOML value, shortened when it is long."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case str():
+            shown = value if len(value) <= 60 else f"{value[:57]}..."
+            return f'the string "{printable(shown)}"'
+        case int() | float():
+            shown = str(value) if isinstance(value, float) or value.bit_length() < 200 else f"{value:#x}"[:57] + "..."
+            return f"the number {shown}"
+        case list():
+            return "a list" if value else "an empty list"
+        case dict():
+            return "a table"
+        case datetime.datetime():
+            return f"the date and time {value.isoformat()}"
+        case datetime.date():
+            return f"the date {value.isoformat()}"
+        case datetime.time():
+            return f"the time {value.isoformat()}"
+        case _:
+            return f"a {type(value).__name__}"
 
 
 def did_you_mean(word: str, *choices: Iterable[str]) -> str:

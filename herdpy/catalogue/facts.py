@@ -2,7 +2,6 @@
 
 import os
 import pwd
-import shutil
 from collections.abc import Mapping
 
 import msgspec
@@ -84,7 +83,6 @@ def gather(directories: Directories, environment: Mapping[str, str] = os.environ
 
 
 def _find_guix(environment: Mapping[str, str]) -> str | None:
-    found = shutil.which("guix", path=environment.get("PATH", os.defpath))
-    if found is not None:
-        return found
-    return next((path for path in GUIX_OUTSIDE_PATH if os.access(path, os.X_OK)), None)
+    in_path = (os.path.join(directory, "guix") for directory in os.get_exec_path(environment))
+    paths = (path for path in (*in_path, *GUIX_OUTSIDE_PATH) if os.path.isabs(path))
+    return next((path for path in paths if os.path.isfile(path) and os.access(path, os.X_OK)), None)

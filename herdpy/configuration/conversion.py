@@ -12,9 +12,10 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import msgspec
 
 from herdpy.catalogue.common import Common
-from herdpy.configuration.toml_lines import Path
-from herdpy.configuration.type_words import missing_words, type_words, value_words, way_to_write
-from herdpy.mistake import did_you_mean
+from herdpy.mistake import KeyPath, did_you_mean, value_words
+
+Problem = tuple[KeyPath, str]
+"""What is wrong, and at which key."""
 
 TOML_TYPES = (datetime.datetime, datetime.date, datetime.time)
 """Values that tomllib makes and msgspec takes as they are."""
@@ -44,14 +45,14 @@ def widen_dates(table: dict[str, Any], struct: type[Common]) -> dict[str, Any]:
     return table | midnights
 
 
-def find_mistakes(table: Mapping[str, Any], struct: type[Common]) -> list[tuple[Path, str]]:
+def find_mistakes(table: Mapping[str, Any], struct: type[Common]) -> list[Problem]:
     """Every mistake in a table that :func:`convert` refused: (path, problem), in the order of the table.
 
     What ``check()`` says of the rest is among them, as far as it does not concern a key that is mistaken itself.
     """
     mistakes = list(_table_mistakes(table, struct, ()))
-    mistaken = {path[0] for path, _ in mistakes}
-    rest = {key: value for key, value in table.items() if key not in mistaken}
+    mistaken = {path[:1] for path, _ in mistakes}
+    rest = {key: value for key, value in table.items() if (key,) not in mistaken}
     try:
         configuration = convert(rest, struct)
     except msgspec.ValidationError as error:
@@ -60,12 +61,12 @@ def find_mistakes(table: Mapping[str, Any], struct: type[Common]) -> list[tuple[
     else:
         for key, problem in configuration.check():
             path = key_path(key)
-            if path[0] not in mistaken:
+            if path[:1] not in mistaken:
                 mistakes.append((path, problem))
     return mistakes
 
 
-def key_path(key: str) -> Path:
+def key_path(key: str) -> KeyPath:
     """The path that a key such as ``port-forwardings[0].host`` or ``environment."a.b"`` means."""
     import re
 
@@ -73,7 +74,7 @@ def key_path(key: str) -> Path:
     return tuple(int(index) if index else quoted or bare for quoted, index, bare in parts)
 
 
-def key_text(path: Path) -> str:
+def key_text(path: KeyPath) -> str:
     """A path as people write it: ``port-forwardings[0].host``."""
     text = ""
     for part in path:
@@ -89,7 +90,7 @@ def _convert(value: Any, wanted: Any) -> Any:
     return msgspec.convert(value, wanted, builtin_types=TOML_TYPES)
 
 
-def _table_mistakes(table: Mapping[str, Any], struct: type[msgspec.Struct], path: Path) -> Iterator[tuple[Path, str]]:
+def _table_mistakes(table: Mapping[str, Any], struct: type[msgspec.Struct], path: KeyPath) -> Iterator[Problem]:
     fields = {field.encode_name: field for field in msgspec.structs.fields(struct)}
     for key, value in table.items():
         if key in fields:
@@ -98,12 +99,14 @@ def _table_mistakes(table: Mapping[str, Any], struct: type[msgspec.Struct], path
             fitting = [name for name, field in fields.items() if _fits(value, field.type)]
             unset = [name for name in fitting if name not in table]
             yield (*path, key), "unknown key" + did_you_mean(key, unset, fitting, fields)
+    from herdpy.configuration.type_words import missing_words
+
     for name, field in fields.items():
         if field.required and name not in table:
             yield (*path, name), missing_words(name, field.type)
 
 
-def _value_mistakes(value: Any, wanted: Any, path: Path) -> Iterator[tuple[Path, str]]:
+def _value_mistakes(value: Any, wanted: Any, path: KeyPath) -> Iterator[Problem]:
     """The mistakes of one value: those of its parts, or else what is wrong with the whole."""
     try:
         _convert(value, wanted)
@@ -116,6 +119,8 @@ def _value_mistakes(value: Any, wanted: Any, path: Path) -> Iterator[tuple[Path,
         yield mistake
     if found:
         return
+    from herdpy.configuration.type_words import type_words, way_to_write
+
     if message.startswith("Expected "):
         expected = type_words(wanted, bounded=", got `" not in message)
         yield path, f"expected {expected}, got {value_words(value)}{way_to_write(path, wanted, value)}"
@@ -123,7 +128,7 @@ def _value_mistakes(value: Any, wanted: Any, path: Path) -> Iterator[tuple[Path,
         yield path, message.removesuffix(" - at `$`")
 
 
-def _part_mistakes(value: Any, wanted: Any, path: Path) -> Iterator[tuple[Path, str]]:
+def _part_mistakes(value: Any, wanted: Any, path: KeyPath) -> Iterator[Problem]:
     """The mistakes inside a table or a list, when that is what is wanted at all."""
     for choice in _choices(wanted):
         origin = get_origin(choice)

@@ -9,9 +9,7 @@ from herdpy.catalogue.common import Common, Declaration, ServiceType
 from herdpy.configuration.conversion import convert, find_mistakes, key_path, widen_dates
 from herdpy.configuration.layers import Source, merge, read_layer
 from herdpy.configuration.places import Places
-from herdpy.configuration.toml_lines import Path
-from herdpy.configuration.type_words import value_words
-from herdpy.mistake import Mistake, did_you_mean
+from herdpy.mistake import KeyPath, Mistake, did_you_mean, value_words
 
 
 class Configuration(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,7 +85,7 @@ def _declare(
 ) -> Declaration | list[Mistake]:
     places = Places(sources)
 
-    def mistake(path: Path, problem: str) -> Mistake:
+    def mistake(path: KeyPath, problem: str) -> Mistake:
         return places.place_of_path(path).mistake(problem)
 
     mistakes = []

@@ -6,8 +6,7 @@ from typing import Any
 
 from herdpy.configuration.conversion import key_path, key_text
 from herdpy.configuration.layers import Source
-from herdpy.configuration.toml_lines import Path, key_lines
-from herdpy.mistake import Place
+from herdpy.mistake import KeyPath, Place
 
 NOWHERE = object()
 
@@ -20,15 +19,17 @@ class Places:
         self._sources = tuple(sources)
 
     @cached_property
-    def _lines(self) -> dict[str, dict[Path, int]]:
+    def _lines(self) -> dict[str, dict[KeyPath, int]]:
         """By file."""
+        from herdpy.configuration.toml_lines import key_lines
+
         return {source.file: key_lines(source.text) for source in self._sources}
 
     def place(self, key: str) -> Place:
         """The place of a key, in the layer that set its value, or of the nearest table around it that is written."""
         return self.place_of_path(key_path(key), key)
 
-    def place_of_path(self, path: Path, key: str | None = None) -> Place:
+    def place_of_path(self, path: KeyPath, key: str | None = None) -> Place:
         """As :meth:`place`, for a path."""
         source = self._sources[-1]
         line = 1
@@ -54,7 +55,7 @@ class Places:
         return self.place_of_path(around, key)
 
 
-def _value(table: dict[str, Any], path: Path) -> object:
+def _value(table: dict[str, Any], path: KeyPath) -> object:
     value: Any = table
     for part in path:
         try:

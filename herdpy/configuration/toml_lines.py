@@ -7,8 +7,7 @@ import re
 import tomllib
 from bisect import bisect_right
 
-Path = tuple[str | int, ...]
-"""From the document's root: keys of tables, and indexes of arrays (of values, or of tables), counted from 0."""
+from herdpy.mistake import KeyPath
 
 BLANK = re.compile(r"(?:[ \t\n]|#[^\n]*)*")
 BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -20,7 +19,7 @@ MULTILINE_LITERAL_STRING = re.compile(r"'''(?:[^']|'{1,2}(?!'))*'{3,5}")
 OTHER_VALUE = re.compile(r"[^,\]}\n#]*")
 
 
-def key_lines(text: str) -> dict[Path, int]:
+def key_lines(text: str) -> dict[KeyPath, int]:
     """The line, counted from 1, of every key, table and array element of a valid TOML document.
 
     A table is where its header or its first key is; an array of tables, where its first header is.
@@ -40,12 +39,12 @@ class _Scanner:
     def __init__(self, text: str) -> None:
         self.text = text
         self.position = 0
-        self.offsets: dict[Path, int] = {}
-        self._last_index: dict[Path, int] = {}
+        self.offsets: dict[KeyPath, int] = {}
+        self._last_index: dict[KeyPath, int] = {}
         """Of each array of tables."""
 
     def document(self) -> None:
-        table: Path = ()
+        table: KeyPath = ()
         while not self._at_end():
             if self._next() == "[":
                 table = self._header()
@@ -67,10 +66,10 @@ class _Scanner:
         self.position = match.end()
         return match.group()
 
-    def _note(self, path: Path, offset: int) -> None:
+    def _note(self, path: KeyPath, offset: int) -> None:
         self.offsets.setdefault(path, offset)
 
-    def _header(self) -> Path:
+    def _header(self) -> KeyPath:
         start = self.position
         is_array = self.text.startswith("[[", start)
         brackets = 2 if is_array else 1
@@ -78,7 +77,7 @@ class _Scanner:
         *parents, last = self._key()
         self._next()
         self.position += brackets
-        path: Path = ()
+        path: KeyPath = ()
         for key in parents:
             path += (key,)
             self._note(path, start)
@@ -92,7 +91,7 @@ class _Scanner:
             self._note(path, start)
         return path
 
-    def _key_and_value(self, table: Path) -> None:
+    def _key_and_value(self, table: KeyPath) -> None:
         start = self.position
         path = table
         for key in self._key():
@@ -116,7 +115,7 @@ class _Scanner:
                 return keys
             self.position += len(".")
 
-    def _value(self, path: Path) -> None:
+    def _value(self, path: KeyPath) -> None:
         first = self._next()
         if first == "[":
             self._array(path)
@@ -133,7 +132,7 @@ class _Scanner:
         else:
             self._take(OTHER_VALUE)
 
-    def _array(self, path: Path) -> None:
+    def _array(self, path: KeyPath) -> None:
         self.position += len("[")
         index = 0
         while self._next() != "]":
@@ -145,7 +144,7 @@ class _Scanner:
                 self.position += len(",")
         self.position += len("]")
 
-    def _inline_table(self, path: Path) -> None:
+    def _inline_table(self, path: KeyPath) -> None:
         self.position += len("{")
         while self._next() != "}":
             self._key_and_value(path)

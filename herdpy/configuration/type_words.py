@@ -1,13 +1,11 @@
-"""Types and values in the words of people who write TOML: ``a list of strings``, ``the string "4"``."""
+"""Types in the words of people who write TOML: ``a list of strings``. Only mistakes need them."""
 
-import datetime
 from typing import Any
 
 import msgspec
 from msgspec import inspect
 
-from herdpy.configuration.toml_lines import Path
-from herdpy.mistake import printable
+from herdpy.mistake import KeyPath
 
 PLAIN_WORDS: dict[type[inspect.Type], tuple[str, str]] = {
     inspect.BoolType: ("true or false", "booleans"),
@@ -44,32 +42,7 @@ def missing_words(key: str, wanted: Any) -> str:
     return f"missing; write {key} = {_example(inspect.type_info(wanted))}, {type_words(wanted)}"
 
 
-def value_words(value: Any) -> str:
-    """A TOML value, shortened when it is long."""
-    match value:
-        case bool():
-            return "true" if value else "false"
-        case str():
-            shown = value if len(value) <= 60 else f"{value[:57]}..."
-            return f'the string "{printable(shown)}"'
-        case int() | float():
-            shown = str(value) if isinstance(value, float) or value.bit_length() < 200 else f"{value:#x}"[:57] + "..."
-            return f"the number {shown}"
-        case list():
-            return "a list" if value else "an empty list"
-        case dict():
-            return "a table"
-        case datetime.datetime():
-            return f"the date and time {value.isoformat()}"
-        case datetime.date():
-            return f"the date {value.isoformat()}"
-        case datetime.time():
-            return f"the time {value.isoformat()}"
-        case _:
-            return f"a {type(value).__name__}"
-
-
-def way_to_write(path: Path, wanted: Any, value: Any) -> str:
+def way_to_write(path: KeyPath, wanted: Any, value: Any) -> str:
     """``; write ...`` when a string stands where a list of strings belongs, the commonest of such mistakes."""
     if not isinstance(value, str) or not _takes_list_of_strings(inspect.type_info(wanted)):
         return ""
