@@ -67,7 +67,7 @@ class Answers:
         match action:
             case "status":
                 lives = self._registry.lives.values()
-                return write_reply([protocol.write_services([self._root(), *map(describe, lives)])])
+                return write_reply(protocol.write_services([self._root(), *map(describe, lives)]))
             case "help":
                 return write_reply([HELP])
             case "stop" | "halt" | "power-off":
@@ -95,7 +95,8 @@ class Answers:
     async def _act(self, life: Life, action: str, command: Command) -> bytes:
         match action:
             case "start":
-                outcome = await life.start(command.arguments)
+                # GNU's client passes "--" on as it is.
+                outcome = await life.start(command.arguments[command.arguments[:1] == ("--",) :])
                 log_outcome("start", life, outcome)
                 return write_reply(describe(life) if outcome.done else False, messages=outcome.lines)
             case "stop":

@@ -59,7 +59,7 @@ class StepContext:
                 ids=account.ids,
             )
         except SpawnError as error:
-            raise StartFailure(f"{command[0]} cannot be executed: {error.strerror}") from None
+            raise StartFailure(error.in_words(command[0])) from None
         except Refused as refusal:
             raise StartFailure(f"{command[0]} cannot be executed: {refusal}") from None
         assert descriptor is not None

@@ -21,12 +21,11 @@ import msgspec
 import trio
 
 from herdpy.service import Attempt, End, Service, StartFailure
-from herdpy.supervisor import accounts, tail
+from herdpy.supervisor import incarnation
 from herdpy.supervisor.context import StepContext
-from herdpy.supervisor.line import Held, Refused, SpawnError
+from herdpy.supervisor.incarnation import Incarnation, attempt_of
+from herdpy.supervisor.line import Held
 from herdpy.supervisor.log import log
-from herdpy.supervisor.race import first
-from herdpy.supervisor.words import end_in_words
 
 if TYPE_CHECKING:
     from herdpy.supervisor.registry import Registry
@@ -37,11 +36,6 @@ _Result = TypeVar("_Result")
 CHANGES_KEPT = 30
 FAILURES_KEPT = 10
 """How many state changes and start failures are remembered: Shepherd's numbers."""
-
-KILL_PATIENCE = 10.0
-"""Seconds after SIGKILL until a stop is answered as failed; the kernel may hold a process in an unkillable sleep."""
-LAST_WORDS_PATIENCE = 1.0
-"""Seconds given to the logger, and to the companion, to tell their last after a process has ended."""
 
 NOTE_VERSION = 1
 
@@ -121,7 +115,6 @@ class Life:
         self.name = service.name
         self.status: Status = "stopped"
         self.enabled = True
-        self.process: Held | None = None
         self.changes: deque[tuple[Status, float]] = deque(maxlen=CHANGES_KEPT)
         """State changes, newest first, each with its time (seconds since the epoch)."""
         self.respawns: deque[float] = deque(maxlen=CHANGES_KEPT)
@@ -145,10 +138,8 @@ class Life:
         self._next_start: _Start | None = None
         self._stop_asked = False
         self._activity: trio.CancelScope | None = None
-        self._companion: trio.CancelScope | None = None
-        self._companion_gone = trio.Event()
-        self._end: End | None = None
-        self._log_begin: dict[str, int] = {}
+        self._incarnation: Incarnation | None = None
+        self._context = StepContext(self, registry)
         self._nursery: trio.Nursery
 
     # What others ask.
@@ -170,6 +161,11 @@ class Life:
         reply = Reply()
         self._requests.send_nowait(_Switch(enabled, reply))
         return await reply.wait()
+
+    @property
+    def process(self) -> Held | None:
+        """Its process, while there is one."""
+        return None if self._incarnation is None else self._incarnation.held
 
     @property
     def log_file(self) -> str:
@@ -246,7 +242,7 @@ class Life:
             case _Ended(held), "running" if held is self.process:
                 self._stop_asked = False
                 await self._enter("stopping")
-                self._act(partial(self._bury, held), self._ended)
+                self._act(self._bury, self._ended)
             case _Ended(), _:
                 pass  # the activity that starts or stops it waits for its end itself
 
@@ -320,112 +316,54 @@ class Life:
 
     async def _bring_up(self, held: Held | None = None, delay: float = 0.0) -> Outcome:
         """Get it running: what it requires, its preparation, then the first way that gets ready."""
-        context = StepContext(self, self._registry)
-        attempts = list(enumerate(self.service.attempts))
+        number = 0 if held is None else attempt_of(held)
         try:
-            if held is not None:
-                attempts = attempts[_attempt_of(held) :]
-            else:
+            if held is None:
                 await trio.sleep(delay)
+                if not self.enabled:
+                    raise StartFailure("it was disabled meanwhile")
                 lines = await self._registry.start_requirements(self.service)
                 if lines:
+                    self.reason = "something it requires could not be started"
                     return Outcome(False, lines)
                 for step in self.service.prepare:
-                    await step.run(context)
-            for number, attempt in attempts:
-                last = number == len(self.service.attempts) - 1
-                process = held or await self._spawn(number, attempt)
-                held = None
+                    await step.run(self._context)
+            for attempt in self.service.attempts[number:]:
+                if held is None:
+                    held = await self._incarnate(number, attempt)
+                assert self._incarnation is not None
                 try:
-                    await self._get_ready(process, attempt, context)
+                    await self._incarnation.get_ready(attempt)
                     break
                 except StartFailure as failure:
-                    await self._put_down(process)
-                    if last:
+                    await self._put_down(gracefully=False)
+                    held = None
+                    number += 1
+                    if number == len(self.service.attempts):
                         raise
-                    log(
-                        "start-attempt-failed", service=self.name, reason=failure, details="; ".join(attempt.details[0])
-                    )
+                    log("start-attempt-failed", service=self.name, reason=failure, **dict(attempt.details))
         except StartFailure as failure:
             self.reason = str(failure)
             return Outcome(False, (f"cannot start {self.name}: {failure}", *failure.details))
         except Exception as error:
             log("start-crashed", service=self.name, exc_info=error)
-            if self.process is not None:
-                await self._put_down(self.process)
+            await self._put_down(gracefully=False)
             self.reason = f"a mistake in herdpy: {type(error).__name__}: {error}; herdpy's log has the details"
             return Outcome(False, (f"cannot start {self.name}: {self.reason}",))
         return Outcome(True, (f"Service {self.name} has been started.",))
 
-    async def _spawn(self, number: int, attempt: Attempt) -> Held:
-        process = attempt.process
-        account = await accounts.resolve(process)
-        self._log_begin = {path: await tail.end_of(path) for path in self._spoken_in()}
+    async def _incarnate(self, number: int, attempt: Attempt) -> Held:
         self.details.update(attempt.details)
-        try:
-            held, _ = await self._line.spawn(
-                f"{self.name}:main:{number}:{time.monotonic_ns()}",
-                (*process.command, *self._arguments),
-                account.environment | process.environment,
-                process.directory or account.directory,
-                {"log": self.log_file, "name": self.name},
-                ids=account.ids,
-                umask=process.umask,
-            )
-        except SpawnError as error:
-            raise StartFailure(_exec_failure(process.command[0], process.directory, error)) from None
-        except Refused as refusal:
-            raise StartFailure(str(refusal)) from None
-        self._adopt(held)
+        held, begin = await incarnation.spawn(self._line, self.service, number, self._arguments, self.log_file)
+        self._adopt(held, begin)
         return held
 
-    def _adopt(self, held: Held) -> None:
+    def _adopt(self, held: Held, begin: dict[str, int]) -> None:
         """Take a process for the service's own: its end is told to the task, its companion runs beside it."""
-        self.process = held
-        self._end = None
+        self._incarnation = Incarnation(
+            self.service, held, begin, self.log_file, self._line, self._context, self._nursery
+        )
         held.on_exit = lambda: self._requests.send_nowait(_Ended(held))
-        if self.service.companion is not None:
-            self._companion_gone = trio.Event()
-            self._companion = trio.CancelScope()
-            self._nursery.start_soon(self._accompany, self._companion, self._companion_gone)
-
-    async def _accompany(self, scope: trio.CancelScope, gone: trio.Event) -> None:
-        assert self.service.companion is not None
-        try:
-            with scope:
-                end = await self.service.companion.run(StepContext(self, self._registry))
-                if not gone.is_set():
-                    self._end = end
-        except Exception as error:
-            log("companion-crashed", service=self.name, exc_info=error)
-        finally:
-            gone.set()
-
-    async def _get_ready(self, held: Held, attempt: Attempt, context: StepContext) -> None:
-        if attempt.readiness is None:
-            return
-        readiness = attempt.readiness
-        with trio.move_on_after(attempt.timeout) as patience:
-            winner = await first(partial(readiness.run, context), held.exited.wait)
-        if patience.cancelled_caught:
-            reason = f"it was not ready after {attempt.timeout:g} s"
-            raise StartFailure(reason, await self._last_words())
-        if winner == 1 and held.status is not None:
-            await self._hear_out(held)
-            reason = self._end.reason if self._end else f"it {end_in_words(held.status)}"
-            raise StartFailure(f"{reason} before it was ready", await self._last_words())
-
-    def _spoken_in(self) -> list[str]:
-        console = self.service.reach.console_log if self.service.reach else None
-        return [self.log_file, *([console] if console else [])]
-
-    async def _last_words(self) -> list[str]:
-        lines = []
-        for path in self._spoken_in():
-            last = await tail.last_lines(path, 10, since=self._log_begin.get(path, 0))
-            if last:
-                lines += [f"the last lines of {path}:", *(f"  {line}" for line in last)]
-        return lines
 
     async def _started(self, outcome: Outcome | None) -> None:
         if outcome is None or self._stoppers:
@@ -465,62 +403,26 @@ class Life:
     async def _bring_down(self, gracefully: bool) -> Outcome:
         dependents = await self._registry.stop_dependents(self.service)
         log("service-stopping", service=self.name)
-        if self.process is not None:
-            await self._put_down(self.process, gracefully=gracefully)
+        await self._put_down(gracefully=gracefully)
         return Outcome(True, stopped=(self.name, *dependents))
 
-    async def _put_down(self, held: Held, *, gracefully: bool = False) -> None:
-        """End a process: its own graceful way, then the signal to its group, then SIGKILL; then bury it."""
-        stop = self.service.stop
-        if gracefully and stop.graceful is not None and not held.exited.is_set():
-            with trio.move_on_after(stop.graceful_timeout):
-                try:
-                    context = StepContext(self, self._registry)
-                    graceful = partial(stop.graceful.run, context)
-                    if await first(held.exited.wait, graceful, self._registry.hurry.wait) == 1:
-                        await first(held.exited.wait, self._registry.hurry.wait)
-                except Exception as error:
-                    log("graceful-stop-failed", service=self.name, reason=error)
-        if not held.exited.is_set():
-            await self._line.signal(held, stop.signal)
-            with trio.move_on_after(stop.grace_period):
-                await held.exited.wait()
-        if not held.exited.is_set():
-            log("grace-period-over", service=self.name, seconds=stop.grace_period, signal="SIGKILL", pid=held.pid)
-            await self._line.signal(held, 9)
-            with trio.move_on_after(KILL_PATIENCE):
-                await held.exited.wait()
-        if not held.exited.is_set():
-            line = f"Service {self.name} might have failed to stop: PID {held.pid} does not end, not even by SIGKILL."
-            log("service-does-not-end", service=self.name, pid=held.pid)
-            for reply in self._stoppers:
-                reply.give(Outcome(False, (line,)))
-            self._stoppers.clear()
-            await held.exited.wait()
-        await self._bury(held)
+    async def _put_down(self, *, gracefully: bool) -> None:
+        if self._incarnation is not None:
+            await self._incarnation.put_down(
+                gracefully=gracefully, hurry=self._registry.hurry, on_failure=self._answer_stoppers_early
+            )
+            self._incarnation = None
 
-    async def _hear_out(self, held: Held) -> None:
-        """After a process's end: wait for its last lines to be logged, and for what its companion knows."""
-        with trio.move_on_after(LAST_WORDS_PATIENCE):
-            await held.drained.wait()
-            if self._companion is not None:
-                await self._companion_gone.wait()
-        if self._companion is not None:
-            self._companion.cancel()
-            self._companion = None
+    def _answer_stoppers_early(self, line: str) -> None:
+        for reply in self._stoppers:
+            reply.give(Outcome(False, (line,)))
+        self._stoppers.clear()
 
-    async def _bury(self, held: Held) -> End:
-        await self._hear_out(held)
-        await self._line.release(held)
-        for step in self.service.aftermath:
-            try:
-                await step.run(StepContext(self, self._registry))
-            except Exception as error:
-                log("aftermath-failed", service=self.name, step=type(step).__name__, reason=error)
-        if self.process is held:
-            self.process = None
-        assert held.status is not None
-        return self._end or End(reason=f"it {end_in_words(held.status)}")
+    async def _bury(self) -> End:
+        assert self._incarnation is not None
+        end = await self._incarnation.bury()
+        self._incarnation = None
+        return end
 
     async def _stopped(self, outcome: Outcome | None) -> None:
         assert outcome is not None
@@ -552,7 +454,7 @@ class Life:
         log("service-exited", service=self.name, reason=end.reason)
         self.reason = end.reason
         if self._stoppers:
-            await self._stopped(Outcome(True, stopped=(self.name,)))
+            await self._stop()
         elif end.wanted or not await self._respawn_or_rest(end.reason):
             await self._rest()
             await self._take_next_start()
@@ -566,7 +468,8 @@ class Life:
         self._deaths.appendleft(now)
         if len(self._deaths) >= policy.limit and now - self._deaths[policy.limit - 1] <= policy.interval:
             self.enabled = False
-            self.reason = f"respawning too fast: it ended {policy.limit} times in {policy.interval:g} s, the last time because {reason}"
+            times = f"{policy.limit} times in {policy.interval:g} s"
+            self.reason = f"respawning too fast: it ended {times}, the last time because {reason}"
             log("service-disabled", service=self.name, reason=self.reason)
             return False
         self.respawns.appendleft(time.time())
@@ -594,12 +497,12 @@ class Life:
             self.status = "running"
             self.changes.appendleft(("running", time.time()))
         if held is not None:
-            self._adopt(held)
+            self._adopt(held, {})
         ended = held is not None and held.exited.is_set()
         match self.status:
             case "starting":
-                if held is not None and ended:
-                    await self._bury(held)
+                if ended:
+                    await self._bury()
                 self._act(partial(self._bring_up, None if ended else held), self._started)
             case "stopping" if self._stop_asked:
                 self._act(partial(self._bring_down, False), self._stopped)
@@ -608,7 +511,7 @@ class Life:
                 if held is None:
                     self._act(_already_gone, self._ended)
                 elif ended:
-                    self._act(partial(self._bury, held), self._ended)
+                    self._act(self._bury, self._ended)
 
 
 def _read_note(name: str, text: str | None) -> Note | None:
@@ -623,14 +526,3 @@ def _read_note(name: str, text: str | None) -> Note | None:
 
 async def _already_gone() -> End:
     return End(reason="it ended while herdpy's supervisor was being replaced")
-
-
-def _attempt_of(held: Held) -> int:
-    return int(held.id.split(":")[2])
-
-
-def _exec_failure(program: str, directory: str | None, error: SpawnError) -> str:
-    if error.stage in ("exec", "spawn"):
-        return f"{program} cannot be executed: {error.strerror}"
-    path = error.filename or directory or ""
-    return f"{error.stage} {path} for {program}: {error.strerror}".replace("  ", " ")

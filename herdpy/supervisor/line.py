@@ -7,7 +7,7 @@ waits for its answer. What goes over the line is described in docs/explanation/a
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import trio
 
@@ -22,6 +22,12 @@ class SpawnError(OSError):
     def __init__(self, errno: int, stage: str, path: str | None) -> None:
         super().__init__(errno, os.strerror(errno), path)
         self.stage = stage
+
+    def in_words(self, program: str) -> str:
+        """Say it to a person: what could not be done for which program, and why."""
+        if self.filename in (None, program) or self.stage == "exec":
+            return f"{program} cannot be executed: {self.strerror}"
+        return f"{program} cannot be executed: {self.stage} {self.filename}: {self.strerror}"
 
 
 class Refused(Exception):  # noqa: N818 - the keeper's word for it
@@ -82,13 +88,18 @@ class KeeperLine:
         Raises:
             EOFError: the keeper is gone.
         """
-        while True:
-            packet, ancillary, _, _ = await self._socket.recvmsg(
-                message.LIMIT, message.ANCILLARY_SIZE, socket.MSG_CMSG_CLOEXEC
-            )
-            if not packet:
-                raise EOFError("the keeper closed the line")
-            self._take(message.decode(packet), message.descriptors(ancillary))
+        try:
+            while True:
+                packet, ancillary, _, _ = await self._socket.recvmsg(
+                    message.LIMIT, message.ANCILLARY_SIZE, socket.MSG_CMSG_CLOEXEC
+                )
+                if not packet:
+                    raise EOFError("the keeper closed the line")
+                self._take(message.decode(packet), message.descriptors(ancillary))
+        finally:
+            # Nobody answers any more, and who waits for an answer does so shielded.
+            for serial in list(self._answers):
+                self._answer({"kind": "error", "serial": serial, "message": "the line to the keeper is lost"}, [])
 
     def _take(self, packet: Packet, descriptors: list[int]) -> None:
         match packet["kind"]:
@@ -103,8 +114,8 @@ class KeeperLine:
             case "process":
                 held = Held(packet["id"], packet["pid"], packet["start_time"])
                 self.held[held.id] = held
-                if packet["status"] is not None:
-                    held.end(packet["status"])
+                if packet["exited"] is not None:
+                    held.end(packet["exited"])
                 if packet["drained"]:
                     held.drained.set()
             case "note":
@@ -226,8 +237,6 @@ class KeeperLine:
         """Say that the control socket answers: the PID file may appear."""
         await self._send({"kind": "ready"})
 
-    async def exit(self, status: int, text: str | None = None) -> NoReturn:
-        """Have the keeper end with a status (and a text on its stderr), and with it this program."""
+    async def exit(self, status: int, text: str | None = None) -> None:
+        """Have the keeper end with a status (and a text on its stderr) once this program has ended."""
         await self._send({"kind": "exit", "status": status, "message": text})
-        await trio.sleep_forever()
-        raise AssertionError

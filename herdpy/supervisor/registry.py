@@ -1,6 +1,6 @@
 """All services of the plan, each with its life."""
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TypeVar
 
 import trio
@@ -31,10 +31,11 @@ class Registry:
         self.closing = False
         self.hurry = trio.Event()
         """Set when a shutdown is asked for a second time: graceful ways are left out."""
-        self._dependents: dict[str, list[Life]] = {}
+        self._dependents: Mapping[str, tuple[str, ...]] = {}
 
     def adopt_plan(self, plan: Plan, nursery: trio.Nursery) -> None:
         """Give each service of the plan its life, and what the keeper holds to the life that it belongs to."""
+        self._dependents = plan.dependents
         for service in plan.services:
             self._add(service)
         processes, strays = self._sort_held()
@@ -51,8 +52,6 @@ class Registry:
         self.lives[service.name] = life
         for name in service.provision:
             self.by_name[name] = life
-        for requirement in service.requirement:
-            self._dependents.setdefault(requirement, []).append(life)
 
     def _sort_held(self) -> tuple[dict[str, Held], list[Held]]:
         """Tell the services' processes from what the last supervisor's steps left behind."""
@@ -101,8 +100,8 @@ class Registry:
         async def stop(life: Life) -> None:
             stopped.extend((await life.stop()).stopped)
 
-        dependents = {life.name: life for name in service.provision for life in self._dependents.get(name, ())}
-        await _each(stop, (life for life in dependents.values() if life.status != "stopped"))
+        dependents = (self.lives[name] for name in self._dependents.get(service.name, ()))
+        await _each(stop, (life for life in dependents if life.status != "stopped"))
         return tuple(dict.fromkeys(stopped))
 
     async def start_all(self, services: Iterable[Life]) -> None:

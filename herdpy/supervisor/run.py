@@ -1,31 +1,28 @@
 """The supervisor's life: learn what there is, go on with it, answer, and stop everything when told to."""
 
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import trio
 
 from herdpy.supervisor import control
 from herdpy.supervisor import log as own_log
 from herdpy.supervisor.answers import Answers
+from herdpy.supervisor.declared import DeclaredPlan
 from herdpy.supervisor.line import KeeperLine
 from herdpy.supervisor.log import log
-from herdpy.supervisor.plan import Plan
 from herdpy.supervisor.registry import Registry
 
 MISTAKES_STATUS = 2
 """Exit status of herdpy when the configuration has mistakes, as of ``herdpy check``."""
 
-MakePlan = Callable[[], tuple[Plan | None, Iterable[str], Plan]]
-"""Returns the plan, or None and the mistakes in it, and the plan of what is right at least."""
 
-
-async def supervise(descriptor: int, make_plan: MakePlan, log_dir: str) -> None:
-    """Supervise until everything is to be stopped; ends only by the keeper's ending it.
+async def supervise(descriptor: int, declare: Callable[[], DeclaredPlan], log_dir: str) -> None:
+    """Supervise until everything is to be stopped; the keeper then ends too.
 
     Args:
         descriptor: the line to the keeper.
-        make_plan: reads the configuration.
+        declare: reads the configuration.
         log_dir: where the output of services goes that name no log file.
 
     Raises:
@@ -49,15 +46,15 @@ async def supervise(descriptor: int, make_plan: MakePlan, log_dir: str) -> None:
         nursery.start_soon(line.run)
         missed_signal = await line.hello()
         is_first = "supervisor" not in line.notes
-        plan, mistakes, sound = make_plan()
-        mistakes = list(mistakes)
-        if plan is None and is_first:
-            await line.exit(
-                MISTAKES_STATUS, "\n".join(["herdpy: mistakes in the configuration, nothing is started:", *mistakes])
-            )
-        for mistake in mistakes:
+        declared = declare()
+        if declared.plan is None and is_first:
+            lines = ["mistakes in the configuration, nothing is started:", *map(str, declared.mistakes)]
+            await line.exit(MISTAKES_STATUS, "\n".join(lines))
+            nursery.cancel_scope.cancel()
+            return
+        for mistake in declared.mistakes:
             log("configuration-mistake", mistake=mistake)
-        registry.adopt_plan(plan or sound, nursery)
+        registry.adopt_plan(declared.sound, nursery)
         nursery.start_soon(control.serve, line.listeners["control"], Answers(registry, shut_down))
         await line.ready()
         log("supervisor-ready" if is_first else "supervisor-back", services=len(registry.lives))
@@ -76,6 +73,7 @@ async def supervise(descriptor: int, make_plan: MakePlan, log_dir: str) -> None:
         log("exiting")
         own_log.flush()
         await line.exit(0)
+        nursery.cancel_scope.cancel()
 
 
 async def _start_automatic(registry: Registry) -> None:

@@ -1,0 +1,185 @@
+"""One process of a service, from its spawn to its burial, and what its companion learns meanwhile."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+import trio
+
+from herdpy.service import Attempt, End, Service, StartFailure
+from herdpy.supervisor import accounts, tail
+from herdpy.supervisor.context import StepContext
+from herdpy.supervisor.line import Held, KeeperLine, Refused, SpawnError
+from herdpy.supervisor.log import log
+from herdpy.supervisor.race import first
+from herdpy.supervisor.words import end_in_words
+
+KILL_PATIENCE = 10.0
+"""Seconds after SIGKILL until a stop is answered as failed; the kernel may hold a process in an unkillable sleep."""
+LAST_WORDS_PATIENCE = 1.0
+"""Seconds given to the logger, and to the companion, to tell their last after a process has ended."""
+
+
+async def spawn(
+    line: KeeperLine, service: Service, number: int, arguments: tuple[str, ...], log_file: str
+) -> tuple[Held, dict[str, int]]:
+    """Spawn the process of a service's attempt.
+
+    Args:
+        number: which of the service's attempts.
+        arguments: what is added to its command line.
+        log_file: where its output goes.
+
+    Returns:
+        The process, and the sizes that the files it speaks in had before.
+
+    Raises:
+        StartFailure: it cannot be executed.
+    """
+    process = service.attempts[number].process
+    program = process.command[0]
+    account = await accounts.resolve(process)
+    begin = {path: await tail.end_of(path) for path in _spoken_in(service, log_file)}
+    try:
+        held, _ = await line.spawn(
+            f"{service.name}:main:{number}:{time.monotonic_ns()}",
+            (*process.command, *arguments),
+            account.environment | process.environment,
+            process.directory or account.directory,
+            {"log": log_file, "name": service.name},
+            ids=account.ids,
+            umask=process.umask,
+        )
+    except SpawnError as error:
+        raise StartFailure(error.in_words(program)) from None
+    except Refused as refusal:
+        raise StartFailure(f"{program} cannot be executed: {refusal}") from None
+    return held, begin
+
+
+def attempt_of(held: Held) -> int:
+    """Which of its service's attempts a process is."""
+    return int(held.id.split(":")[2])
+
+
+class Incarnation:
+    """A service's process while there is one. Made by the service's task; its nursery runs the companion."""
+
+    def __init__(
+        self,
+        service: Service,
+        held: Held,
+        begin: dict[str, int],
+        log_file: str,
+        line: KeeperLine,
+        context: StepContext,
+        nursery: trio.Nursery,
+    ) -> None:
+        self.held = held
+        self._service = service
+        self._begin = begin
+        self._log_file = log_file
+        self._line = line
+        self._context = context
+        self._end: End | None = None
+        self._companion = trio.CancelScope()
+        self._companion_gone = trio.Event()
+        if service.companion is None:
+            self._companion_gone.set()
+        else:
+            nursery.start_soon(self._accompany)
+
+    async def _accompany(self) -> None:
+        assert self._service.companion is not None
+        try:
+            with self._companion:
+                self._end = await self._service.companion.run(self._context)
+        except Exception as error:
+            log("companion-crashed", service=self._service.name, exc_info=error)
+        finally:
+            self._companion_gone.set()
+
+    async def get_ready(self, attempt: Attempt) -> None:
+        """Wait until it is ready, as its attempt says.
+
+        Raises:
+            StartFailure: it was not within the attempt's time, or ended before.
+        """
+        if attempt.readiness is None:
+            return
+        winner = None
+        with trio.move_on_after(attempt.timeout):
+            winner = await first(partial(attempt.readiness.run, self._context), self.held.exited.wait)
+        if winner is None:
+            raise StartFailure(f"it was not ready after {attempt.timeout:g} s", await self._last_words())
+        if winner == 1:
+            end = await self._hear_out()
+            raise StartFailure(f"{end.reason} before it was ready", await self._last_words())
+
+    async def put_down(
+        self, *, gracefully: bool, hurry: trio.Event, on_failure: Callable[[str], None] = lambda line: None
+    ) -> None:
+        """End it: its own graceful way, then the signal to its group, then SIGKILL; then bury it.
+
+        Args:
+            gracefully: whether to try the graceful way, which takes a process that was ready.
+            hurry: leaves the graceful way when set.
+            on_failure: told, in a sentence, when not even SIGKILL ends it; it is waited for all the same.
+        """
+        held, stop, name = self.held, self._service.stop, self._service.name
+        if gracefully and stop.graceful is not None and not held.exited.is_set():
+            with trio.move_on_after(stop.graceful_timeout):
+                try:
+                    ask = partial(stop.graceful.run, self._context)
+                    if await first(held.exited.wait, ask, hurry.wait) == 1:
+                        await first(held.exited.wait, hurry.wait)
+                except Exception as error:
+                    log("graceful-stop-failed", service=name, reason=error)
+        if not held.exited.is_set():
+            await self._line.signal(held, stop.signal)
+            with trio.move_on_after(stop.grace_period):
+                await held.exited.wait()
+        if not held.exited.is_set():
+            log("grace-period-over", service=name, seconds=stop.grace_period, signal="SIGKILL", pid=held.pid)
+            await self._line.signal(held, 9)
+            with trio.move_on_after(KILL_PATIENCE):
+                await held.exited.wait()
+        if not held.exited.is_set():
+            log("service-does-not-end", service=name, pid=held.pid)
+            on_failure(f"Service {name} might have failed to stop: PID {held.pid} does not end, not even by SIGKILL.")
+            await held.exited.wait()
+        await self.bury()
+
+    async def bury(self) -> End:
+        """After its end: wait for its last lines, let the keeper release it, clear away; returns why it ended."""
+        end = await self._hear_out()
+        await self._line.release(self.held)
+        for step in self._service.aftermath:
+            try:
+                await step.run(self._context)
+            except Exception as error:
+                log("aftermath-failed", service=self._service.name, step=type(step).__name__, reason=error)
+        return end
+
+    async def _hear_out(self) -> End:
+        """After its end: wait until the logger and the companion have told their last, but not for long."""
+        with trio.move_on_after(LAST_WORDS_PATIENCE):
+            await self.held.drained.wait()
+            await self._companion_gone.wait()
+        self._companion.cancel()
+        await self._companion_gone.wait()
+        assert self.held.status is not None
+        return self._end or End(reason=f"it {end_in_words(self.held.status)}")
+
+    async def _last_words(self) -> list[str]:
+        lines = []
+        for path in _spoken_in(self._service, self._log_file):
+            last = await tail.last_lines(path, 10, since=self._begin.get(path, 0))
+            if last:
+                lines += [f"the last lines of {path}:", *(f"  {line}" for line in last)]
+        return lines
+
+
+def _spoken_in(service: Service, log_file: str) -> list[str]:
+    console = service.reach.console_log if service.reach is not None else None
+    return [log_file, *([] if console is None else [console])]

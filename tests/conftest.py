@@ -1,0 +1,134 @@
+"""A herdpy of the test's own: the installed programs, in directories of its own, ended with the test."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BIN = Path(sys.executable).parent
+PATIENCE = 60
+"""Seconds until a test gives up on a program that ought to answer at once."""
+
+
+class Herdpy:
+    """A running (or yet to be started) herdpy and its client."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.services = directory / "services"
+        self.state = directory / "state"
+        self.log = directory / "log"
+        self.configuration = directory / "configuration"
+        self.socket = directory / "run" / "socket"
+        self.services.mkdir()
+        self.process: subprocess.Popen[str] | None = None
+        self.environment = {**os.environ, "HERDPY_SOCKET": str(self.socket), "LC_ALL": "C.UTF-8"}
+
+    def declare(self, name: str, text: str) -> Path:
+        """Write a declaration."""
+        path = self.services / f"{name}.toml"
+        path.write_text(text)
+        return path
+
+    def command(self) -> list[str]:
+        return [
+            str(BIN / "herdpy"),
+            *("--services", str(self.services)),
+            *("--socket", str(self.socket)),
+            *("--state-dir", str(self.state)),
+            *("--log-dir", str(self.log)),
+            "--pid",
+        ]
+
+    def start(self) -> None:
+        """Start herdpy and return once its control socket answers."""
+        errors = (self.directory / "errors").open("w")
+        self.process = subprocess.Popen(
+            self.command(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=self.environment,
+            start_new_session=True,
+        )
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline().strip() == str(self.process.pid), self.said()
+
+    def said(self) -> str:
+        """What herdpy has said so far, for messages of failed tests."""
+        texts = [self.directory / "errors", self.log / "herdpy.log"]
+        return "\n".join(f"{path.name}:\n{path.read_text()}" for path in texts if path.exists())
+
+    def herd(self, *arguments: str, timeout: float = PATIENCE, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run the client to its end."""
+        return subprocess.run(
+            [str(BIN / "herd"), *arguments],
+            capture_output=True,
+            text=True,
+            env=self.environment,
+            timeout=timeout,
+            stdin=subprocess.DEVNULL,
+            **options,
+        )
+
+    def ok(self, *arguments: str, timeout: float = PATIENCE) -> str:
+        """Run the client, which must succeed, and return what it printed."""
+        completed = self.herd(*arguments, timeout=timeout)
+        assert completed.returncode == 0, f"{completed.stdout}{completed.stderr}\n{self.said()}"
+        return completed.stdout
+
+    def status(self, service: str) -> Mapping[str, Any]:
+        """A service's state, as ``herd --json status`` tells it."""
+        described: Mapping[str, Any] = json.loads(self.ok("--json", "status", service))
+        return described
+
+    def children(self, program: str) -> list[int]:
+        """PIDs of the keeper's children whose command line holds a word."""
+        assert self.process is not None
+        found = []
+        for entry in Path("/proc").iterdir():
+            try:
+                parent = (entry / "stat").read_text().rpartition(")")[2].split()[1]
+                line = (entry / "cmdline").read_bytes().decode(errors="replace")
+            except (OSError, IndexError):
+                continue
+            if entry.name.isdecimal() and int(parent) == self.process.pid and program in line:
+                found.append(int(entry.name))
+        return found
+
+    def supervisor(self) -> int:
+        """The PID of the supervisor."""
+        (pid,) = self.children("herdpy.supervisor")
+        return pid
+
+    def stop(self) -> int:
+        """End it as an init would, and return its status."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(PATIENCE)
+
+
+@pytest.fixture
+def herdpy(tmp_path: Path) -> Iterator[Herdpy]:
+    """A herdpy that is not started yet; at the end of the test it is stopped, and nothing of it may be left."""
+    instance = Herdpy(tmp_path)
+    yield instance
+    if instance.process is None:
+        return
+    try:
+        if instance.process.poll() is None:
+            assert instance.stop() == 0, instance.said()
+    finally:
+        if instance.process.poll() is None:
+            instance.process.kill()
+            instance.process.wait()
+        if instance.process.stdout is not None:
+            instance.process.stdout.close()
+    assert not instance.socket.exists()
