@@ -85,7 +85,7 @@ def decode(packet: bytes | bytearray | memoryview) -> dict[str, Any]:
     try:
         text = str(packet, "utf-8", "surrogatepass").strip()
         message, end = _scan(text, 0)
-    except StopIteration:
+    except (StopIteration, SystemError):  # the latter: the error it wants to raise is the json package's, not loaded
         raise MessageError("a packet that is not JSON") from None
     except (ValueError, RecursionError) as error:
         raise MessageError(f"a packet that is not JSON: {error}") from None
