@@ -104,11 +104,13 @@ def unpack(stream: IO[bytes], directory: str, paths: "Sequence[str]") -> "set[st
         raise Failure(f"cannot bring back everything: {error}") from None
     except OSError as error:
         raise Failure(f"cannot write {error.filename or directory}: {error.strerror or error}") from None
-    for link in links:
+    finally:
         # What a link passes through may have become another link after it was checked.
-        if os.path.islink(link) and not _is_within(os.path.realpath(link), root):
+        strays = [link for link in links if os.path.islink(link) and not _is_within(os.path.realpath(link), root)]
+        for link in strays:
             os.unlink(link)
-            raise Failure(f"the guest sent {link} as a link that leads out of {root}; it has been removed")
+    if strays:
+        raise Failure(f"the guest sent links that lead out of {root}; they have been removed: {', '.join(strays)}")
     for path, member in reversed(directories):
         os.chmod(path, member.mode & 0o777)
         os.utime(path, (member.mtime, member.mtime))

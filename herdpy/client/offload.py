@@ -218,9 +218,11 @@ class Session:
         Raises:
             Failure: when the guest sends something else, or a file cannot be written.
         """
+        # GNU tar keeps fractions of seconds only in this format, which busybox's does not know by name.
         script = (
             f'cd {quote([self._top])}/work || exit 1; for path do shift; [ -e "$path" ] || [ -L "$path" ] || continue;'
-            ' set -- "$@" "$path"; done; [ $# -eq 0 ] || exec tar -cf - -- "$@"'
+            ' set -- "$@" "$path"; done; [ $# -gt 0 ] || exit 0; format=--format=posix;'
+            ' tar $format -cf /dev/null -T /dev/null 2>/dev/null || format=; exec tar $format -cf - -- "$@"'
         )
         process = self._start(script, *paths, stdout=subprocess.PIPE)
         assert process.stdout is not None
