@@ -135,7 +135,8 @@ def _unknown_requirements(
     for service in services:
         for name in dict.fromkeys(service.requirement):
             if name not in by_name and not _would_be_provided(name, mistaken):
-                problem = f"{service.name} requires {name}, which nothing provides{did_you_mean(name, by_name)}"
+                near = did_you_mean(name, by_name, mistaken)
+                problem = f"{service.name} requires {name}, which nothing provides{near}"
                 yield locate(service.source, name, "requirement").mistake(problem)
 
 

@@ -77,7 +77,7 @@ def test_unknown_requirements_are_told_with_near_names() -> None:
 
 def test_what_a_mistaken_declaration_would_provide_is_not_told_again() -> None:
     assert mistakes_of(service("a", "ganeti-noded", "libvirt", "ganetix"), mistaken=["ganeti", "libvirt"]) == [
-        "/etc/a.toml: requirement: a requires ganetix, which nothing provides"
+        "/etc/a.toml: requirement: a requires ganetix, which nothing provides; did you mean ganeti?"
     ]
 
 
