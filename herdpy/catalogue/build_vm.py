@@ -10,9 +10,10 @@ import msgspec
 
 from herdpy.catalogue.common import Common, Declaration, ServiceType, name_problem, path_mistakes
 from herdpy.catalogue.facts import HostFacts
-from herdpy.qemu import image as guest_image
 from herdpy.qemu.command_line import Boot, Disk, Forwarding, Machine, Rooms, command_line
 from herdpy.qemu.guix import WriteDeclaration
+from herdpy.qemu.image import KERNEL_ARGUMENTS, BuildImage, Recipe, key, parse_size
+from herdpy.qemu.image import Image as GuestImage
 from herdpy.qemu.preparation import CheckImage, CheckPorts, ClearRooms, EnsureUser, KeepDisk, MakeRooms
 from herdpy.qemu.qmp import Powerdown, Watch
 from herdpy.qemu.secrets import AwaitSSH, FillSecrets, SendSecrets, SendSecretsOverTCP, ssh_command
@@ -48,7 +49,7 @@ NETWORKS = {
     "open": "the guest reaches the host and what the host reaches",
 }
 
-START_OF_TIME = datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc)
+START_OF_TIME = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
@@ -83,8 +84,8 @@ class VirtualBuildMachine(Common, frozen=True, kw_only=True, forbid_unknown_fiel
     cpu_count: Annotated[int, msgspec.Meta(ge=1, le=255)] = 4
     memory_size: Annotated[int, msgspec.Meta(ge=64)] = 2048
     """MiB."""
-    date: datetime.datetime | datetime.date = START_OF_TIME
-    """What the guest's clock says when it starts; UTC when it names no offset."""
+    date: datetime.datetime = START_OF_TIME
+    """What the guest's clock says when it starts: a date, or a date and time; UTC when it names no offset."""
     port_forwardings: tuple[Forward, ...] = (
         Forward(host=11022, guest=SSH_PORT),
         Forward(host=11004, guest=SECRETS_PORT),
@@ -112,21 +113,26 @@ class VirtualBuildMachine(Common, frozen=True, kw_only=True, forbid_unknown_fiel
         if isinstance(self.image, str):
             yield from path_mistakes("image", self.image)
         else:
-            if guest_image.parse_size(self.image.size) is None:
+            if parse_size(self.image.size) is None:
                 yield "image.size", f"expected bytes, or a number with K, M, G or T, got {self.image.size!r}"
             if self.image_format is not None:
-                yield "image-format", "says nothing about an image that herdpy builds; it goes with the path of your own"
+                yield (
+                    "image-format",
+                    "says nothing about an image that herdpy builds; it goes with the path of your own",
+                )
         if self.secret_root is not None:
             yield from path_mistakes("secret-root", self.secret_root)
-        for key in ("host", "guest"):
-            ports = [getattr(forward, key) for forward in self.port_forwardings]
-            for index, port in enumerate(ports):
-                if port in ports[:index]:
-                    yield f"port-forwardings[{index}].{key}", f"port {port} of the {key} is forwarded twice"
+        ports = [forward.host for forward in self.port_forwardings]
+        for index, port in enumerate(ports):
+            if port in ports[:index]:
+                yield f"port-forwardings[{index}].host", f"port {port} of the host is forwarded twice"
         if self.secrets == "tcp" and self.host_port(SECRETS_PORT) is None:
             yield "secrets", f"over tcp they need a port forwarded to port {SECRETS_PORT} of the guest"
         if self.secrets == "none" and self.host_port(SSH_PORT) is None:
-            yield "secrets", f"without them readiness is SSH's, which needs a port forwarded to port {SSH_PORT} of the guest"
+            yield (
+                "secrets",
+                f"without them readiness is SSH's, which needs a port forwarded to port {SSH_PORT} of the guest",
+            )
 
     def host_port(self, guest: int) -> int | None:
         """The port of the host that leads to a port of the guest."""
@@ -152,15 +158,14 @@ def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
     machines = tuple(_machine(wanted, name, accelerator, disk, boot, rooms) for accelerator, _ in accelerators)
     timeout = wanted.start_timeout or START_TIMEOUT
 
-    prepare = [
+    prepare: tuple[Step, ...] = (
         CheckPorts(ports=ports, where=f"port-forwardings in {declaration.source}"),
-        *([] if user is None else [EnsureUser(user=user)]),
+        *(() if user is None else (EnsureUser(user=user),)),
         *image_steps,
-        FillSecrets(
-            root=secret_root, keys_directory=keys, name=name, guix=facts.guix is not None, ssh_port=ssh_port or SSH_PORT
-        ),
+        FillSecrets(root=secret_root, keys_directory=keys, name=name, guix=facts.guix, ssh_port=ssh_port),
         MakeRooms(rooms=rooms, user=user),
-    ]
+        *_guix_steps(wanted, name, keys, secret_root, facts),
+    )
     attempts = tuple(
         Attempt(
             process=Process(command=command_line(machine), environment={"TMPDIR": rooms.directory}, user=user),
@@ -177,7 +182,7 @@ def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
             documentation=wanted.documentation or TYPE.documentation,
             source=declaration.source,
             auto_start=wanted.auto_start,
-            prepare=tuple(prepare),
+            prepare=prepare,
             attempts=attempts,
             aftermath=(ClearRooms(rooms=rooms),),
             companion=Watch(path=rooms.events),
@@ -241,7 +246,7 @@ def _machine(
 
 
 def _hardware_facts(machine: Machine, accelerator: str) -> tuple[Fact, ...]:
-    """What ``herd configuration`` of Guix System shows of a build machine, in its order and words, and the accelerator."""
+    """What ``herd configuration`` shows on Guix System, in its order and words, and the accelerator."""
     date = machine.date.strftime("%Y-%m-%dT%H:%M:%SZ")
     return (
         plain("cpu", "CPU", machine.cpu),
@@ -282,20 +287,43 @@ def _disk(
         form = wanted.image_format or ("raw" if wanted.image.endswith((".img", ".raw")) else "qcow2")
         check = CheckImage(path=wanted.image, format=form, user=user, where=f"image in {source}")
         return Disk(path=wanted.image, format=form, volatile=not wanted.persistent), None, (check,)
+    recipe = Recipe(
+        suite=wanted.image.suite,
+        size=parse_size(wanted.image.size) or Recipe().size,
+        packages=wanted.image.packages,
+    )
     images = os.path.join(facts.directories.state, "images")
-    directory = os.path.join(images, "of", name)
-    steps: tuple[Step, ...] = (_build(wanted.image, images, directory),)
+    directory = os.path.join(images, key(recipe))
+    steps: tuple[Step, ...] = (BuildImage(recipe=recipe, directory=images),)
     if wanted.persistent:
         kept = os.path.join(facts.directories.state, "disks", name)
         steps += (KeepDisk(source=directory, target=kept, user=user),)
         directory = kept
-    image = guest_image.Image(directory)
-    boot = Boot(
-        kernel=image.kernel,
-        initrd=image.initrd,
-        arguments=f"{guest_image.KERNEL_ARGUMENTS} herdpy.hostname={name}",
+    files = GuestImage(directory)
+    boot = Boot(kernel=files.kernel, initrd=files.initrd, arguments=f"{KERNEL_ARGUMENTS} herdpy.hostname={name}")
+    return Disk(path=files.disk, format="qcow2", volatile=not wanted.persistent), boot, steps
+
+
+def _guix_steps(
+    wanted: VirtualBuildMachine, name: str, keys: str, secret_root: str, facts: HostFacts
+) -> tuple[Step, ...]:
+    """What lets Guix offload builds to the machine, where Guix is."""
+    ssh_port = wanted.host_port(SSH_PORT)
+    if facts.guix is None or ssh_port is None:
+        return ()
+    return (
+        WriteDeclaration(
+            path=os.path.join(facts.directories.state, "guix", f"{name}.scm"),
+            name=name,
+            port=ssh_port,
+            root=secret_root,
+            keys_directory=keys,
+            systems=wanted.systems or (facts.system,),
+            control_socket=facts.directories.socket,
+            guix=True,
+            parallel_builds=wanted.cpu_count,
+        ),
     )
-    return Disk(path=image.disk, format="qcow2", volatile=not wanted.persistent), boot, steps
 
 
 def _image_fact(wanted: VirtualBuildMachine) -> tuple[object, str]:
@@ -308,12 +336,8 @@ def _image_fact(wanted: VirtualBuildMachine) -> tuple[object, str]:
     return value, f"Debian {image.suite}{more}, disk of {image.size} ({kept})"
 
 
-def _utc(date: datetime.datetime | datetime.date) -> datetime.datetime:
-    if not isinstance(date, datetime.datetime):
-        return datetime.datetime(date.year, date.month, date.day, tzinfo=datetime.timezone.utc)
-    if date.tzinfo is None:
-        return date.replace(tzinfo=datetime.timezone.utc)
-    return date.astimezone(datetime.timezone.utc)
+def _utc(date: datetime.datetime) -> datetime.datetime:
+    return date.replace(tzinfo=datetime.UTC) if date.tzinfo is None else date.astimezone(datetime.UTC)
 
 
 TYPE = ServiceType(

@@ -35,6 +35,8 @@ class Directories(msgspec.Struct, frozen=True, kw_only=True):
     """``/etc/herdpy``: the parent of the administrator's ``services``."""
     runtime: str
     """The directory of the default control socket."""
+    socket: str
+    """The control socket."""
     secrets: str
     """Each virtual build machine has a directory of its name there."""
 

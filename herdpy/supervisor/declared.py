@@ -27,6 +27,7 @@ def declared_plan(paths: Paths) -> DeclaredPlan:
         log=paths.log,
         configuration=paths.configuration,
         runtime=paths.runtime,
+        socket=paths.socket,
         secrets=paths.secrets,
     )
     declared = declared_services(paths.layers, TYPES, gather(directories), trusted=paths.trusted)
