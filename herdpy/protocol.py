@@ -289,7 +289,11 @@ def parse_fields(value: object) -> dict[str, object]:
     """
     if not isinstance(value, list):
         return {}
-    return {field[0]: field[1] for field in value if isinstance(field, list) and len(field) == 2}
+    return {field[0]: field[1] for field in value if _is_field(field)}
+
+
+def _is_field(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str)
 
 
 def _has_version_0(value: list[object]) -> bool:
