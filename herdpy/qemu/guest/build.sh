@@ -92,6 +92,7 @@ cp kernel/boot/vmlinuz-* out/vmlinuz
 rm -rf kernel
 
 progress 0.83 writing the file system
+find tree/root/dev -mindepth 1 -delete # only root of the host can make devices; the guest's come from devtmpfs
 find tree/root -newermt "@$SOURCE_DATE_EPOCH" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
 # An own configuration and an explicit list of features: the bytes are not to depend on the host's mke2fs.conf.
 : >mke2fs.conf
