@@ -2,10 +2,12 @@
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,24 @@ import pytest
 BIN = Path(sys.executable).parent
 PATIENCE = 60
 """Seconds until a test gives up on a program that ought to answer at once."""
+
+
+def wait_until(condition: Callable[[], object], patience: float = PATIENCE) -> None:
+    """Ask again and again until it is so; what is outside of us gives no event to wait for.
+
+    Raises:
+        AssertionError: it was not so for ``patience`` seconds.
+    """
+    end = time.monotonic() + patience
+    while not condition():
+        assert time.monotonic() < end, "what the test waits for does not come"
+        select.select([], [], [], 0.02)
+
+
+@pytest.fixture
+def eventually() -> Callable[..., None]:
+    """The function :func:`wait_until`, for tests in folders that cannot import this file."""
+    return wait_until
 
 
 class Herdpy:

@@ -1,0 +1,361 @@
+"""The engine with plain processes, through the installed programs: what a person with a prompt would see."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from herdpy import protocol
+
+HERD = [str(Path(sys.executable).parent / "herd")]
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    return tmp_path / "trace"
+
+
+def service(trace: Path, name: str, more: str = "") -> str:
+    """A declaration of a service that writes down its start and its stop."""
+    script = (
+        f"trap 'echo {name} stops >> {trace}; exit 0' TERM; echo {name} starts >> {trace}; while :; do sleep 0.02; done"
+    )
+    return f"command = {json.dumps(['sh', '-c', script])}\n{more}\n"
+
+
+def test_requirements_start_before_and_dependents_stop_before(herdpy, trace, eventually):
+    herdpy.declare("base", service(trace, "base"))
+    herdpy.declare("middle", service(trace, "middle", 'requirement = ["base"]'))
+    herdpy.declare("top", service(trace, "top", 'requirement = ["middle"]'))
+    herdpy.start()
+    assert herdpy.ok("start", "top") == "Service top has been started.\n"
+    eventually(lambda: trace.read_text().count("starts") == 3)
+    herdpy.ok("stop", "base")
+    lines = trace.read_text().splitlines()
+    assert sorted(lines[:3]) == ["base starts", "middle starts", "top starts"]
+    assert lines[3:] == ["top stops", "middle stops", "base stops"]
+
+
+def test_stop_answers_with_all_that_was_stopped(herdpy, trace):
+    herdpy.declare("base", service(trace, "base"))
+    herdpy.declare("top", service(trace, "top", 'requirement = ["base"]'))
+    herdpy.start()
+    herdpy.ok("start", "top")
+    reply = ask(herdpy, "stop", "base")
+    assert reply.result == ["base", "top"]
+    assert ask(herdpy, "stop", "base").result == []
+
+
+def test_restart_brings_dependents_back(herdpy, trace):
+    herdpy.declare("base", service(trace, "base"))
+    herdpy.declare("top", service(trace, "top", 'requirement = ["base"]'))
+    herdpy.start()
+    herdpy.ok("start", "top")
+    before = herdpy.status("top")["pid"]
+    herdpy.ok("restart", "base")
+    after = herdpy.status("top")
+    assert after["status"] == "running"
+    assert after["pid"] != before
+
+
+def test_independent_services_stop_at_once_at_shutdown(herdpy, trace, eventually):
+    """Six services that each take a second to stop are gone in much less than six seconds."""
+    script = "trap 'sleep 1; exit 0' TERM; while :; do sleep 0.02; done"
+    for number in range(6):
+        herdpy.declare(f"slow{number}", f"command = {json.dumps(['sh', '-c', script])}\nauto-start = true\n")
+    herdpy.start()
+    eventually(lambda: all(herdpy.status(f"slow{number}")["status"] == "running" for number in range(6)))
+    begin = time.monotonic()
+    assert herdpy.stop() == 0
+    assert time.monotonic() - begin < 5
+
+
+def test_a_process_that_ignores_sigterm_is_killed_after_the_grace_period(herdpy, tmp_path, eventually):
+    ready = tmp_path / "ready"
+    script = f"trap '' TERM; : > {ready}; while :; do sleep 0.02; done"
+    herdpy.declare("stubborn", f"command = {json.dumps(['sh', '-c', script])}\ngrace-period = 0.3\n")
+    herdpy.start()
+    herdpy.ok("start", "stubborn")
+    eventually(ready.exists)
+    herdpy.ok("stop", "stubborn")
+    assert herdpy.status("stubborn")["status"] == "stopped"
+    assert "grace-period-over service=stubborn" in herdpy.said()
+
+
+def test_the_whole_process_group_is_gone_after_a_stop(herdpy, tmp_path, eventually):
+    child = tmp_path / "child"
+    script = f"(trap '' TERM; sleep 1000) & echo $! > {child}; exec sleep 1000"
+    herdpy.declare("family", f"command = {json.dumps(['sh', '-c', script])}\n")
+    herdpy.start()
+    herdpy.ok("start", "family")
+    eventually(lambda: child.exists() and child.read_text().strip() != "")
+    pid = int(child.read_text())
+    herdpy.ok("stop", "family")
+    eventually(lambda: not Path(f"/proc/{pid}").exists())
+
+
+def test_a_process_that_dies_is_respawned(herdpy, eventually):
+    herdpy.declare("sleeper", 'command = ["sleep", "1000"]')
+    herdpy.start()
+    herdpy.ok("start", "sleeper")
+    first = herdpy.status("sleeper")["pid"]
+    os.kill(first, signal.SIGKILL)
+    eventually(lambda: herdpy.status("sleeper")["pid"] not in (first, None))
+    status = herdpy.status("sleeper")
+    assert status["reason"] == "it was killed by SIGKILL"
+    assert len(status["last-respawns"]) == 1
+
+
+def test_respawn_stops_after_five_in_seven_seconds_and_says_why(herdpy, eventually):
+    herdpy.declare("failing", 'command = ["sh", "-c", "exit 3"]')
+    herdpy.start()
+    herdpy.ok("start", "failing")
+    eventually(lambda: not herdpy.status("failing")["enabled"])
+    status = herdpy.status("failing")
+    assert status["status"] == "stopped"
+    assert len(status["last-respawns"]) == 4
+    why = "respawning too fast: it ended 5 times in 7 s, the last time because it exited with 3"
+    assert status["reason"] == why
+    assert why in herdpy.ok("status", "failing")
+    refused = herdpy.herd("start", "failing")
+    assert refused.returncode == 1
+    assert "herd enable failing" in refused.stdout
+    herdpy.ok("enable", "failing")
+    assert herdpy.herd("start", "failing").returncode == 0
+
+
+def test_a_program_that_is_not_there_is_a_failed_start(herdpy):
+    herdpy.declare("ghost", 'command = ["/nonexistent/program"]')
+    herdpy.start()
+    failed = herdpy.herd("start", "ghost")
+    assert failed.returncode == 1
+    assert failed.stdout == (
+        "cannot start ghost: /nonexistent/program cannot be executed: No such file or directory\n"
+        "Service ghost could not be started.\n"
+    )
+    assert failed.stderr == "herd: error: failed to start service ghost\n"
+
+
+def test_a_failed_requirement_is_named(herdpy):
+    herdpy.declare("ghost", 'command = ["/nonexistent/program"]')
+    herdpy.declare("top", 'command = ["sleep", "1000"]\nrequirement = ["ghost"]')
+    herdpy.start()
+    failed = herdpy.herd("start", "top")
+    assert failed.returncode == 1
+    assert "Service top depends on ghost.\n" in failed.stdout
+
+
+def test_a_service_that_is_started_twice_at_once_runs_once(herdpy, trace, eventually):
+    herdpy.declare("base", service(trace, "base"))
+    herdpy.start()
+    clients = [
+        subprocess.Popen(
+            [*HERD, "start", "base"], env=herdpy.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        for _ in range(5)
+    ]
+    for client in clients:
+        output, _ = client.communicate(timeout=30)
+        assert client.returncode == 0, output
+    eventually(lambda: trace.exists() and "starts" in trace.read_text())
+    assert trace.read_text().count("starts") == 1
+
+
+def test_auto_start(herdpy, eventually):
+    herdpy.declare("by-itself", 'command = ["sleep", "1000"]\nauto-start = true')
+    herdpy.declare("by-hand", 'command = ["sleep", "1000"]')
+    herdpy.start()
+    eventually(lambda: herdpy.status("by-itself")["status"] == "running")
+    assert herdpy.status("by-hand")["status"] == "stopped"
+
+
+def test_output_is_stamped_and_complete(herdpy, eventually):
+    herdpy.declare("speaker", 'command = ["sh", "-c", "echo one; echo two >&2; printf three"]\nrespawn = false')
+    herdpy.start()
+    herdpy.ok("start", "speaker")
+    eventually(lambda: herdpy.status("speaker")["status"] == "stopped")
+    lines = (herdpy.log / "speaker.log").read_text().splitlines()
+    assert [line[20:] for line in lines] == ["one", "two", "three"]
+    assert all(time.strptime(line[:19], "%Y-%m-%d %H:%M:%S") for line in lines)
+
+
+def test_a_killed_supervisor_is_no_event_for_a_service(herdpy, trace):
+    herdpy.declare("base", service(trace, "base"))
+    herdpy.declare("off", 'command = ["sleep", "1000"]')
+    herdpy.start()
+    herdpy.ok("start", "base")
+    herdpy.ok("disable", "off")
+    before = herdpy.status("base")
+    for _ in range(3):
+        os.kill(herdpy.supervisor(), signal.SIGKILL)
+        # The client's connection waits in the backlog for the next supervisor.
+        assert herdpy.status("base") == before
+    assert herdpy.status("off")["enabled"] is False
+    assert trace.read_text() == "base starts\n"
+    herdpy.ok("stop", "base")
+    assert trace.read_text() == "base starts\nbase stops\n"
+
+
+def test_what_ended_while_there_was_no_supervisor_is_treated_by_its_policy(herdpy, eventually):
+    herdpy.declare("sleeper", 'command = ["sleep", "1000"]')
+    herdpy.start()
+    herdpy.ok("start", "sleeper")
+    pid = herdpy.status("sleeper")["pid"]
+    supervisor = herdpy.supervisor()
+    os.kill(supervisor, signal.SIGSTOP)
+    os.kill(pid, signal.SIGTERM)
+    os.kill(supervisor, signal.SIGKILL)
+    eventually(lambda: herdpy.status("sleeper")["pid"] not in (pid, None))
+    assert herdpy.status("sleeper")["reason"] == "it was killed by SIGTERM"
+
+
+def test_a_stop_that_the_supervisor_did_not_live_to_see_is_finished(herdpy, tmp_path, eventually):
+    ready = tmp_path / "ready"
+    script = f"trap '' TERM; : > {ready}; while :; do sleep 0.02; done"
+    herdpy.declare("stubborn", f"command = {json.dumps(['sh', '-c', script])}\ngrace-period = 2\n")
+    herdpy.start()
+    herdpy.ok("start", "stubborn")
+    eventually(ready.exists)
+    stop = subprocess.Popen([*HERD, "stop", "stubborn"], env=herdpy.environment, stderr=subprocess.DEVNULL)
+    eventually(lambda: herdpy.status("stubborn")["status"] == "stopping")
+    os.kill(herdpy.supervisor(), signal.SIGKILL)
+    eventually(lambda: herdpy.status("stubborn")["status"] == "stopped")
+    assert stop.wait(30) == 1, "its connection died with the supervisor"
+
+
+def test_a_shutdown_that_the_supervisor_did_not_live_to_see_is_finished(herdpy, tmp_path, eventually):
+    ready = tmp_path / "ready"
+    script = f"trap '' TERM; : > {ready}; while :; do sleep 0.02; done"
+    herdpy.declare("stubborn", f"command = {json.dumps(['sh', '-c', script])}\ngrace-period = 2\n")
+    herdpy.start()
+    herdpy.ok("start", "stubborn")
+    eventually(ready.exists)
+    supervisor = herdpy.supervisor()
+    herdpy.process.send_signal(signal.SIGTERM)
+    eventually(lambda: "service-stopping service=stubborn" in herdpy.said())
+    os.kill(supervisor, signal.SIGKILL)
+    assert herdpy.process.wait(30) == 0
+
+
+def test_stop_root_ends_everything_and_answers_nothing(herdpy, trace, eventually):
+    herdpy.declare("base", service(trace, "base", "auto-start = true"))
+    herdpy.start()
+    eventually(lambda: herdpy.status("base")["status"] == "running" and trace.exists())
+    assert ask_raw(herdpy, "stop", "root") == b""
+    assert herdpy.process.wait(30) == 0
+    assert trace.read_text().endswith("base stops\n")
+
+
+def test_mistakes_in_the_configuration_keep_it_from_starting(herdpy):
+    herdpy.declare("one", 'command = ["sleep", "1"]\nautostart = true')
+    herdpy.declare("two", 'command = ["sleep", "1"]\nrequirement = ["none"]')
+    completed = subprocess.run(
+        herdpy.command(), capture_output=True, text=True, env=herdpy.environment, timeout=30, check=False
+    )
+    assert completed.returncode == 2
+    assert f"{herdpy.services}/one.toml:2: autostart: unknown key; did you mean auto-start?" in completed.stderr
+    assert "two requires none, which nothing provides" in completed.stderr
+    assert "Traceback" not in completed.stderr
+
+
+def test_a_mistake_made_meanwhile_does_not_end_what_runs(herdpy):
+    herdpy.declare("one", 'command = ["sleep", "1000"]')
+    herdpy.declare("two", 'command = ["sleep", "1000"]')
+    herdpy.start()
+    herdpy.ok("start", "one")
+    herdpy.ok("start", "two")
+    pids = [herdpy.status(name)["pid"] for name in ("one", "two")]
+    herdpy.declare("one", "comand = 3")
+    os.kill(herdpy.supervisor(), signal.SIGKILL)
+    assert [herdpy.status(name)["pid"] for name in ("one", "two")] == pids
+    herdpy.ok("stop", "one")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"(",
+        b"garbage",
+        b"(shepherd-command)",
+        b"\0" * 1000,
+        b"(" * 100_000,
+        b'(shepherd-command (version 1) (action status) (service root) (arguments ()) (directory "/"))',
+    ],
+)
+def test_a_client_that_sends_nonsense_gets_nothing_and_harms_nobody(herdpy, sent):
+    herdpy.start()
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(20)
+        client.connect(str(herdpy.socket))
+        client.sendall(sent)
+        client.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(ConnectionResetError):
+            assert client.recv(100) == b""
+    assert "+ root" in herdpy.ok("status")
+
+
+def test_progress_of_a_start_is_streamed_to_a_second_connection(herdpy):
+    herdpy.declare("sleeper", 'command = ["sleep", "1000"]')
+    herdpy.start()
+    herdpy.ok("start", "sleeper")
+    reply = ask_raw(herdpy, "progress", "sleeper")
+    assert reply == b"(reply (version 0) (result (#t)) (error #f) (messages ()))"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+def test_another_user_gets_no_connection(herdpy, tmp_path):
+    herdpy.start()
+    herdpy.socket.parent.chmod(0o755)
+    herdpy.socket.chmod(0o666)
+    parents = [herdpy.socket.parent.parent, *herdpy.socket.parent.parent.parents]
+    try:
+        for parent in parents[:4]:
+            parent.chmod(parent.stat().st_mode | 0o011)
+        command = protocol.write_command(protocol.Command("status", "root"))
+        script = (
+            "import socket, sys; s = socket.socket(socket.AF_UNIX); s.settimeout(20); s.connect(sys.argv[1]);"
+            f"s.sendall({command!r}); print(s.recv(100))"
+        )
+        completed = subprocess.run(
+            ["/usr/bin/python3", "-c", script, str(herdpy.socket)],
+            user="nobody",
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    finally:
+        herdpy.socket.parent.chmod(0o700)
+    assert completed.stdout == "b''\n" or "ConnectionReset" in completed.stderr, completed
+
+
+def test_two_never_own_one_state_directory(herdpy):
+    herdpy.start()
+    second = [*herdpy.command()]
+    second[second.index("--socket") + 1] = str(herdpy.directory / "other" / "socket")
+    completed = subprocess.run(second, capture_output=True, text=True, env=herdpy.environment, timeout=30, check=False)
+    assert completed.returncode == 1
+    assert str(herdpy.process.pid) in completed.stderr
+
+
+def ask_raw(herdpy, action: str, service: str, *arguments: str) -> bytes:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(30)
+        client.connect(str(herdpy.socket))
+        client.sendall(protocol.write_command(protocol.Command(action, service, arguments, "/")))
+        reply = b""
+        while chunk := client.recv(65536):
+            reply += chunk
+    return reply
+
+
+def ask(herdpy, action: str, service: str, *arguments: str) -> protocol.Reply:
+    return protocol.parse_reply(ask_raw(herdpy, action, service, *arguments).decode())
