@@ -416,6 +416,7 @@ class Reader:
         texts: list[str] = []
         position = start = 0
         end = len(data)
+        is_tried = False
         while position < end:
             if self._depth == 0 and self._state == _PLAIN:
                 byte = data[position]
@@ -430,18 +431,56 @@ class Reader:
                     raise SexpError(f"an expression that begins with {chr(byte)!r} instead of a parenthesis")
                 position += 1
                 continue
-            if self._state == _PLAIN:
+            if not is_tried and self._at_once(data, position):
+                position = end
+                if self._depth == 0:
+                    texts.append(self._end(data[start:]))
+            elif self._state == _PLAIN:
                 position = self._plain(data, position)
                 if self._depth == 0:
-                    self._take(data[start:position])
-                    texts.append(b"".join(self._chunks).decode("utf-8", "replace"))
-                    self._chunks.clear()
-                    self._length = 0
+                    texts.append(self._end(data[start:position]))
             else:
                 position = self._opaque(data, position)
+            is_tried = True
         if self._depth:
             self._take(data[start:])
         return texts
+
+    def _at_once(self, data: bytes, position: int) -> bool:
+        """Take all the rest of the data in a few strokes, when it is plain and no other expression begins in it.
+
+        A status of all services is most of a megabyte: going from string to string would cost as much as reading it.
+        """
+        is_inside = self._state == _STRING
+        if not (is_inside or self._state == _PLAIN) or self._previous == 0x5C:
+            return False
+        if b"\\" in data or b";" in data or b"{" in data or b"|" in data:
+            return False
+        parts = data[position:].split(b'"')
+        parentheses = b"".join(parts[is_inside::2]).translate(None, _NOT_PARENTHESES)
+        depth = self._depth
+        seen = 0
+        for byte in parentheses:
+            seen += 1
+            depth += 1 if byte == 0x28 else -1
+            if not 0 < depth <= self._depth_limit:
+                break
+        ends_inside = is_inside ^ (len(parts) % 2 == 0)
+        if depth > self._depth_limit:
+            return False
+        if depth == 0 and (ends_inside or seen < len(parentheses) or not data.endswith(b")")):
+            return False
+        self._depth = depth
+        self._state = _STRING if ends_inside else _PLAIN
+        self._previous = 0 if ends_inside else data[-1]
+        return True
+
+    def _end(self, chunk: bytes) -> str:
+        self._take(chunk)
+        text = b"".join(self._chunks).decode("utf-8", "replace")
+        self._chunks.clear()
+        self._length = 0
+        return text
 
     def _take(self, chunk: bytes) -> None:
         self._chunks.append(chunk)

@@ -1,5 +1,7 @@
 """The ways into a running service that is a machine: ``console``, ``exec`` and ``offload``."""
 
+import gc
+
 from herdpy.client.connection import ask
 from herdpy.client.main import Request
 from herdpy.client.refused import describe_error
@@ -24,6 +26,7 @@ def run(request: Request) -> int:
     Raises:
         Failure: when there is no way in.
     """
+    gc.enable()  # bin/herd does without; this one may run for days
     if request.action == "console":
         from herdpy.client.console import converse
 
