@@ -21,6 +21,7 @@ def test_a_mistake_is_one_line() -> None:
         ("cpu_count", "cpu-count"),
         ("CPU-Count", "cpu-count"),
         ("auto-start?", "auto-start"),
+        ("a_b", "a-b"),
         ("autostart", "auto-start"),
         ("port", "port-forwardings"),
         ("env", "environment"),
@@ -30,7 +31,7 @@ def test_a_mistake_is_one_line() -> None:
     ],
 )
 def test_near_names(word: str, guess: str | None) -> None:
-    choices = ["cpu", "cpu-count", "auto-start", "environment", "port-forwardings", "requirement"]
+    choices = ["cpu", "cpu-count", "auto-start", "environment", "port-forwardings", "requirement", "a-b"]
     assert did_you_mean(word, choices) == ("" if guess is None else f"; did you mean {guess}?")
 
 

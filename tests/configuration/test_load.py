@@ -38,6 +38,8 @@ class Machine(Common, frozen=True, kw_only=True):
         yield from super().check()
         if self.memory_size % 4:
             yield "memory-size", "not a multiple of 4"
+        if self.cpu is None and self.cpu_count == 77:
+            yield "cpu", "must be given with 77 of them"
         for index, forward in enumerate(self.forwards):
             if forward.host == forward.guest_port:
                 yield f"forwards[{index}].host", "the same as the guest's"
@@ -161,6 +163,14 @@ def test_what_check_says_of_a_right_table_has_its_line(tmp_path: Path, declare: 
         "vm", 'type = "machine"\nforwards = [\n  { host = 1, guest-port = 2 },\n  { host = 3, guest-port = 3 },\n]\n'
     )
     assert mistakes_in(tmp_path) == ["layer/vm.toml:4: forwards[1].host: the same as the guest's"]
+
+
+def test_check_says_nothing_of_a_key_that_is_mistaken_itself(tmp_path: Path, declare: Declare) -> None:
+    declare("vm", 'type = "machine"\ncpu = 3\ncpu-count = 77\nmemory-size = 3\n')
+    assert mistakes_in(tmp_path) == [
+        "layer/vm.toml:2: cpu: expected a string, got the number 3",
+        "layer/vm.toml:4: memory-size: not a multiple of 4",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,11 @@ def test_every_cycle_is_told_and_nothing_that_only_depends_on_one() -> None:
         assert sum(f": {path} (" in mistake for mistake in mistakes) == 1, mistakes
 
 
+def test_a_cycle_begins_with_its_first_name() -> None:
+    [mistake] = mistakes_of(service("a", "z"), service("z", "m"), service("m", "z"))
+    assert ": m -> z -> m (" in mistake
+
+
 def test_a_long_cycle_is_shortened() -> None:
     names = [f"s{number:04}" for number in range(1000)]
     [mistake] = mistakes_of(*(service(name, after) for name, after in zip(names, names[1:] + names[:1], strict=True)))
