@@ -273,10 +273,15 @@ async def sshd(step: FillSecrets, context, tmp_path: Path, nursery: trio.Nursery
         f"AuthorizedKeysFile {root}/etc/ssh/authorized_keys.d/offloading\nPermitRootLogin yes\n"
     )
     # Where Debian's sshd wants an empty directory; made by its unit, which does not run here.
-    Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+    separation = Path("/run/sshd")
+    is_ours = not separation.exists()
+    separation.mkdir(mode=0o755, exist_ok=True)
     process = await nursery.start(trio.run_process, [program, "-D", "-e", "-f", str(configuration)])
     yield port
     process.terminate()
+    await process.wait()
+    if is_ours:
+        separation.rmdir()
 
 
 async def test_the_ssh_command_gets_into_a_real_sshd_and_no_other(step: FillSecrets, sshd: int, context) -> None:
