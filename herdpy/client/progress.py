@@ -134,8 +134,8 @@ class _Line(_Lines):
                 columns = posix.get_terminal_size(2)[0] or 80
             except OSError:
                 columns = 80
+            self._is_visible = True  # before it is: Ctrl-C may come in between
             aside(f"\r{line(self._text, self._done, int(elapsed), columns)}\x1b[K")
-            self._is_visible = True
 
     def clear(self) -> None:
         if self._is_visible:
