@@ -64,6 +64,18 @@ def test_the_end_of_an_expression_is_found_however_it_is_cut(value: object, leng
     assert found == [text, text, ODD]
 
 
+def test_it_may_come_byte_by_byte_or_cut_anywhere() -> None:
+    data = ODD.encode()
+    reader = Reader()
+    assert [text for byte in data for text in reader.feed(bytes([byte]))] == [ODD]
+    for cut in range(len(data)):
+        reader = Reader()
+        assert reader.feed(data[:cut]) + reader.feed(data[cut:]) == [ODD], data[:cut]
+    # What is plain but for one escape, cut there, must not be counted in one go.
+    reader = Reader()
+    assert reader.feed(b'("a\\') + reader.feed(b'"(" b)') == [r'("a\"(" b)']
+
+
 @given(st.text("()\"\\;#{}|'`,.: \nabtx01-+/e[]@", max_size=60))
 @settings(max_examples=500)
 def test_any_text_is_read_or_refused(text: str) -> None:

@@ -25,7 +25,7 @@ LEAVING = 15.0
 # each session's shell the leader of one), and the directory removed.
 KEEPER = """\
 top=$(mktemp -d) || exit 1
-mkdir "$top/work" && date +%s && printf '%s\\n' "$top" || exit 1
+mkdir "$top/work" && date +%s.%N && printf '%s\\n' "$top" || exit 1
 trap '' HUP INT TERM
 cat >/dev/null
 if group=$(cat "$top/group" 2>/dev/null); then
@@ -148,9 +148,11 @@ class Session:
         clock = self._line()
         host = time.time()
         self._top = self._line()
-        if not clock.isdigit() or not self._top.startswith("/"):
+        seconds, _, fraction = clock.partition(".")
+        if not seconds.isdigit() or not self._top.startswith("/"):
             raise Failure(f"{self._service} does not answer as a POSIX shell would: {clock!r}", 255)
-        self._offset = int(clock) - host
+        # Only GNU's date knows %N.
+        self._offset = float(clock if fraction.isdigit() else seconds) - host
 
     def _line(self) -> str:
         import select
