@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 
 from herdpy.keeper import death, request
@@ -70,6 +71,7 @@ class Keeper:
         self._signal: int | None = None
 
         own, writing = make_pipe()
+        _enlarge(writing)
         # A description of its own: what we say must never wait, what the supervisor prints may.
         self._saying = os.open(f"/proc/self/fd/{writing}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         self._supervisor = Companion(self._loop, "supervisor", supervisor, environment, spawner, writing, self._say)
@@ -126,7 +128,7 @@ class Keeper:
         self._tell({"kind": "signal", "signal": number})
 
     def _reap_orphans(self) -> None:
-        companions = {self._supervisor.pid, self._logger.pid} - {None}
+        companions = (self._supervisor.pid, self._logger.pid)
         death.reap_orphans(self._pids.union(pid for pid in companions if pid is not None))
 
     def _hear_supervisor(self, packet: memoryview) -> None:
@@ -239,12 +241,11 @@ class Keeper:
         number = request.number(asked, "signal", 64)
         serial = request.number(asked, "serial")
         try:
-            if request.scope(asked) == "group":
-                os.killpg(process.pid, number)  # held, so the number is still its group's
-                delivered = True
-            else:
+            if request.scope(asked) == "process" or not _signal_group(process, number):
                 delivered = process.status is None
                 signal.pidfd_send_signal(process.pidfd, number)
+            else:
+                delivered = True
         except ProcessLookupError:
             delivered = False
         except OSError as error:
@@ -256,8 +257,7 @@ class Keeper:
         serial = request.number(asked, "serial")
         if process.status is None:
             raise BadRequest(f"release: {process.id} (PID {process.pid}) still runs")
-        if process.scope == "group":
-            _kill_group(process)
+        _kill(process)
         death.reap(process.pidfd)
         self._drop(process)
         self._answer({"kind": "released", "serial": serial})
@@ -423,9 +423,7 @@ class Keeper:
         if running:
             self._say(f"killing what still runs: {', '.join(process.id for process in running)}")
         for process in running:
-            if process.scope == "group":
-                _kill_group(process)
-            signal.pidfd_send_signal(process.pidfd, signal.SIGKILL)
+            _kill(process)
         self._loop.after(PATIENCE, "forget services", self._end_logger)
         self._end_when_alone()
 
@@ -446,22 +444,50 @@ class Keeper:
 
     def last_words(self) -> bytes:
         """Return what the logger has left unread of our own log."""
+        words = b""
         try:
-            return os.read(self._own_pipe.reading, 65536)
+            while chunk := os.read(self._own_pipe.reading, 65536):
+                words += chunk
         except OSError:
-            return b""
+            return words
+        return words
+
+
+def _enlarge(pipe: int) -> None:
+    """Let a pipe hold 1 MiB: the supervisor would have to wait for a logger that waits for a disk."""
+    try:
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 1 << 20)
+    except OSError:
+        return  # there is a limit for ordinary users (pipe(7), pipe-user-pages-soft)
 
 
 def _refuse(asked: Mapping[str, Any], _: memoryview) -> None:
     raise BadRequest(f"there is no request {asked['kind']!r}")
 
 
-def _kill_group(process: Process) -> None:
-    """Kill a group whose leader we hold, dead or alive: the number is its own."""
+def _signal_group(process: Process, number: int) -> bool:
+    """Signal the group that a held process leads, dead or alive: so the number is its own.
+
+    Returns:
+        False when there is no such group: a child of a fork has none until it has come to its setsid.
+
+    Raises:
+        PermissionError: when there is nobody in it whom we may signal.
+    """
     try:
-        os.killpg(process.pid, signal.SIGKILL)
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _kill(process: Process) -> None:
+    """Kill a process, and what is left of its group when that is its scope."""
+    try:
+        if process.scope == "process" or not _signal_group(process, signal.SIGKILL):
+            signal.pidfd_send_signal(process.pidfd, signal.SIGKILL)
     except OSError:
-        return  # nobody is left, or nobody whom we may kill
+        return  # it became another user's, and will have to end by itself
 
 
 def _failed(serial: int | None, error: SpawnFailure) -> dict[str, object]:

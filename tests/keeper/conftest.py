@@ -46,6 +46,22 @@ def until(happens: Callable[[], Any], what: str) -> Any:
     return found
 
 
+def read_to_end(reading: int) -> bytes:
+    """Read a pipe to its end of file, bounded, and close it."""
+    ready = select.poll()
+    ready.register(reading, select.POLLIN)
+    content = b""
+    try:
+        while ready.poll(PATIENCE * 1000):
+            chunk = os.read(reading, 65536)
+            if not chunk:
+                return content
+            content += chunk
+        raise AssertionError(f"no end of file in {PATIENCE} s after {content[-200:]!r}")
+    finally:
+        os.close(reading)
+
+
 def nobody_runs_in(group: int) -> bool:
     """Tell whether a process group has nobody left but zombies that wait for init."""
     for process in psutil.process_iter():
@@ -137,13 +153,10 @@ class Supervisor:
         """Run a command to its end; return its output."""
         told = self.spawn("output", *command, output="supervisor", **fields)
         assert told["kind"] == "spawned", told
-        (reading,) = self.passed
-        os.set_blocking(reading, True)
-        with open(reading, encoding="utf-8", errors="replace") as file:
-            text = file.read()
+        text = read_to_end(self.passed[0])
         self.ended("output")
         assert self.ask("release", id="output")["kind"] == "released"
-        return text
+        return text.decode("utf-8", "replace")
 
     def kill(self) -> None:
         os.kill(self.pid, signal.SIGKILL)

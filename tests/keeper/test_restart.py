@@ -165,6 +165,18 @@ def test_requests_that_a_supervisor_sent_before_it_died_are_done_and_harm_nobody
     assert len(os.listdir(f"/proc/{keeper.pid}/fd")) < 25
 
 
+def test_everything_that_a_supervisor_said_before_it_died_counts(keeper: Running) -> None:
+    keeper.begin()
+    first = keeper.supervisor()
+    os.kill(keeper.pid, signal.SIGSTOP)
+    for number in range(150):
+        first.line.send(encode({"kind": "note", "key": str(number), "text": ""}))
+    first.kill()
+    os.kill(keeper.pid, signal.SIGCONT)
+    told = keeper.supervisor(greeted=False).hello()
+    assert sum(message["kind"] == "note" for message in told) == 150
+
+
 @pytest.mark.parametrize(
     "packet",
     [
@@ -251,13 +263,14 @@ def test_a_killed_logger_is_replaced_and_goes_on(keeper: Running) -> None:
     assert keeper.logged("the logger").count("was killed by signal 9") == 3
 
 
-def test_a_service_that_ends_while_there_is_no_logger_is_drained_by_the_next(keeper: Running) -> None:
+@pytest.mark.parametrize("script", ["echo last words", "sleep 1000 & echo last words"], ids=["alone", "not alone"])
+def test_a_service_that_ends_while_there_is_no_logger_is_drained_by_the_next(keeper: Running, script: str) -> None:
     keeper.begin()
     supervisor = keeper.supervisor()
     log = keeper.place / "log" / "service.log"
     logger = keeper.logger()
     os.kill(logger, signal.SIGSTOP)
-    supervisor.spawn("service", "echo", "last words", output={"log": str(log)})
+    supervisor.spawn("service", "sh", "-c", script, output={"log": str(log)})
     supervisor.expect("exited")
     os.kill(logger, signal.SIGKILL)
     supervisor.expect("drained", id="service")
