@@ -1,5 +1,6 @@
 """A herdpy of the test's own: the installed programs, in directories of its own, ended with the test."""
 
+import contextlib
 import json
 import os
 import select
@@ -135,11 +136,10 @@ class Herdpy:
         return self.process.wait(PATIENCE)
 
 
-@pytest.fixture
-def herdpy(tmp_path: Path) -> Iterator[Herdpy]:
-    """A herdpy that is not started yet; at the end of the test it is stopped, and nothing of it may be left."""
-    instance = Herdpy(tmp_path)
-    yield instance
+@contextlib.contextmanager
+def running(instance: Herdpy) -> Iterator[None]:
+    """At the end a herdpy is stopped if it was started, and nothing of it may be left."""
+    yield
     if instance.process is None:
         return
     try:
@@ -152,3 +152,11 @@ def herdpy(tmp_path: Path) -> Iterator[Herdpy]:
         if instance.process.stdout is not None:
             instance.process.stdout.close()
     assert not instance.socket.exists()
+
+
+@pytest.fixture
+def herdpy(tmp_path: Path) -> Iterator[Herdpy]:
+    """A herdpy that is not started yet."""
+    instance = Herdpy(tmp_path)
+    with running(instance):
+        yield instance

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from herdpy.catalogue.facts import Directories, gather
 
-DIRECTORIES = Directories(state="/state", log="/log", configuration="/etc", runtime="/run", socket="/run/socket", secrets="/secrets")
+DIRECTORIES = Directories(
+    state="/state", log="/log", configuration="/etc", runtime="/run", socket="/run/socket", secrets="/secrets"
+)
 
 
 def test_facts_of_this_machine(tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ from herdpy.mistake import Place
 from herdpy.qemu.accelerator import Accelerator
 from herdpy.service import Attempt, Process, Respawn, Service, Stop
 
-DIRECTORIES = Directories(state="/state", log="/log", configuration="/etc", runtime="/run", socket="/run/socket", secrets="/secrets")
+DIRECTORIES = Directories(
+    state="/state", log="/log", configuration="/etc", runtime="/run", socket="/run/socket", secrets="/secrets"
+)
 
 
 class Nowhere:

@@ -1,0 +1,104 @@
+"""A herdpy whose guests' user can reach its directories, and whose images are kept from one test to the next."""
+
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from herdpy import protocol
+from tests.conftest import BIN, Herdpy, running
+
+IMAGES = Path(os.environ.get("HERDPY_TEST_CACHE", f"/var/tmp/herdpy-tests-{os.geteuid()}")) / "images"
+
+
+class Machines(Herdpy):
+    """A herdpy for virtual build machines."""
+
+    client = str(BIN / "herd")
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.secrets = directory / "secrets"
+        self.ports: dict[str, int] = {}
+        self._claims: list[Path] = []
+        self.state.mkdir(mode=0o711)
+        IMAGES.mkdir(parents=True, exist_ok=True)
+        (self.state / "images").symlink_to(IMAGES)
+
+    def declare(self, name: str, text: str = "") -> Path:
+        """Declare a small machine on ports of its own; ``text`` is further keys."""
+        self.ports[name] = self._free_port()
+        defaults = {"cpu-count": "2", "memory-size": "512"}
+        lines = [
+            f"{key} = {value}" for key, value in defaults.items() if not text.startswith(key) and f"\n{key}" not in text
+        ]
+        forwardings = f"{{ host = {self.ports[name]}, guest = 22 }}, {{ host = {self._free_port()}, guest = 1004 }}"
+        return super().declare(
+            name,
+            "\n".join(
+                [
+                    'type = "virtual-build-machine"',
+                    f"port-forwardings = [{forwardings}]",
+                    f'secret-root = "{self.secrets / name}"',
+                    *lines,
+                    text,
+                    "",
+                ]
+            ),
+        )
+
+    def reach(self, service: str) -> list[str]:
+        """The ssh command line that leads into a machine."""
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(30)
+            client.connect(str(self.socket))
+            client.sendall(protocol.write_command(protocol.Command("reach", service)))
+            reply = b""
+            while chunk := client.recv(65536):
+                reply += chunk
+        fields = protocol.parse_fields(protocol.parse_reply(reply.decode()).result[0])  # type: ignore[index]
+        ssh: list[str] = fields["ssh"]  # type: ignore[assignment]
+        return ssh
+
+    def _free_port(self) -> int:
+        """A port that nobody else has, nor will be given: below the kernel's ephemeral ones, and claimed by a file."""
+        claims = Path(tempfile.gettempdir()) / f"herdpy-test-ports-{os.geteuid()}"
+        claims.mkdir(exist_ok=True)
+        for port in range(20000 + os.getpid() % 5000, 32000):
+            try:
+                (claims / str(port)).touch(exist_ok=False)
+            except FileExistsError:
+                continue
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind(("127.0.0.1", port))
+                except OSError:
+                    (claims / str(port)).unlink()
+                    continue
+            self._claims.append(claims / str(port))
+            return port
+        raise AssertionError("no port is free")
+
+    def remove(self) -> None:
+        """Remove what the fixture made."""
+        for claim in self._claims:
+            claim.unlink(missing_ok=True)
+        shutil.rmtree(self.directory)
+
+
+@pytest.fixture
+def machines() -> Iterator[Machines]:
+    """Not below pytest's own directory: as root, QEMU runs as a user who could not reach it there."""
+    directory = Path(tempfile.mkdtemp(prefix="herdpy-", dir="/var/tmp"))
+    directory.chmod(0o711)
+    instance = Machines(directory)
+    try:
+        with running(instance):
+            yield instance
+    finally:
+        instance.remove()
