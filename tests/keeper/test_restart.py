@@ -172,6 +172,7 @@ def test_everything_that_a_supervisor_said_before_it_died_counts(keeper: Running
     for number in range(150):
         first.line.send(encode({"kind": "note", "key": str(number), "text": ""}))
     first.kill()
+    until(lambda: psutil.Process(first.pid).status() == psutil.STATUS_ZOMBIE, "the supervisor's end")
     os.kill(keeper.pid, signal.SIGCONT)
     told = keeper.supervisor(greeted=False).hello()
     assert sum(message["kind"] == "note" for message in told) == 150
