@@ -164,6 +164,7 @@ async def test_a_guest_whose_clock_is_behind_still_makes_right(guest: Guest, her
     for name, age in (("old.c", 9000.0), ("old.o", 8000.5), ("new.o", 22.25), ("new.c", 21.75)):
         (source / name).touch()
         os.utime(source / name, (now - age, now - age))
+    os.utime(source, (now - 30, now - 30))
     script = (
         "[ new.c -nt new.o ] && [ old.o -nt old.c ] && [ new.o -nt old.o ] && stat -c %.Y new.c new.o;"
         " find . -newermt '-3599 seconds'"
