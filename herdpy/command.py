@@ -24,6 +24,7 @@ With "check", only tell the mistakes in them: 0 means there is none, 2 means the
   -s, --socket=FILE   the control socket
   --state-dir=DIR     where disk images, keys and herdpy's own state are kept
   --log-dir=DIR       where the output of services goes
+  --background        return once it is ready, and go on in the background
   --pid[=FILE]        once ready, write our process ID to FILE, or to standard output
   --help              print this and exit
   --version           print the version and exit
@@ -34,7 +35,7 @@ USAGE_STATUS = 1
 MISTAKES_STATUS = 2
 
 TAKING_VALUES = ("services", "socket", "state-dir", "log-dir")
-PLAIN = ("help", "version")
+PLAIN = ("background", "help", "version")
 OPTIONAL_VALUE = "pid"
 
 
@@ -50,7 +51,7 @@ class Arguments:
         socket, state_dir, log_dir: as given, or None.
         pid_file: ``-`` for standard output, None for no PID file.
         operands: what is no option.
-        help, version: whether they are asked for.
+        background, help, version: whether they are asked for.
     """
 
     def __init__(self) -> None:
@@ -60,6 +61,7 @@ class Arguments:
         self.log_dir: str | None = None
         self.pid_file: str | None = None
         self.operands: list[str] = []
+        self.background = False
         self.help = False
         self.version = False
 
@@ -149,6 +151,8 @@ def main(arguments: "Sequence[str]") -> int:
         if said.version:
             sys.stdout.write(f"herdpy {_version()}\n")
             return 0
+        if said.background and said.pid_file == "-":
+            raise UsageError("--pid without a file does not go with --background, which leaves standard output")
         is_check = said.operands == ["check"]
         if said.operands and not is_check:
             raise UsageError(f"unknown command: {' '.join(said.operands)}; the only one is check")
@@ -158,7 +162,7 @@ def main(arguments: "Sequence[str]") -> int:
         return USAGE_STATUS
     if is_check:
         return check(paths)
-    return supervise(paths, said.pid_file)
+    return supervise(paths, said.pid_file, background=said.background)
 
 
 def check(paths: Paths) -> int:
@@ -175,21 +179,24 @@ def check(paths: Paths) -> int:
     return 0
 
 
-def supervise(paths: Paths, pid_file: str | None) -> int:
+def supervise(paths: Paths, pid_file: str | None, *, background: bool = False) -> int:
     """Be the keeper, and let it start the supervisor; returns the exit status."""
     from herdpy.keeper import Options, run
 
-    return run(
-        Options(
-            socket=paths.socket,
-            state_directory=paths.state,
-            log_directory=paths.log,
-            pid_file=pid_file,
-            supervisor=[sys.executable, "-I", "-m", "herdpy.supervisor"],
-            arguments=[paths.to_json()],
-            environment=os.environ,
-        )
+    options = Options(
+        socket=paths.socket,
+        state_directory=paths.state,
+        log_directory=paths.log,
+        pid_file=pid_file,
+        supervisor=[sys.executable, "-I", "-m", "herdpy.supervisor"],
+        arguments=[paths.to_json()],
+        environment=os.environ,
     )
+    if background:
+        from herdpy.keeper.background import go
+
+        options.on_ready = go()
+    return run(options)
 
 
 def _version() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 
 class Options:
@@ -18,6 +18,7 @@ class Options:
         supervisor: the supervisor's command; its descriptor's number and ``arguments`` follow.
         arguments: the supervisor's own.
         environment: the supervisor's and the logger's, the whole of it.
+        on_ready: called once, when the supervisor has said that the control socket answers.
     """
 
     def __init__(
@@ -30,6 +31,7 @@ class Options:
         arguments: Sequence[str] = (),
         environment: Mapping[str, str],
         pid_file: str | None = None,
+        on_ready: Callable[[], None] = lambda: None,
     ) -> None:
         self.socket = socket
         self.state_directory = state_directory
@@ -38,6 +40,7 @@ class Options:
         self.arguments = arguments
         self.environment = environment
         self.pid_file = pid_file
+        self.on_ready = on_ready
 
 
 def run(options: Options) -> int:

@@ -57,6 +57,7 @@ def begin(options: Options) -> int:
             listener=("control", control.socket.fileno()),
             pid_file=pid_file,
             spawner=Spawner(null),
+            on_ready=options.on_ready,
         )
         death.become_subreaper()
         keeper.run(_take_signals())

@@ -52,6 +52,7 @@ class Keeper:
         listener: tuple[str, int],
         pid_file: PidFile,
         spawner: Spawner,
+        on_ready: Callable[[], None] = lambda: None,
     ) -> None:
         self.status = 0
         self.message: str | None = None
@@ -63,6 +64,7 @@ class Keeper:
         self._pipe_number = 0
         self._listener = listener
         self._pid_file = pid_file
+        self._on_ready: Callable[[], None] | None = on_ready
         self._spawner = spawner
         self._is_known = False  # to the supervisor there is now: it has said hello
         self._was_known = False  # to any supervisor
@@ -276,6 +278,9 @@ class Keeper:
         problem = self._pid_file.write()
         if problem is not None:
             self._say(problem)
+        on_ready, self._on_ready = self._on_ready, None
+        if on_ready is not None:
+            on_ready()
 
     def _exit(self, asked: Mapping[str, Any], _: memoryview) -> None:
         status = request.number(asked, "status")
