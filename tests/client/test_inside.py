@@ -55,8 +55,10 @@ async def guest(tmp_path: Path, server: Server) -> Guest:
     for key in ("host", "user"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / key], check=True)
     (tmp_path / "known_hosts").write_text(f"guest {(tmp_path / 'host.pub').read_text()}")
-    if os.geteuid() == 0:
-        os.makedirs("/run/sshd", mode=0o755, exist_ok=True)  # sshd(8) insists on it, and Debian's unit makes it
+    # sshd(8) insists on this directory, which Debian's unit makes; another test may remove it again at any time.
+    guest.program(
+        "guest-sshd", f"mkdir -p -m 755 /run/sshd 2>/dev/null; exec {SSHD} -i -f {tmp_path}/sshd_config 2>/dev/null"
+    )
     configuration = tmp_path / "sshd_config"
     configuration.write_text(
         f"HostKey {tmp_path}/host\nAuthorizedKeysFile {tmp_path}/user.pub\nStrictModes no\nUsePAM no\n"
@@ -66,7 +68,7 @@ async def guest(tmp_path: Path, server: Server) -> Guest:
     ssh = [
         "ssh", "-F", "none", "-i", f"{tmp_path}/user", "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes",
         "-o", f"UserKnownHostsFile={tmp_path}/known_hosts", "-o", "StrictHostKeyChecking=yes",
-        "-o", f"ProxyCommand={SSHD} -i -f {configuration} 2>/dev/null", f"{getpass.getuser()}@guest",
+        "-o", f"ProxyCommand={guest.programs}/guest-sshd", f"{getpass.getuser()}@guest",
     ]  # fmt: skip
     server.answers["reach"] = reply(f"((reach (version 0) (running? #t) (ssh {write(ssh)}) (console #f)))")
     return guest
