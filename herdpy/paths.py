@@ -83,9 +83,14 @@ def default_paths(uid: int, environment: "Mapping[str, str]", home: str) -> Path
             value = environment.get(variable, "")
             return os.path.join(value if os.path.isabs(value) else default, "herdpy")
 
-        runtime = base("XDG_RUNTIME_DIR", f"/run/user/{uid}")
         configuration = base("XDG_CONFIG_HOME", os.path.join(home, ".config"))
         state = base("XDG_STATE_HOME", os.path.join(home, ".local", "state"))
+        # Only a login through PAM makes the user's directory in /run: in a container, or after su, there is none.
+        sessions = f"/run/user/{uid}"
+        if os.path.isabs(environment.get("XDG_RUNTIME_DIR", "")) or os.path.isdir(sessions):
+            runtime = base("XDG_RUNTIME_DIR", sessions)
+        else:
+            runtime = state
         log = os.path.join(state, "log")
     own = os.path.join(configuration, "services")
     return Paths(

@@ -15,7 +15,7 @@ ROOMS = {
     "mistake": set(),
     "paths": set(),
     "protocol": {"sexp"},
-    "client": {"protocol", "sexp"},
+    "client": {"protocol", "sexp", "paths"},
     "service": set(),
     "qemu": {"service", "sexp"},
     "catalogue": {"service", "qemu", "mistake"},

@@ -35,10 +35,12 @@ def test_a_users_places() -> None:
 
 
 @pytest.mark.parametrize("value", [None, "", "relative/path"])
-def test_variables_that_do_not_count(value: str | None) -> None:
+@pytest.mark.parametrize("has_session", [True, False])
+def test_variables_that_do_not_count(value: str | None, has_session: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os.path, "isdir", lambda path: path != "/run/user/7" or has_session)
     names = ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR")
     paths = default_paths(7, {} if value is None else dict.fromkeys(names, value), "/home/a")
-    assert paths.socket == "/run/user/7/herdpy/socket"
+    assert paths.socket == ("/run/user/7/herdpy/socket" if has_session else "/home/a/.local/state/herdpy/socket")
     assert paths.configuration == "/home/a/.config/herdpy"
     assert paths.state == "/home/a/.local/state/herdpy"
 

@@ -22,8 +22,15 @@ def default_socket() -> str:
         return path
     if posix.geteuid() == 0:
         return "/run/herdpy/socket"
-    directory = _environment(b"XDG_RUNTIME_DIR") or f"/run/user/{posix.getuid()}"
-    return f"{directory}/herdpy/socket"
+    directory = _environment(b"XDG_RUNTIME_DIR")
+    if directory.startswith("/"):
+        return f"{directory}/herdpy/socket"
+    import os
+
+    from herdpy.paths import default_paths, home_directory
+
+    uid = posix.geteuid()
+    return default_paths(uid, os.environ, home_directory(uid, os.environ)).socket
 
 
 def _environment(name: bytes) -> str:
