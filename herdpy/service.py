@@ -203,13 +203,27 @@ class Reach(msgspec.Struct, frozen=True, kw_only=True):
     console_log: str | None = None
 
 
-class ActionContext(Protocol):
-    """What an action may ask of the supervisor."""
+class ActionContext(Context, Protocol):
+    """What an action may ask of the supervisor, besides what a step may."""
 
-    name: str
     is_running: bool
 
-    def print(self, line: str) -> None: ...
+    def print(self, line: str) -> None:
+        """Show a line to whoever asked."""
+
+
+@runtime_checkable
+class Operation(Protocol):
+    """What an action does. Implementations are frozen structs.
+
+    Returns:
+        What is told to the client; None when there is nothing but what was printed, False when it failed.
+
+    Raises:
+        ActionFailure, StartFailure: with the reason.
+    """
+
+    async def run(self, context: ActionContext, arguments: Sequence[str]) -> object: ...
 
 
 class Action(msgspec.Struct, frozen=True, kw_only=True):
@@ -217,7 +231,7 @@ class Action(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     documentation: str
-    run: Callable[[ActionContext, Sequence[str]], Awaitable[Any]]
+    operation: Operation
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):

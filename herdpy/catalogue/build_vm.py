@@ -12,12 +12,12 @@ from herdpy.catalogue.common import Common, Declaration, ServiceType, name_probl
 from herdpy.catalogue.facts import HostFacts
 from herdpy.qemu.command_line import Boot, Disk, Forwarding, Machine, Rooms, command_line
 from herdpy.qemu.guix import WriteDeclaration
-from herdpy.qemu.image import KERNEL_ARGUMENTS, BuildImage, Recipe, key, parse_size
+from herdpy.qemu.image import KERNEL_ARGUMENTS, LINKS, BuildImage, PruneImages, Recipe, key, parse_size
 from herdpy.qemu.image import Image as GuestImage
 from herdpy.qemu.preparation import CheckImage, CheckPorts, ClearRooms, EnsureUser, KeepDisk, MakeRooms
 from herdpy.qemu.qmp import Powerdown, Watch
 from herdpy.qemu.secrets import AwaitSSH, FillSecrets, SendSecrets, SendSecretsOverTCP, ssh_command
-from herdpy.service import Attempt, Fact, Port, Process, Reach, Service, Step, Stop, plain
+from herdpy.service import Action, Attempt, Fact, Port, Process, Reach, Service, Step, Stop, plain
 
 GUEST_USER = "herdpy-vm"
 """The system user that QEMU runs as when herdpy is root."""
@@ -211,6 +211,7 @@ def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
                 plain("user", "QEMU runs as", user or facts.user),
                 Fact("command", "command line", attempts[0].process.command, shlex.join(attempts[0].process.command)),
             ),
+            actions=_actions(wanted, facts),
             reach=Reach(
                 ssh=ssh_command(keys, name, ssh_port) if ssh_port is not None else (),
                 console=rooms.console,
@@ -294,7 +295,7 @@ def _disk(
     )
     images = os.path.join(facts.directories.state, "images")
     directory = os.path.join(images, key(recipe))
-    steps: tuple[Step, ...] = (BuildImage(recipe=recipe, directory=images),)
+    steps: tuple[Step, ...] = (BuildImage(recipe=recipe, directory=images, link=os.path.join(images, LINKS, name)),)
     if wanted.persistent:
         kept = os.path.join(facts.directories.state, "disks", name)
         steps += (KeepDisk(source=directory, target=kept, user=user),)
@@ -302,6 +303,13 @@ def _disk(
     files = GuestImage(directory)
     boot = Boot(kernel=files.kernel, initrd=files.initrd, arguments=f"{KERNEL_ARGUMENTS} herdpy.hostname={name}")
     return Disk(path=files.disk, format="qcow2", volatile=not wanted.persistent), boot, steps
+
+
+def _actions(wanted: VirtualBuildMachine, facts: HostFacts) -> tuple[Action, ...]:
+    if isinstance(wanted.image, str):
+        return ()
+    prune = PruneImages(os.path.join(facts.directories.state, "images"))
+    return (Action(name="prune", documentation="Remove built images that no machine uses.", operation=prune),)
 
 
 def _guix_steps(

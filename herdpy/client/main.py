@@ -171,6 +171,9 @@ def run(request: Request) -> int:
     reply = receive(connection, _watcher(request))
     if reply is None:
         if request.action == "stop" and request.service in ROOT:
+            from herdpy.client import ending
+
+            ending.wait(request.socket_path)
             return 0
         raise Failure("premature end-of-file while talking to herdpy")
     if request.is_json:

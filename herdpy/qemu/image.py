@@ -21,7 +21,7 @@ import trio
 
 from herdpy.qemu.apt_sources import find_sources
 from herdpy.qemu.build_output import progress_reader, reason
-from herdpy.service import Context, StartFailure
+from herdpy.service import ActionContext, Context, StartFailure
 
 KERNEL_ARGUMENTS = (
     "console=ttyS0 quiet panic=-1 tsc=reliable no_timer_check random.trust_cpu=on mitigations=off "
@@ -58,6 +58,9 @@ PROGRAMS = {
 """What the build runs, and the package that each is in; an ordinary user needs newuidmap of uidmap too."""
 
 TEMPORARY = ".building-"
+
+LINKS = "of"
+"""Below the directory of images: a link for each machine to the image it was last started from."""
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,7 +164,7 @@ class BuildImage(msgspec.Struct, frozen=True, kw_only=True):
     directory: str
     """Where images are kept."""
     link: str | None = None
-    """A symbolic link that is to lead to the image, for whoever must name it before the key is known."""
+    """A symbolic link that is to lead to the image, so that :class:`PruneImages` leaves it alone."""
 
     async def run(self, context: Context) -> None:
         """Build the image unless it is there. Services that want the same one wait for one build.
@@ -285,6 +288,31 @@ async def prune(context: Context, directory: str, keep: Collection[str]) -> list
         except OSError as error:
             raise StartFailure(f"cannot remove the image {error.filename}: {error.strerror}") from None
     return doomed
+
+
+class PruneImages(msgspec.Struct, frozen=True):
+    """An action: removes the images that no machine's link leads to."""
+
+    directory: str
+
+    async def run(self, context: ActionContext, arguments: Sequence[str]) -> None:
+        """Remove them, and tell of each.
+
+        Raises:
+            StartFailure: one cannot be removed.
+        """
+        removed = await prune(context, self.directory, _linked(os.path.join(self.directory, LINKS)))
+        for name in removed:
+            context.print(f"Removed the image {os.path.join(self.directory, name)}.")
+        if not removed:
+            context.print("Every image is some machine's: nothing removed.")
+
+
+def _linked(links: str) -> list[str]:
+    """The keys of the images that the links in a directory lead to."""
+    if not os.path.isdir(links):
+        return []
+    return [os.path.basename(os.readlink(entry.path)) for entry in os.scandir(links) if entry.is_symlink()]
 
 
 def _path() -> str:

@@ -8,8 +8,9 @@ import trio
 
 from herdpy import protocol
 from herdpy.protocol import Command, write_reply
-from herdpy.service import ActionFailure, Fact
+from herdpy.service import ActionFailure, Fact, StartFailure
 from herdpy.sexp import Raw, Symbol
+from herdpy.supervisor.context import StepContext
 from herdpy.supervisor.life import Life, Outcome
 from herdpy.supervisor.log import log
 from herdpy.supervisor.registry import Registry
@@ -130,10 +131,10 @@ class Answers:
         custom = next((custom for custom in life.service.actions if custom.name == action), None)
         if custom is None:
             return write_reply(error=protocol.action_not_found(command.action, command.service))
-        context = _ActionContext(life)
+        context = _ActionContext(life, self._registry)
         try:
-            value = await custom.run(context, command.arguments)
-        except ActionFailure as failure:
+            value = await custom.operation.run(context, command.arguments)
+        except (ActionFailure, StartFailure) as failure:
             error = protocol.action_exception(command.action, command.service, str(failure))
             return write_reply(error=error, messages=context.lines)
         return write_reply([value], messages=context.lines)
@@ -165,11 +166,14 @@ class Answers:
         return write_reply(["\n".join(f"{fact.label}: {_current(life, fact)[1]}" for fact in life.service.facts)])
 
 
-class _ActionContext:
-    def __init__(self, life: Life) -> None:
-        self.name = life.name
+class _ActionContext(StepContext):
+    def __init__(self, life: Life, registry: Registry) -> None:
+        super().__init__(life, registry)
         self.is_running = life.status == "running"
         self.lines: list[str] = []
+
+    def progress(self, stage: str, done: float | None = None) -> None:
+        """An action is no start: its progress is not the service's."""
 
     def print(self, line: str) -> None:
         self.lines.append(line)

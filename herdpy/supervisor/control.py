@@ -63,7 +63,7 @@ async def _attend(connection: trio.socket.SocketType, answers: Answers) -> None:
 
 async def _read_command(stream: trio.SocketStream) -> protocol.Command | None:
     """The command a client sends; None, and hence no reply, when it sends none."""
-    reader = sexp.Reader(size=protocol.COMMAND_SIZE)
+    reader = sexp.Reader(size=protocol.COMMAND_SIZE, depth=protocol.COMMAND_DEPTH)
     with trio.move_on_after(COMMAND_PATIENCE):
         while chunk := await stream.receive_some(64 * 1024):
             try:

@@ -4,7 +4,7 @@ The keeper made stderr a pipe to the logger, which stamps the lines. structlog t
 events are kept until a thread has imported it, off the boot's path.
 """
 
-import sys
+import os
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -34,11 +34,28 @@ def _load() -> Callable[..., None]:
 
     structlog.configure(
         processors=[structlog.processors.format_exc_info, render],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=_Pen,
         cache_logger_on_first_use=True,
     )
     write: Callable[..., None] = structlog.get_logger().info
     return write
+
+
+class _Pen:
+    """Writes lines to stderr, and never waits for it: the pipe is full only when the logger hangs on its disk."""
+
+    def __init__(self, *_: Any) -> None:
+        os.set_blocking(2, False)
+        self._lost = 0
+
+    def info(self, line: str) -> None:
+        lost = f"{self._lost} lines are lost here\n" if self._lost else ""
+        try:
+            os.write(2, f"{lost}{line}\n".encode(errors="backslashreplace"))
+        except OSError:
+            self._lost += 1
+        else:
+            self._lost = 0
 
 
 def _quoted(value: Any) -> str:

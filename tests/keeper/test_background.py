@@ -26,8 +26,8 @@ def test_it_returns_when_the_socket_answers(herdpy, command, eventually):
         assert herdpy.ok("start", "sleeper") == "Service sleeper has been started.\n"
     finally:
         herdpy.ok("stop", "root")
+    assert not herdpy.socket.exists(), "herd stop root came back too early"
     eventually(lambda: not os.path.exists(f"/proc/{pid}"))
-    assert not herdpy.socket.exists()
     assert not (herdpy.directory / "pid").exists()
 
 
