@@ -1,21 +1,36 @@
-"""After ``herd stop root``: the supervisor hangs up before the program that holds its socket has ended."""
+"""The end of the supervisor that was told to stop, which comes a moment after its answer."""
 
+import os
 import select
-from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socket
+import sys
+from _socket import SO_PEERCRED, SOL_SOCKET, socket
 
-STEP = 0.01
-STEPS = 500
-"""Five seconds at most: an init may have started it again at once."""
+from herdpy.client.words import Failure
+
+PATIENCE = 30.0
+"""Seconds from the answer, when every service has stopped, until the supervisor must be gone."""
 
 
-def wait(path: str) -> None:
-    """Return as soon as nobody listens at a control socket any more."""
-    for _ in range(STEPS):
-        connection = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
-        try:
-            connection.connect(path)
-        except OSError:
-            return
-        finally:
-            connection.close()
-        select.select([], [], [], STEP)
+def listener(connection: socket) -> int | None:
+    """Return a pidfd of the process that listens at the other end, or None when there is none to be had.
+
+    The credentials are those of whoever called listen(2) (unix(7), SO_PEERCRED), which is the keeper: the process that
+    removes the socket, and the lock that would refuse a new herdpy, before it ends.
+    """
+    pid = int.from_bytes(connection.getsockopt(SOL_SOCKET, SO_PEERCRED, 12)[:4], sys.byteorder, signed=True)
+    try:
+        return os.pidfd_open(pid) if pid > 0 else None
+    except OSError:
+        return None
+
+
+def wait(pidfd: int) -> None:
+    """Return once the process has ended.
+
+    Raises:
+        Failure: it has not within :data:`PATIENCE`.
+    """
+    ready = select.poll()
+    ready.register(pidfd, select.POLLIN)
+    if not ready.poll(PATIENCE * 1000):
+        raise Failure(f"all services have stopped, but herdpy itself has not ended within {PATIENCE:.0f} s")

@@ -259,8 +259,43 @@ async def test_results_and_exit_codes(
         assert '(arguments ("a b" "--json" "-s"))' in server.commands[0]
 
 
-async def test_the_end_of_the_supervisor_is_an_answer_only_when_it_was_asked_for(herd: Herd) -> None:
-    assert (await herd("stop", "root")).returncode == 0
+LINGERING = """
+import socket, sys, time
+with socket.socket(socket.AF_UNIX) as listener:
+    listener.bind(sys.argv[1])
+    listener.listen()
+    print("listening", flush=True)
+    connection = listener.accept()[0]
+    connection.recv(65536)
+    connection.sendall(sys.argv[2].encode())
+    connection.close()
+    sys.stdin.read()
+"""
+"""A supervisor that hangs up after its answer (argv[2]), and ends only when its stdin does."""
+
+
+@pytest.mark.parametrize("answer", ["", reply().decode()])
+async def test_stop_root_returns_when_the_supervisor_has_ended(tmp_path: Path, answer: str) -> None:
+    path = str(tmp_path / "socket")
+    supervisor = await trio.lowlevel.open_process(
+        [sys.executable, "-c", LINGERING, path, answer], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert supervisor.stdin is not None
+    assert supervisor.stdout is not None
+    await supervisor.stdout.receive_some()
+    client = await trio.lowlevel.open_process([*HERD, "-s", path, "stop", "root"], env=ENVIRONMENT)
+    with trio.move_on_after(1):
+        await client.wait()
+    is_early = client.returncode is not None
+    await supervisor.stdin.aclose()
+    with trio.fail_after(30):
+        assert await client.wait() == 0
+        await supervisor.wait()
+    await supervisor.stdout.aclose()
+    assert not is_early, "herd stop root came back while the supervisor was still there"
+
+
+async def test_the_end_of_the_supervisor_is_no_answer_to_anything_else(herd: Herd) -> None:
     done = await herd("start", "foo")
     assert (done.returncode, done.stderr) == (1, b"herd: error: premature end-of-file while talking to herdpy\n")
 
