@@ -167,13 +167,17 @@ def run(request: Request) -> int:
         arguments = ["--json", *arguments]
     action = "status" if is_overview else request.action
     connection = connect(request.socket_path)
+    stopped = None
+    if request.action == "stop" and request.service in ROOT:
+        from herdpy.client import ending
+
+        stopped = ending.listener(connection)
     send(connection, Command(action, request.service, arguments, _directory()))
     reply = receive(connection, _watcher(request))
+    if stopped is not None and (reply is None or reply.error is False):
+        ending.wait(stopped)
     if reply is None:
         if request.action == "stop" and request.service in ROOT:
-            from herdpy.client import ending
-
-            ending.wait(request.socket_path)
             return 0
         raise Failure("premature end-of-file while talking to herdpy")
     if request.is_json:
