@@ -204,7 +204,7 @@ class BuildImage(msgspec.Struct, frozen=True, kw_only=True):
             if not is_done:
                 # build.sh does this itself, unless it was killed.
                 with trio.move_on_after(60, shield=True):
-                    await sweep(context, self.directory, [TEMPORARY + key(self.recipe)])
+                    await sweep(context, self.directory, [TEMPORARY + key(self.recipe)], patience=10)
         if not is_done:
             why = reason("\n".join(said), completed.status, self.directory)
             raise StartFailure(f"cannot build its image: {why}", [line for line in said if line.strip()][-10:])
@@ -247,10 +247,16 @@ def check(recipe: Recipe, directory: str, *, is_root: bool) -> None:
         )
 
 
-async def sweep(context: Context, directory: str, names: Collection[str]) -> None:
+async def sweep(context: Context, directory: str, names: Collection[str], *, patience: int = 0) -> None:
     """Remove temporary directories of builds that are no more; one that is at work holds its lock, and is left alone.
 
     They may hold files of subordinate ids, which only a user namespace's root can remove.
+
+    Args:
+        context: what runs the command.
+        directory: where images are kept.
+        names: of the temporary directories.
+        patience: seconds to wait for each lock.
 
     Raises:
         StartFailure: unshare(1) cannot be executed.
@@ -259,7 +265,7 @@ async def sweep(context: Context, directory: str, names: Collection[str]) -> Non
     if there:
         script = os.path.join(GUEST, "sweep.sh")
         await context.command(
-            [*namespaces(is_root=os.geteuid() == 0), "sh", script, directory, *there],
+            [*namespaces(is_root=os.geteuid() == 0), "sh", script, directory, str(patience), *there],
             environment={**os.environ, "PATH": _path()},
             directory="/",
         )

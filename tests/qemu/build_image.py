@@ -1,6 +1,7 @@
 """A program for tests: build an image with a context of real processes, and tell in JSON lines what happens.
 
 build_image.py DIRECTORY RECIPE [SPACE_NEEDED]: RECIPE in JSON; SPACE_NEEDED in bytes, instead of herdpy's own.
+build_image.py prune DIRECTORY KEY...: remove all images but these.
 """
 
 import json
@@ -69,9 +70,9 @@ class ProcessContext:
         await make(self)
 
 
-async def main(directory: str, recipe: str, space_needed: str | None = None) -> None:
-    if space_needed is not None:
-        image.SPACE_NEEDED = int(space_needed)
+async def main(directory: str, recipe: str, *space_needed: str) -> None:
+    if space_needed:
+        image.SPACE_NEEDED = int(space_needed[0])
     step = image.BuildImage(recipe=msgspec.json.decode(recipe, type=image.Recipe), directory=directory)
     with trio.open_signal_receiver(2) as signals:
         async with trio.open_nursery() as nursery:
@@ -90,5 +91,12 @@ async def main(directory: str, recipe: str, space_needed: str | None = None) -> 
             nursery.cancel_scope.cancel()
 
 
+async def prune(directory: str, *keep: str) -> None:
+    tell(pruned=await image.prune(ProcessContext(), directory, keep))
+
+
 if __name__ == "__main__":
-    trio.run(main, *sys.argv[1:])
+    if sys.argv[1] == "prune":
+        trio.run(prune, sys.argv[2], *sys.argv[3:])
+        sys.exit()
+    trio.run(main, sys.argv[1], sys.argv[2], *sys.argv[3:])

@@ -55,10 +55,16 @@ def until_unpacking(process: subprocess.Popen[str]) -> None:
     assert any("unpacking the base system" in line.get("stage", "") for line in told(process))
 
 
+def interrupt(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGINT)
+    for line in told(process):
+        assert "built" not in line
+
+
 def test_a_build_that_is_broken_off_leaves_nothing(tmp_path: Path) -> None:
     with start(tmp_path) as process:
         until_unpacking(process)
-        process.send_signal(signal.SIGINT)
+        interrupt(process)
     assert process.returncode == 0
     assert list(tmp_path.iterdir()) == []
 
@@ -73,9 +79,10 @@ def test_what_a_killed_build_left_is_removed_by_the_next(tmp_path: Path) -> None
     assert (left / "tree").is_dir()
     with start(tmp_path) as process:
         until_unpacking(process)
-        process.send_signal(signal.SIGINT)
+        interrupt(process)
     assert list(tmp_path.iterdir()) == []
 
 
 def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    """Whichever thread started them (proc(5), ``/proc/PID/task/TID/children``)."""
+    return [int(child) for task in Path(f"/proc/{pid}/task").glob("*/children") for child in task.read_text().split()]
