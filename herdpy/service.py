@@ -132,6 +132,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """One way to get the service running; when it does not get ready, the next one is tried."""
 
     process: Process
+    prepare: tuple[Step, ...] = ()
+    """Done in this order before the process is spawned, after the service's own preparation."""
     readiness: Step | None = None
     """Returns once the service is ready; None means: ready once the exec has succeeded."""
     timeout: float = 300.0

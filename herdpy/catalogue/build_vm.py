@@ -163,12 +163,12 @@ def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
         *(() if user is None else (EnsureUser(user=user),)),
         *image_steps,
         FillSecrets(root=secret_root, keys_directory=keys, name=name, guix=facts.guix, ssh_port=ssh_port),
-        MakeRooms(rooms=rooms, user=user),
         *_guix_steps(wanted, name, keys, secret_root, facts),
     )
     attempts = tuple(
         Attempt(
             process=Process(command=command_line(machine), environment={"TMPDIR": rooms.directory}, user=user),
+            prepare=(MakeRooms(rooms=rooms, user=user),),
             readiness=_readiness(wanted, rooms, secret_root),
             timeout=timeout if machine is machines[-1] else min(timeout, KVM_PATIENCE),
             details=(("accelerator", why),),

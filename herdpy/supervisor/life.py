@@ -353,6 +353,8 @@ class Life:
         return Outcome(True, (f"Service {self.name} has been started.",))
 
     async def _incarnate(self, number: int, attempt: Attempt) -> Held:
+        for step in attempt.prepare:
+            await step.run(self._context)
         self.details.update(attempt.details)
         held, begin = await incarnation.spawn(self._line, self.service, number, self._arguments, self.log_file)
         self._adopt(held, begin)
