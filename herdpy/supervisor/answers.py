@@ -102,7 +102,9 @@ class Answers:
                 return write_reply(describe(life) if outcome.done else False, messages=outcome.lines)
             case "stop":
                 outcome = await life.stop()
-                return write_reply([Symbol(name) for name in outcome.stopped], messages=outcome.lines)
+                log_outcome("stop", life, outcome)
+                result = [Symbol(name) for name in outcome.stopped] if outcome.done else [False]
+                return write_reply(result, messages=outcome.lines)
             case "restart":
                 outcome = await self._registry.restart(life)
                 log_outcome("restart", life, outcome)

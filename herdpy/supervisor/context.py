@@ -12,6 +12,7 @@ import trio
 from herdpy.service import Completed, Context, Process, StartFailure
 from herdpy.supervisor import accounts
 from herdpy.supervisor.line import Held, Refused, SpawnError
+from herdpy.supervisor.log import log
 from herdpy.supervisor.race import first
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ class StepContext:
                     await _be_rid_of(held, line.signal)
                     if held.exited.is_set():
                         await line.release(held)
+                    else:
+                        log("step-does-not-end", service=self.name, command=command[0], pid=held.pid)
         status = held.status or {}
         text = b"".join(kept)[-OUTPUT_KEPT:].decode(errors="replace")
         return Completed(status=status["exited"] if "exited" in status else -status.get("killed", 9), output=text)

@@ -59,6 +59,8 @@ async def _attend(connection: trio.socket.SocketType, answers: Answers) -> None:
                 await answers.give(command, send)
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
             pass  # the client is gone, or as good as gone: what it asked for goes on
+        except Exception as error:
+            log("connection-crashed", exc_info=error)
 
 
 async def _read_command(stream: trio.SocketStream) -> protocol.Command | None:

@@ -201,7 +201,12 @@ class Life:
             self._nursery = nursery
             await self._resume(note, held)
             async for message in self._inbox:
-                await self._take(message)
+                try:
+                    await self._take(message)
+                except Exception as error:
+                    # A mistake of ours is this service's misfortune, not everybody's.
+                    log("service-task-crashed", service=self.name, exc_info=error)
+                    self._give_up(f"a mistake in herdpy: {type(error).__name__}: {error}; its log has the details")
 
     async def _take(self, message: _Start | _Stop | _Switch | _Ended | _Finished) -> None:
         match message, self.status:
@@ -290,12 +295,11 @@ class Life:
     # Starting.
 
     async def _begin_start(self, request: _Start) -> None:
+        self._starters.append(request.reply)
         refusal = self._refusal(request.arguments)
         if refusal is not None:
-            lines = (f"cannot start {self.name}: {refusal}", f"Service {self.name} could not be started.")
-            request.reply.give(Outcome(False, lines))
+            self._answer_starters(Outcome(False, (f"cannot start {self.name}: {refusal}",)))
             return
-        self._starters.append(request.reply)
         self._arguments = request.arguments
         self._deaths.clear()
         self.respawns.clear()
@@ -393,6 +397,12 @@ class Life:
         for reply in self._starters:
             reply.give(outcome)
         self._starters.clear()
+
+    def _give_up(self, reason: str) -> None:
+        """Answer everyone who waits."""
+        self.reason = reason
+        self._answer_starters(Outcome(False, (f"cannot start {self.name}: {reason}",)))
+        self._answer_stoppers_early(f"cannot stop {self.name}: {reason}")
 
     # Stopping.
 

@@ -114,10 +114,12 @@ class Registry:
 
     async def restart(self, life: Life) -> Outcome:
         """Stop a service with its dependents, then start again all that was stopped, itself in any case."""
-        stopped = (await life.stop()).stopped
+        stop = await life.stop()
+        if not stop.done:
+            return stop
         outcome = await life.start()
         if outcome.done:
-            await self.start_all(self.by_name[name] for name in stopped if name != life.name)
+            await self.start_all(self.by_name[name] for name in stop.stopped if name != life.name)
         return outcome
 
     async def stop_all(self) -> None:
