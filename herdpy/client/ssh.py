@@ -44,7 +44,8 @@ def explain(service: str, log: str) -> str:
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     if not lines:
         return f"exit code 255: either ssh lost {service} without a word, or the command itself ended with it"
-    return f"cannot reach {service} by ssh: {lines[-1]}"
+    more = f"; see: herd status {service}" if "Permission denied (" in lines[-1] else ""
+    return f"cannot reach {service} by ssh: {lines[-1]}{more}"
 
 
 def _spawn(words: "list[str]") -> int:

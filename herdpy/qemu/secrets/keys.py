@@ -8,6 +8,7 @@ for childhurds (the Guix manual, "The Hurd in a Virtual Machine").
 
 import os
 from collections.abc import Sequence
+from functools import partial
 
 import msgspec
 import trio
@@ -21,7 +22,8 @@ AUTHORIZED_KEYS = "etc/ssh/authorized_keys.d/offloading"
 
 
 class FillSecrets(msgspec.Struct, frozen=True, kw_only=True):
-    """A preparation: fills what is missing of a guest's secrets. What is there stays, whoever made it.
+    """A preparation: fills what is missing of a guest's secrets. What is there stays, whoever made it; only to the
+    authorized keys ours is added, on first use.
 
     Each file appears whole, under its final name, with its final mode; the private ones are 0600 from their creation. A
     run that was killed is taken up by the next one: a private key without its public half gets it.
@@ -71,14 +73,22 @@ class FillSecrets(msgspec.Struct, frozen=True, kw_only=True):
         offloading = f"{self.keys_directory}/id_ed25519"
         with self._scratch(self.keys_directory, context) as scratch:
             await _make_pair(context, scratch, offloading, "ed25519", f"offloading@{self.name}")
-        await self._authorize(context, f"{offloading}.pub")
-        await _in_thread(self._write_known_hosts, f"{self.keys_directory}/{UNFINISHED}{context.name}.known_hosts")
+        known_hosts = f"{self.keys_directory}/known_hosts"
+        # Written last: without it nobody has used these keys yet, and the root may be left of a herdpy that had others.
+        await self._authorize(context, f"{offloading}.pub", is_first=not os.path.lexists(known_hosts))
+        beside = f"{self.keys_directory}/{UNFINISHED}{context.name}.known_hosts"
+        await _in_thread(self._write_known_hosts, known_hosts, beside)
 
     @staticmethod
     def _scratch(parent: str, context: Context) -> Scratch:
         return Scratch(f"{parent}/{UNFINISHED}{context.name}")
 
-    async def _authorize(self, context: Context, public_key: str) -> None:
+    async def _authorize(self, context: Context, public_key: str, *, is_first: bool) -> None:
+        """See that the public half lets its owner in, or tell that it does not.
+
+        On first use it is added to the keys that are there. Later they are the administrator's: one who has taken ours
+        away does not get it back.
+        """
         authorized = f"{self.root}/{AUTHORIZED_KEYS}"
         ours = await _in_thread(_read, public_key)
         if not os.path.lexists(authorized):
@@ -88,7 +98,15 @@ class FillSecrets(msgspec.Struct, frozen=True, kw_only=True):
                 await _in_thread(write, new, ours, 0o600)
                 # sshd in the guest reads it as the user who logs in (sshd_config(5), AuthorizedKeysFile).
                 await _in_thread(add, new, authorized, 0o644)
-        is_ours = any(ours.split()[:2] == _key_of(line) for line in (await _in_thread(_read, authorized)).splitlines())
+        theirs = await _in_thread(_read, authorized)
+        is_ours = any(ours.split()[:2] == _key_of(line) for line in theirs.splitlines())
+        if is_first and not is_ours and not os.path.islink(authorized):
+            gap = b"" if not theirs or theirs.endswith(b"\n") else b"\n"
+            mode = os.stat(authorized).st_mode & 0o7777
+            with self._scratch(self.root, context) as scratch:
+                beside = f"{scratch.directory()}/offloading"
+                await _in_thread(partial(replace, authorized, theirs + gap + ours, mode, beside=beside))
+            is_ours = True
         context.detail(
             "offloading-key",
             None
@@ -97,7 +115,7 @@ class FillSecrets(msgspec.Struct, frozen=True, kw_only=True):
             " the file to have it written anew",
         )
 
-    def _write_known_hosts(self, beside: str) -> None:
+    def _write_known_hosts(self, path: str, beside: str) -> None:
         names = self.name if self.ssh_port is None else f"{self.name},[127.0.0.1]:{self.ssh_port}"
         directory = f"{self.root}/etc/ssh"
         lines = [
@@ -105,7 +123,7 @@ class FillSecrets(msgspec.Struct, frozen=True, kw_only=True):
             for file in sorted(os.listdir(directory))
             if file.startswith("ssh_host_") and file.endswith("_key.pub")
         ]
-        replace(f"{self.keys_directory}/known_hosts", b"".join(lines), 0o600, beside=beside)
+        replace(path, b"".join(lines), 0o600, beside=beside)
 
 
 def ssh_command(keys_directory: str, name: str, port: int, user: str = "offloading") -> tuple[str, ...]:

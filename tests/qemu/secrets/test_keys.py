@@ -148,18 +148,34 @@ async def test_a_public_key_alone_is_a_clear_failure(step: FillSecrets, context)
     assert public.read_text() == "ssh-ed25519 AAAA\n"
 
 
-async def test_an_authorization_of_another_key_stays_and_is_told(step: FillSecrets, context) -> None:
+async def test_what_others_are_let_in_by_stays_and_ours_is_added_once(step: FillSecrets, context) -> None:
     authorized = Path(step.root, "etc/ssh/authorized_keys.d/offloading")
     authorized.parent.mkdir(parents=True)
+    authorized.write_text("ssh-ed25519 AAAAtheirs someone")
+    authorized.chmod(0o640)
+    await step.run(context)
+    ours = Path(step.keys_directory, "id_ed25519.pub").read_text()
+    assert authorized.read_text() == f"ssh-ed25519 AAAAtheirs someone\n{ours}"
+    assert stat.S_IMODE(authorized.stat().st_mode) == 0o640
+    assert context.details == {}
     authorized.write_text("ssh-ed25519 AAAAtheirs someone\n")
     await step.run(context)
-    assert authorized.read_text() == "ssh-ed25519 AAAAtheirs someone\n"
+    assert authorized.read_text() == "ssh-ed25519 AAAAtheirs someone\n", "taken away is taken away"
     assert context.details["offloading-key"].startswith(
         f"{authorized} does not hold {step.keys_directory}/id_ed25519.pub:"
     )
-    ours = Path(step.keys_directory, "id_ed25519.pub").read_text()
     authorized.write_text(f'# two keys\nrestrict,command="echo hi there" {ours}ssh-ed25519 AAAAtheirs someone\n')
     await step.run(context)
+    assert context.details == {}
+
+
+async def test_new_keys_open_a_guest_whose_old_ones_were_lost(step: FillSecrets, context) -> None:
+    await step.run(context)
+    shutil.rmtree(step.keys_directory)
+    await step.run(context)
+    authorized = Path(step.root, "etc/ssh/authorized_keys.d/offloading").read_text().splitlines()
+    assert len(authorized) == 2
+    assert authorized[1].split()[:2] == public_half(f"{step.keys_directory}/id_ed25519")
     assert context.details == {}
 
 
