@@ -26,7 +26,7 @@ from herdpy.qemu.secrets import SendSecrets
 
 BIN = Path(sys.executable).parent
 LIMIT = 1.15
-IMAGES = Path(os.environ.get("HERDPY_TEST_CACHE", f"/var/tmp/herdpy-tests-{os.geteuid()}")) / "images"
+IMAGES = Path(os.environ.get("HERDPY_TEST_CACHE") or f"/var/tmp/herdpy-tests-{os.geteuid()}") / "images"
 
 
 class Silent:

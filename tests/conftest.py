@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 BIN = Path(sys.executable).parent
+CACHE = Path(os.environ.get("HERDPY_TEST_CACHE") or f"/var/tmp/herdpy-tests-{os.geteuid()}")
+"""Where guests' images are kept from one run to the next. Not below a home: as root, QEMU runs as another user."""
 PATIENCE = 60
 """Seconds until a test gives up on a program that ought to answer at once."""
 

@@ -99,7 +99,7 @@ def test_the_command_line():
     directory = "/state/machines/build-vm"
     disk = option(command, "-drive")[0].partition("file=")[2].partition("/disk.qcow2")[0]
     assert shlex.join(command).replace(disk, "IMAGE").partition(" -append ")[0] == (
-        "qemu-system-x86_64 -name guest=build-vm,debug-threads=on -machine pc,graphics=off -accel tcg,thread=multi"
+        "qemu-system-x86_64 -name guest=build-vm,debug-threads=on -machine q35,graphics=off -accel tcg,thread=multi"
         " -cpu Westmere -smp 8 -m 1024M -rtc base=2020-01-01T00:00:00,clock=vm -nodefaults -no-user-config"
         " -display none -no-reboot -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
         " -device pvpanic-pci -device virtio-rng-pci"

@@ -12,16 +12,11 @@ import msgspec
 import pytest
 
 from herdpy.qemu.image import PROGRAMS, Image, Recipe, key
+from tests.conftest import CACHE
 
 BUILD = Path(__file__).parents[1] / "qemu" / "build_image.py"
 UNUSED = 7 * 24 * 3600
 """Seconds after which an image that no test has used is removed from the cache."""
-
-
-def cache() -> Path:
-    """Where images for tests are kept from one run to the next."""
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(os.environ.get("HERDPY_TEST_CACHE") or os.path.join(home, "herdpy-tests"))
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +25,7 @@ def guest_image() -> Image:
     missing = [program for program in PROGRAMS if shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin") is None]
     if missing:
         pytest.skip(f"no guest image without {', '.join(missing)}")
-    images = cache() / "images"
+    images = CACHE / "images"
     images.mkdir(parents=True, exist_ok=True)
     recipe = Recipe()
     completed = subprocess.run(

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from herdpy import protocol
-from tests.conftest import BIN, Herdpy, running
+from tests.conftest import BIN, CACHE, Herdpy, running
 
-IMAGES = Path(os.environ.get("HERDPY_TEST_CACHE", f"/var/tmp/herdpy-tests-{os.geteuid()}")) / "images"
+IMAGES = CACHE / "images"
 
 
 class Machines(Herdpy):
