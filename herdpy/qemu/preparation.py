@@ -30,6 +30,10 @@ class EnsureUser(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             StartFailure: groupadd(8) or useradd(8) failed.
         """
+        if not _exists(pwd.getpwnam, self.user):
+            await context.once(f"user {self.user}", self._create)
+
+    async def _create(self, context: Context) -> None:
         if _exists(pwd.getpwnam, self.user):
             return
         context.progress(f"creating the system user {self.user}")
