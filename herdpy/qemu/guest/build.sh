@@ -27,6 +27,7 @@ here=$(dirname "$(realpath "$0")")
 # Lock the temporary directory itself: there is no lock file to be left behind. Its last owner removed it before it let
 # go, so look whether what was locked is still what the name means.
 work=$directory/.building-$key
+point=
 waited=
 while :; do
   mkdir -p -m 700 "$work"
@@ -43,7 +44,7 @@ cd "$work"
 clean() {
   status=$?
   trap - EXIT
-  umount -l /mnt 2>/dev/null || :
+  [ -z "$point" ] || umount -l "$point" 2>/dev/null || :
   cd "$directory"
   rm -rf --one-file-system "$work"
   exit $status
@@ -59,11 +60,21 @@ if complete "../$key"; then
   exit 0
 fi
 
-# Everything below names files from here on or below /mnt: a directory that lies under /mnt itself stays reachable.
 cp -R "$here" guest
 mkdir tree out kernel
-# apt downloads as the user _apt, who cannot pass a 0700 directory: in this namespace there is a way around it.
-mount --bind tree /mnt
+# apt downloads as the user _apt, who cannot pass a 0700 directory: in this namespace there is a way around it. It must
+# not hide where we are, nor Python: a disk that is mounted on /mnt is a likely place for either.
+for candidate in /mnt /media /srv; do
+  [ -d "$candidate" ] || continue
+  for needed in "$PWD" "$(pwd -P)" "$python" "$(realpath "$python")"; do
+    case $needed in "$candidate"/*) continue 2 ;; esac
+  done
+  mount --bind tree "$candidate"
+  point=$candidate
+  break
+done
+[ -n "$point" ] || fail "there is no directory to mount the guest's tree on: /mnt, /media or /srv must be there, and free of herdpy"
+mkdir -m 1777 tree/tmp
 
 # mmdebstrap's apt reads nothing of the host's apt.conf; how to reach the network is in there.
 apt-config dump | grep -E '^Acquire::(https?|ftp|socks5h|Retries|ForceIPv[46]|Check-(Valid-Until|Date)|Max-FutureTime)\b' |
@@ -73,7 +84,8 @@ echo 'quiet::NoUpdate "true";' >>apt.conf
 
 progress 0.01 reading the package lists
 export HERDPY_GUEST="$work/guest" HERDPY_KERNEL="$kernel"
-mmdebstrap --verbose --mode=root --format=directory --variant=minbase --architectures="$architecture" \
+# What mmdebstrap leaves in /tmp when it is killed is to be left here.
+TMPDIR=$point/tmp mmdebstrap --verbose --mode=root --format=directory --variant=minbase --architectures="$architecture" \
   --components=main --include="$packages" --aptopt="$PWD/apt.conf" \
   --aptopt='APT::Install-Recommends "false"' --aptopt='Acquire::Languages "none"' \
   --dpkgopt='force-unsafe-io' \
@@ -81,7 +93,7 @@ mmdebstrap --verbose --mode=root --format=directory --variant=minbase --architec
   --dpkgopt='path-exclude=/usr/share/info/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
   --dpkgopt='path-include=/usr/share/doc/*/copyright' \
   --customize-hook='sh "$HERDPY_GUEST/customize.sh" "$1"' \
-  "$suite" /mnt/root "$@" </dev/null 2>&1
+  "$suite" "$point/root" "$@" </dev/null 2>&1
 
 progress 0.80 taking the kernel apart
 deb=$(ls tree/kernel/*.deb)
