@@ -33,6 +33,16 @@ def wait_until(condition: Callable[[], object], patience: float = PATIENCE) -> N
         select.select([], [], [], 0.02)
 
 
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """In continuous integration everything is there: a test that is skipped there has not proved what it should."""
+    outcome = yield
+    report = outcome.get_result()
+    if report.skipped and os.environ.get("CI") == "true" and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped, and CI=true: {report.longrepr}"
+
+
 @pytest.fixture
 def eventually() -> Callable[..., None]:
     """The function :func:`wait_until`, for tests in folders that cannot import this file."""

@@ -16,7 +16,7 @@ from herdpy.qemu.image import KERNEL_ARGUMENTS, LINKS, BuildImage, PruneImages, 
 from herdpy.qemu.image import Image as GuestImage
 from herdpy.qemu.preparation import CheckImage, CheckPorts, ClearRooms, EnsureUser, KeepDisk, MakeRooms
 from herdpy.qemu.qmp import Powerdown, Watch
-from herdpy.qemu.secrets import AwaitSSH, FillSecrets, SendSecrets, SendSecretsOverTCP, ssh_command
+from herdpy.qemu.secrets import HOST_KEYS, AwaitSSH, FillSecrets, SendSecrets, SendSecretsOverTCP, ssh_command
 from herdpy.service import Action, Attempt, Fact, Port, Process, Reach, Service, Step, Stop, plain
 
 GUEST_USER = "herdpy-vm"
@@ -67,7 +67,9 @@ class Forward(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """A TCP port of the host's loopback that leads to one of the guest."""
 
     host: Annotated[int, msgspec.Meta(ge=1, le=65535)]
+    """The port of 127.0.0.1."""
     guest: Annotated[int, msgspec.Meta(ge=1, le=65535)]
+    """The port of the guest: 22 is SSH's, 1004 that of Guix's secret service."""
 
 
 class VirtualBuildMachine(Common, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
@@ -82,14 +84,16 @@ class VirtualBuildMachine(Common, frozen=True, kw_only=True, forbid_unknown_fiel
     cpu: str | None = None
     """A model that ``qemu-system-x86_64 -cpu help`` lists; None means the one that matches the date."""
     cpu_count: Annotated[int, msgspec.Meta(ge=1, le=255)] = 4
+    """How many processors the guest has."""
     memory_size: Annotated[int, msgspec.Meta(ge=64)] = 2048
-    """MiB."""
+    """The guest's memory, in MiB."""
     date: datetime.datetime = START_OF_TIME
     """What the guest's clock says when it starts: a date, or a date and time; UTC when it names no offset."""
     port_forwardings: tuple[Forward, ...] = (
         Forward(host=11022, guest=SSH_PORT),
         Forward(host=11004, guest=SECRETS_PORT),
     )
+    """TCP ports of the host's loopback that lead to the guest."""
     systems: tuple[str, ...] | None = None
     """System types it builds for, such as ``x86_64-linux``; None means the host's own."""
     accelerator: Literal["auto", "kvm", "tcg"] = "auto"
@@ -162,7 +166,15 @@ def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
         CheckPorts(ports=ports, where=f"port-forwardings in {declaration.source}"),
         *(() if user is None else (EnsureUser(user=user),)),
         *image_steps,
-        FillSecrets(root=secret_root, keys_directory=keys, name=name, guix=facts.guix, ssh_port=ssh_port),
+        FillSecrets(
+            root=secret_root,
+            keys_directory=keys,
+            name=name,
+            guix=facts.guix,
+            ssh_port=ssh_port,
+            # A guest that takes no secrets has host keys of its own: the public halves in the root are enough.
+            host_keys=() if wanted.secrets == "none" else HOST_KEYS,
+        ),
         *_guix_steps(wanted, name, keys, secret_root, facts),
     )
     attempts = tuple(

@@ -411,6 +411,7 @@ class Keeper:
             self._loop.stop()
 
     def _give_up(self, why: str) -> None:
+        self._say(why)
         self.status, self.message = 1, why
         self._end()
         self._supervisor.kill()

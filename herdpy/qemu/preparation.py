@@ -139,7 +139,8 @@ class CheckImage(msgspec.Struct, frozen=True, kw_only=True):
         options = ["info", "--force-share", "--output=json"]
         completed = await context.command(["qemu-img", *options, self.path], user=self.user)
         if completed.status != 0:
-            said = completed.output.strip().rpartition("\n")[2].removeprefix("qemu-img: ")
+            # qemu-img: Could not open 'PATH': Could not open 'PATH': No such file or directory
+            said = completed.output.strip().rpartition("\n")[2].rpartition(f"'{self.path}': ")[2]
             raise StartFailure(f"{fault} cannot be used: {said}; change {self.where}")
         found = json.loads(completed.output)["format"]
         if found != self.format:

@@ -182,4 +182,4 @@ class Incarnation:
 
 def _spoken_in(service: Service, log_file: str) -> list[str]:
     console = service.reach.console_log if service.reach is not None else None
-    return [log_file, *([] if console is None else [console])]
+    return [*([] if console is None else [console]), log_file]

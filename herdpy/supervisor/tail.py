@@ -1,10 +1,13 @@
 """The end of a file: what a service last said. In a thread, because a disk may be slow."""
 
 import os
+import re
 
 import trio
 
 READ = 32 * 1024
+TERMINAL = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[ -/]*[0-~])")
+"""What a terminal obeys instead of showing it (ECMA-48: control sequences and two-byte escapes)."""
 
 
 async def end_of(path: str) -> int:
@@ -36,5 +39,6 @@ def _last_lines(path: str, count: int, since: int) -> list[str]:
             text = file.read(READ).decode(errors="replace")
     except OSError:
         return []
+    text = TERMINAL.sub("", text)
     lines = ("".join(c for c in line if c.isprintable() or c == "\t").rstrip() for line in text.splitlines())
     return [line for line in lines if line][-count:]

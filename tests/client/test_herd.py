@@ -352,8 +352,8 @@ async def test_nobody_there(herd: Herd, tmp_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 async def test_who_may_connect_is_told() -> None:
     become_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-    if subprocess.run([*become_nobody, sys.executable, "-c", ""], stderr=subprocess.DEVNULL).returncode:
-        pytest.skip("nobody cannot run this Python")
+    # Python and herdpy may lie in a home directory. Connecting takes the right to write, which this does not give.
+    become_nobody += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
     with tempfile.TemporaryDirectory() as directory, socket.socket(socket.AF_UNIX) as listener:
         os.chmod(directory, 0o711)
         path = f"{directory}/socket"

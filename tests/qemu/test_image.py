@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -330,6 +331,23 @@ def test_a_full_disk_leaves_nothing(images: Path, tmp_path: Path) -> None:
         f"cannot build its image: there is no space left in {images}: free some, or move herdpy's state directory"
     )
     assert (tmp_path / "left").read_text() == ""
+
+
+@needs_tools
+@needs_root
+def test_a_disk_that_is_mounted_where_the_tree_would_be_is_not_hidden(tmp_path: Path) -> None:
+    """A program in mmdebstrap's place tells what it would find."""
+    tell = 'echo "error $(stat -c %i "$PWD") $(stat -c %i .) $TMPDIR $(ls "$HERDPY_GUEST/customize.sh")"; exit 1'
+    (tmp_path / "mmdebstrap").write_text(f"#!/bin/sh\n{tell}\n")
+    (tmp_path / "mmdebstrap").chmod(0o755)
+    mount = f'mount -t tmpfs tmpfs /mnt && PATH="{tmp_path}:$PATH" && "$@"'
+    *_, last = run_build(Path("/mnt/images"), Recipe(), "1", prefix=("unshare", "--mount", "sh", "-c", mount, "jail"))
+    work = f"/mnt/images/{TEMPORARY}{key(Recipe())}"
+    assert (found := re.fullmatch(r"cannot build its image: (\d+) (\d+) (\S+) (\S+)", last["failed"])), last
+    assert found[1] == found[2]
+    assert found[4] == f"{work}/guest/customize.sh"
+    assert found[3] in {"/media/tmp", "/srv/tmp"}
+    assert not os.path.lexists("/mnt/images")
 
 
 @needs_tools

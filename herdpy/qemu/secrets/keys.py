@@ -18,6 +18,9 @@ from herdpy.qemu.files import Scratch, add, make_directories, replace, write
 from herdpy.qemu.secrets.message import UNFINISHED
 from herdpy.service import Completed, Context, StartFailure
 
+HOST_KEYS = ("ed25519", "ecdsa")
+"""The types that Guix makes for a childhurd."""
+
 AUTHORIZED_KEYS = "etc/ssh/authorized_keys.d/offloading"
 
 
@@ -42,7 +45,7 @@ class FillSecrets(msgspec.Struct, frozen=True, kw_only=True):
     """The name under which ssh looks up the guest's host keys: that of the service."""
     ssh_port: int | None = None
     """The port of 127.0.0.1 that leads to the guest's SSH server."""
-    host_keys: tuple[str, ...] = ("ed25519", "ecdsa")
+    host_keys: tuple[str, ...] = HOST_KEYS
     """The types of SSH host keys (``ssh-keygen -t``)."""
     guix: str | None = None
     """The host's command ``guix``; with it the guest gets a signing key and an ACL, and the host accepts what it signs.
