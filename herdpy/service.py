@@ -245,6 +245,9 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     documentation: str = "[No description.]"
     source: str = ""
     """The declaration it comes from, for messages: ``/etc/herdpy/services/build-vm.toml``."""
+    declaration: str = ""
+    """The declaration whole, in JSON: should its file be gone or mistaken when the supervisor is replaced, the service
+    can be made from it once more."""
     auto_start: bool = False
     prepare: tuple[Step, ...] = ()
     """Done in this order before the process is spawned, at each start and respawn."""

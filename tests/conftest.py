@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +33,27 @@ def wait_until(condition: Callable[[], object], patience: float = PATIENCE) -> N
         select.select([], [], [], 0.02)
 
 
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def fail_what_was_skipped(report: Any) -> None:
     """In continuous integration everything is there: a test that is skipped there has not proved what it should."""
-    outcome = yield
-    report = outcome.get_result()
     if report.skipped and os.environ.get("CI") == "true" and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
-        report.longrepr = f"{item.nodeid} was skipped, and CI=true: {report.longrepr}"
+        report.longrepr = f"{report.nodeid} was skipped, and CI=true: {report.longrepr}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Of each test: marks, and what skips while it runs."""
+    report = yield
+    fail_what_was_skipped(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Of each module: what skips all of it."""
+    report = yield
+    fail_what_was_skipped(report)
+    return report
 
 
 @pytest.fixture

@@ -53,7 +53,9 @@ def declared_services(
     mistaken = set(configuration.mistaken)
     for declaration in configuration.declarations:
         try:
-            services += types[declaration.type].services(declaration, facts)
+            made = types[declaration.type].services(declaration, facts)
+            text = _kept(declaration)
+            services += [msgspec.structs.replace(service, declaration=text) for service in made]
         except Unsuitable as problem:
             mistakes.append(declaration.locations.place(problem.key).mistake(problem.problem))
             mistaken.update(declaration.provision)
@@ -63,3 +65,52 @@ def declared_services(
         mistaken=frozenset(mistaken),
         declarations=configuration.declarations,
     )
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    """A declaration as a service carries it along."""
+
+    name: str
+    source: str
+    type: str
+    configuration: msgspec.Raw
+
+
+class _Nowhere(msgspec.Struct, frozen=True):
+    """The locations of a declaration that is no longer in its file."""
+
+    source: str
+
+    def place(self, key: str) -> Place:
+        return Place(file=self.source, key=key)
+
+    def place_of_value(self, value: object, key: str = "") -> Place:
+        return Place(file=self.source, key=key)
+
+
+def _kept(declaration: Declaration) -> str:
+    configuration = msgspec.Raw(msgspec.json.encode(declaration.configuration))
+    kept = _Kept(declaration.name, declaration.source, declaration.type, configuration)
+    return msgspec.json.encode(kept).decode()
+
+
+def remade_services(kept: str, types: Mapping[str, ServiceType], facts: HostFacts) -> tuple[Service, ...]:
+    """Make the services of a declaration from what one of them carried along (``Service.declaration``).
+
+    Raises:
+        ValueError: that is no declaration of this herdpy.
+    """
+    try:
+        read = msgspec.json.decode(kept, type=_Kept)
+        service_type = types[read.type]
+        declaration = Declaration(
+            name=read.name,
+            source=read.source,
+            type=read.type,
+            configuration=msgspec.json.decode(read.configuration, type=service_type.configuration),
+            locations=_Nowhere(read.source),
+        )
+        made = service_type.services(declaration, facts)
+    except (msgspec.MsgspecError, KeyError, Unsuitable) as error:
+        raise ValueError(f"cannot make services from {kept}: {error}") from None
+    return tuple(msgspec.structs.replace(service, declaration=kept) for service in made)

@@ -3,9 +3,10 @@
 import msgspec
 
 from herdpy.catalogue import TYPES
-from herdpy.catalogue.facts import Directories, gather
-from herdpy.configuration import Mistake, declared_services
+from herdpy.catalogue.facts import Directories, HostFacts, gather
+from herdpy.configuration import Mistake, declared_services, remade_services
 from herdpy.paths import Paths
+from herdpy.service import Service
 from herdpy.supervisor.plan import Plan, make_plan, sound_plan
 
 
@@ -22,15 +23,7 @@ class DeclaredPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 def declared_plan(paths: Paths) -> DeclaredPlan:
     """Read the configuration, look at the host, make the plan."""
-    directories = Directories(
-        state=paths.state,
-        log=paths.log,
-        configuration=paths.configuration,
-        runtime=paths.runtime,
-        socket=paths.socket,
-        secrets=paths.secrets,
-    )
-    declared = declared_services(paths.layers, TYPES, gather(directories), trusted=paths.trusted)
+    declared = declared_services(paths.layers, TYPES, _facts(paths), trusted=paths.trusted)
     plan, mistakes = make_plan(declared.services, mistaken=declared.mistaken, locate=declared.locate)
     if declared.mistakes:
         plan = None
@@ -39,3 +32,24 @@ def declared_plan(paths: Paths) -> DeclaredPlan:
         mistakes=tuple(sorted(declared.mistakes + mistakes)),
         sound=sound_plan(declared.services) if plan is None else plan,
     )
+
+
+def remade(paths: Paths, kept: str) -> tuple[Service, ...]:
+    """The services of a declaration that is no longer there, or no longer right, as a service of it carried it along.
+
+    Raises:
+        ValueError: this herdpy cannot make them.
+    """
+    return remade_services(kept, TYPES, _facts(paths))
+
+
+def _facts(paths: Paths) -> HostFacts:
+    directories = Directories(
+        state=paths.state,
+        log=paths.log,
+        configuration=paths.configuration,
+        runtime=paths.runtime,
+        socket=paths.socket,
+        secrets=paths.secrets,
+    )
+    return gather(directories)

@@ -105,6 +105,8 @@ class Note(msgspec.Struct):
     failures: list[float]
     reason: str | None
     details: dict[str, str]
+    declaration: str = ""
+    """What the service carried along of its declaration."""
 
 
 class Life:
@@ -275,6 +277,7 @@ class Life:
             list(self.failures),
             self.reason,
             self.details,
+            self.service.declaration,
         )
         await self._line.note(f"service:{self.name}", msgspec.json.encode(note).decode())
 
@@ -497,7 +500,7 @@ class Life:
     # After the supervisor itself has died.
 
     async def _resume(self, text: str | None, held: Held | None) -> None:
-        note = _read_note(self.name, text)
+        note = read_note(self.name, text)
         if note is not None:
             self.status, self.enabled, self.reason = note.status, note.enabled, note.reason
             self._arguments, self.details, self._stop_asked = note.arguments, note.details, note.stop_asked
@@ -526,7 +529,8 @@ class Life:
                     self._act(self._bury, self._ended)
 
 
-def _read_note(name: str, text: str | None) -> Note | None:
+def read_note(name: str, text: str | None) -> Note | None:
+    """What the keeper kept of a service for the next supervisor; None when that is nothing, or makes no sense."""
     if text is None:
         return None
     try:

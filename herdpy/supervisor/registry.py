@@ -5,9 +5,9 @@ from typing import TypeVar
 
 import trio
 
-from herdpy.service import Service
+from herdpy.service import Respawn, Service
 from herdpy.supervisor.context import Making
-from herdpy.supervisor.life import Life, Outcome
+from herdpy.supervisor.life import Life, Outcome, read_note
 from herdpy.supervisor.line import Held, KeeperLine
 from herdpy.supervisor.log import log
 from herdpy.supervisor.plan import Plan
@@ -33,8 +33,12 @@ class Registry:
         """Set when a shutdown is asked for a second time: graceful ways are left out."""
         self._dependents: Mapping[str, tuple[str, ...]] = {}
 
-    def adopt_plan(self, plan: Plan, nursery: trio.Nursery) -> None:
-        """Give each service of the plan its life, and what the keeper holds to the life that it belongs to."""
+    def adopt_plan(self, plan: Plan, remake: Callable[[str], tuple[Service, ...]], nursery: trio.Nursery) -> None:
+        """Give each service of the plan its life, and what the keeper holds to the life that it belongs to.
+
+        Args:
+            remake: makes a service that runs but is not in the plan, from the declaration in its note.
+        """
         self._dependents = plan.dependents
         for service in plan.services:
             self._add(service)
@@ -43,7 +47,7 @@ class Registry:
             nursery.start_soon(self._be_rid_of, held)
         for name in processes.keys() - self.lives.keys():
             log("service-not-declared", service=name, pid=processes[name].pid)
-            self._add(Service(provision=(name,), documentation="Running still, but no longer declared."))
+            self._add(_undeclared(name, self.line.notes.get(f"service:{name}"), remake))
         for name, life in self.lives.items():
             nursery.start_soon(life.run, self.line.notes.get(f"service:{name}"), processes.get(name))
 
@@ -130,6 +134,20 @@ class Registry:
             await life.stop()
 
         await _each(stop, (life for life in self.lives.values() if life.status != "stopped"))
+
+
+def _undeclared(name: str, note_text: str | None, remake: Callable[[str], tuple[Service, ...]]) -> Service:
+    """A service that runs although its declaration is gone, or has a mistake by now: as it was, else by its name."""
+    note = read_note(name, note_text)
+    try:
+        made = remake(note.declaration) if note is not None and note.declaration else ()
+    except ValueError as error:
+        log("service-not-remade", service=name, reason=error)
+        made = ()
+    by_name = Service(
+        provision=(name,), documentation="Running still, but no longer declared.", respawn=Respawn(enabled=False)
+    )
+    return next((service for service in made if service.name == name), by_name)
 
 
 async def _each(function: Callable[[_Item], Awaitable[None]], items: Iterable[_Item]) -> None:

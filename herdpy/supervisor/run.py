@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import trio
 
+from herdpy.service import Service
 from herdpy.supervisor import control
 from herdpy.supervisor import log as own_log
 from herdpy.supervisor.answers import Answers
@@ -17,12 +18,15 @@ MISTAKES_STATUS = 2
 """Exit status of herdpy when the configuration has mistakes, as of ``herdpy check``."""
 
 
-async def supervise(descriptor: int, declare: Callable[[], DeclaredPlan], log_dir: str) -> None:
+async def supervise(
+    descriptor: int, declare: Callable[[], DeclaredPlan], remake: Callable[[str], tuple[Service, ...]], log_dir: str
+) -> None:
     """Supervise until everything is to be stopped; the keeper then ends too.
 
     Args:
         descriptor: the line to the keeper.
         declare: reads the configuration.
+        remake: makes services from a declaration that one of them carried along; raises ValueError when it cannot.
         log_dir: where the output of services goes that name no log file.
 
     Raises:
@@ -54,7 +58,7 @@ async def supervise(descriptor: int, declare: Callable[[], DeclaredPlan], log_di
             return
         for mistake in declared.mistakes:
             log("configuration-mistake", mistake=mistake)
-        registry.adopt_plan(declared.sound, nursery)
+        registry.adopt_plan(declared.sound, remake, nursery)
         nursery.start_soon(control.serve, line.listeners["control"], Answers(registry, shut_down))
         await line.ready()
         log("supervisor-ready" if is_first else "supervisor-back", services=len(registry.lives))

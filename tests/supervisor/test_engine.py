@@ -361,3 +361,25 @@ def ask_raw(herdpy, action: str, service: str, *arguments: str) -> bytes:
 
 def ask(herdpy, action: str, service: str, *arguments: str) -> protocol.Reply:
     return protocol.parse_reply(ask_raw(herdpy, action, service, *arguments).decode())
+
+
+@pytest.mark.parametrize("accident", ["removed", "mistaken"])
+def test_a_declaration_that_is_lost_meanwhile_is_remembered(herdpy, eventually, trace, accident):
+    """The next supervisor still knows how the service is respawned and stopped."""
+    file = herdpy.declare("base", service(trace, "base", "grace-period = 7.5"))
+    herdpy.start()
+    herdpy.ok("start", "base")
+    eventually(trace.exists)
+    if accident == "removed":
+        file.unlink()
+    else:
+        file.write_text("comand = 3")
+    os.kill(herdpy.supervisor(), signal.SIGKILL)
+    before = herdpy.status("base")
+    assert before["status"] == "running"
+    assert "grace-period: 7.5 s" in herdpy.ok("configuration", "base")
+    os.kill(before["pid"], signal.SIGKILL)
+    eventually(lambda: herdpy.status("base")["pid"] not in (None, before["pid"]))
+    eventually(lambda: trace.read_text().count("starts") == 2)
+    herdpy.ok("stop", "base")
+    assert trace.read_text().endswith("base stops\n")
