@@ -25,6 +25,9 @@ need uidmap "building the guest's file system without root" command -v newuidmap
 if [ "$1" = test ]; then
     need openssh-server "tests of herd exec and herd offload" command -v sshd
     need guile-3.0 "tests of the protocol, and of what Guix would load" command -v guile
+    need busybox "looking into the guest's initial RAM disk" command -v busybox
+    need gcc "building the time trap on the host, too" command -v cc
+    need libc6-dev "building the time trap on the host, too" test -e /usr/include/stdio.h
     need openssl "the certificate of the test of the time trap" command -v openssl
     need iproute2 "tests in a network namespace" command -v ip
     need sudo "tests as an ordinary user" command -v sudo
