@@ -155,7 +155,8 @@ def line(text: str, done: float | None, elapsed: int, columns: int) -> str:
     measure = ""
     if done is not None:
         share = f" {int(done * 100):3}%"
-        bar = min(BAR, room - len(clock) - len(share) - 4 - 20)
+        # Words before graphics: the bar gives way to what is being done, unless that is a novel.
+        bar = min(BAR, room - len(clock) - len(share) - 4 - min(max(len(text), 20), 60))
         measure = share
         if bar >= 8:
             filled = int(done * bar)
