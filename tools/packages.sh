@@ -6,6 +6,12 @@ set -eu
 
 missing=
 PATH=$PATH:/usr/sbin:/sbin
+python=${PYTHON:-python3}
+
+if command -v "$python" >/dev/null && ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+    echo "herdpy needs Python 3.11 or later, and $python is $("$python" -V 2>&1); name another one: make PYTHON=... $1"
+    exit 1
+fi
 
 need() { # PACKAGE WHAT-FOR COMMAND...: the package is there when the command succeeds
     package=$1 purpose=$2
@@ -15,7 +21,7 @@ need() { # PACKAGE WHAT-FOR COMMAND...: the package is there when the command su
     missing="$missing $package"
 }
 
-need python3-venv "herdpy's own Python environment" "${PYTHON:-python3}" -c 'import ensurepip, venv'
+need python3-venv "herdpy's own Python environment" "$python" -c 'import ensurepip, venv'
 need qemu-system-x86 "the virtual machine" command -v qemu-system-x86_64
 need qemu-utils "disk images" command -v qemu-img
 need mmdebstrap "building the guest's file system" command -v mmdebstrap
