@@ -163,7 +163,7 @@ def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
     timeout = wanted.start_timeout or START_TIMEOUT
 
     prepare: tuple[Step, ...] = (
-        CheckPorts(ports=ports, where=f"port-forwardings in {declaration.source}"),
+        CheckPorts(ports=ports, where=f"port-forwardings in {_file_to_change(declaration.source, facts)}"),
         *(() if user is None else (EnsureUser(user=user),)),
         *image_steps,
         FillSecrets(
@@ -231,6 +231,14 @@ def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
             ),
         ),
     )
+
+
+def _file_to_change(source: str, facts: HostFacts) -> str:
+    """What was shipped is not edited, for the next version replaces it, but overridden in the administrator's layer."""
+    directory, file = os.path.split(source)
+    if directory.endswith("/share/herdpy/services"):
+        return os.path.join(facts.directories.configuration, "services", file)
+    return source
 
 
 def model_of(date: datetime.datetime) -> str:

@@ -11,6 +11,7 @@ from herdpy.catalogue.facts import Directories, HostFacts
 from herdpy.configuration import load
 from herdpy.mistake import Place
 from herdpy.qemu.accelerator import Accelerator
+from herdpy.qemu.preparation import CheckPorts
 from herdpy.supervisor.plan import make_plan
 
 TCG = Accelerator(kvm=False, reason="there is no /dev/kvm")
@@ -47,10 +48,10 @@ def facts(*, uid: int = 0, accelerator: Accelerator = TCG, guix: str | None = No
     )
 
 
-def service(name: str = "build-vm", host: HostFacts | None = None, **fields: object):
+def service(name: str = "build-vm", host: HostFacts | None = None, directory: str = "/services", **fields: object):
     declaration = Declaration(
         name=name,
-        source=f"/services/{name}.toml",
+        source=f"{directory}/{name}.toml",
         type=TYPE.name,
         configuration=VirtualBuildMachine(**fields),
         locations=Nowhere(),
@@ -62,6 +63,15 @@ def service(name: str = "build-vm", host: HostFacts | None = None, **fields: obj
 def option(command: tuple[str, ...], name: str) -> list[str]:
     """The arguments of each occurrence of an option."""
     return [command[index + 1] for index, word in enumerate(command) if word == name]
+
+
+@pytest.mark.parametrize(
+    ("directory", "file"),
+    [("/usr/share/herdpy/services", "/etc/herdpy/services/build-vm.toml"), ("/mine", "/mine/build-vm.toml")],
+)
+def test_nobody_is_told_to_edit_what_was_shipped(directory: str, file: str):
+    (ports,) = [step for step in service(directory=directory).prepare if isinstance(step, CheckPorts)]
+    assert ports.where == f"port-forwardings in {file}"
 
 
 def test_the_defaults_are_the_specifications():
