@@ -97,9 +97,9 @@ def _declare(
         if type_name is None:
             misspelt = [(key, did_you_mean(key, ["type", "command", "mask"])) for key in table]
             mistakes += [mistake((key,), f"unknown key{guess}") for key, guess in misspelt if guess]
-        near_name = did_you_mean(f"{name}.toml", [f"{other}.toml" for other in others if other != name])
-        if type_name is None and near_name:
-            problem += near_name
+        near_name = did_you_mean(name, [other for other in others if other != name])
+        if type_name is None and near_name and not mistakes:
+            problem += f"{near_name.removesuffix('?')}.toml?"
         return [*mistakes, mistake(("type",), problem)]
     assert isinstance(type_name, str)
     struct = types[type_name].configuration

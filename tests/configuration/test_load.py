@@ -232,6 +232,13 @@ def test_a_file_that_only_overrides_is_told_the_name_it_may_have_meant(tmp_path:
     assert line.endswith("did you mean build-vm.toml?")
 
 
+def test_names_that_share_no_more_than_toml_are_not_alike(tmp_path: Path, declare: Declare) -> None:
+    declare("a", 'type = "machine"')
+    declare("b", "cpu-count = 8")
+    [line] = mistakes_in(tmp_path)
+    assert "did you mean" not in line
+
+
 def test_later_layers_override_keys_merge_tables_and_replace_lists(tmp_path: Path, declare: Declare) -> None:
     declare(
         "vm",
