@@ -42,11 +42,10 @@ class Command:
         self.directory = directory
 
     @property
-    def names(self) -> tuple[str, str] | None:
-        """The action's and the service's name, or None when one of them is no symbol and hence cannot exist."""
-        if isinstance(self.action, Symbol) and isinstance(self.service, Symbol):
-            return self.action, self.service
-        return None
+    def names(self) -> tuple[str | None, str | None]:
+        """The action's and the service's name; None for what is no symbol, and hence names nothing there is."""
+        action = self.action if isinstance(self.action, Symbol) else None
+        return action, self.service if isinstance(self.service, Symbol) else None
 
 
 class Reply:
@@ -111,11 +110,11 @@ def write_reply(result: object = False, error: str | bool = False, messages: "It
             (:func:`write_service`), or False when it failed; for ``stop`` the list of the names (symbols) stopped, the
             service itself first; for everything else a list of one value.
         error: what one of the functions below returns; False when there is none.
-        messages: the lines to be shown.
+        messages: the lines to be shown; one with newlines in it is sent as the lines it holds.
     """
     if not isinstance(result, (Raw, bool)):
         result = as_result(result)
-    lines = " ".join([write_string(line) for line in messages])
+    lines = " ".join([write_string(line) for message in messages for line in message.split("\n")])
     problem = error if isinstance(error, str) else "#f"
     return f"(reply (version 0) (result {write(result)}) (error {problem}) (messages ({lines})))".encode()
 
@@ -168,11 +167,19 @@ def action_exception(
         subroutine: the system call that failed; clients put ``In procedure SUBROUTINE:`` before the text.
         code: the errno.
     """
-    procedure = "#f" if subroutine is None else write_string(subroutine)
+    procedure = _optional(subroutine)
     rest = "#f" if code is None else f"({code})"
     return Raw(
         f"(error (version 0) action-exception {write(action)} {write(service)} {write_symbol(key)}"
         f' ({procedure} "~A" ({write_string(text)}) {rest}))'
+    )
+
+
+def wrong_number_of_arguments(action: object, service: object) -> Raw:
+    """Return the error for an action that was given arguments and takes none."""
+    return Raw(
+        f"(error (version 0) action-exception {write(action)} {write(service)} wrong-number-of-args"
+        f' (#f "Wrong number of arguments to ~A" ({write_string(str(action))}) #f))'
     )
 
 

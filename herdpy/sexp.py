@@ -387,7 +387,17 @@ class Reader:
     Only lists are found, as the protocol has nothing else at the top.
     """
 
-    __slots__ = ("_chunks", "_comment", "_depth", "_depth_limit", "_length", "_previous", "_size_limit", "_state")
+    __slots__ = (
+        "_chunks",
+        "_comment",
+        "_depth",
+        "_depth_limit",
+        "_fault",
+        "_length",
+        "_previous",
+        "_size_limit",
+        "_state",
+    )
 
     def __init__(self, *, size: int = SIZE, depth: int = DEPTH) -> None:
         """Accept expressions of at most ``size`` bytes and ``depth`` nested parentheses."""
@@ -399,6 +409,7 @@ class Reader:
         self._state = _PLAIN
         self._previous = 0
         self._comment = 0
+        self._fault: SexpError | None = None
 
     @property
     def is_between(self) -> bool:
@@ -411,9 +422,21 @@ class Reader:
         Bytes that are no UTF-8 become U+FFFD.
 
         Raises:
-            SexpError: when something else than a list begins, or a limit is passed. The reader is of no use then.
+            SexpError: when something else than a list begins, or a limit is passed. The reader is of no use then. What
+                the same bytes completed before it is returned first: the error comes with the next bytes.
         """
+        if self._fault is not None:
+            raise self._fault
         texts: list[str] = []
+        try:
+            self._find(data, texts)
+        except SexpError as error:
+            if not texts:
+                raise
+            self._fault = error
+        return texts
+
+    def _find(self, data: bytes, texts: list[str]) -> None:
         position = start = 0
         end = len(data)
         is_tried = False
@@ -444,7 +467,6 @@ class Reader:
             is_tried = True
         if self._depth:
             self._take(data[start:])
-        return texts
 
     def _at_once(self, data: bytes, position: int) -> bool:
         """Take all the rest of the data in a few strokes, when it is plain and no other expression begins in it.

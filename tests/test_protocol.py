@@ -67,7 +67,7 @@ def test_what_shepherd_accepts(old: str, new: str) -> None:
 )
 def test_what_is_no_command_is_refused(old: str, new: str) -> None:
     if (old, new) == ("root", "'root"):  # a quotation is a list, and so the name of nothing
-        assert parse_command(STATUS.replace("(service root)", "(service 'root)")).names is None
+        assert parse_command(STATUS.replace("(service root)", "(service 'root)")).names == ("status", None)
         return
     with pytest.raises(ProtocolError):
         parse_command(STATUS.replace(old, new))
@@ -75,7 +75,7 @@ def test_what_is_no_command_is_refused(old: str, new: str) -> None:
 
 def test_a_string_is_the_name_of_nothing() -> None:
     command = parse_command(STATUS.replace("root)", '"foo")', 1))
-    assert command.names is None
+    assert command.names == ("status", None)
     assert protocol.service_not_found(command.service) == '(error (version 0) service-not-found "foo")'
     assert protocol.action_not_found("status", Symbol("foo")) == '(error (version 0) action-not-found "status" foo)'
 
@@ -127,6 +127,11 @@ def test_replies_are_those_of_the_specification() -> None:
         '(reply (version 0) (result (("a b" "c"))) (error #f) (messages ("start" "" "end é")))'
     )
     assert reply([{"a": 1, "b": [2]}]) == b'(reply (version 0) (result ((("a" . 1) ("b" 2)))) (error #f) (messages ()))'
+
+
+def test_a_message_of_several_lines_is_sent_as_lines() -> None:
+    sent = protocol.write_reply([None], messages=["start\n\nend é", "more"])
+    assert parse_reply(sent.decode()).messages == ["start", "", "end é", "more"]
 
 
 def test_the_status_of_all_is_a_list_in_a_list() -> None:

@@ -210,6 +210,13 @@ def test_only_a_list_may_begin(start: bytes) -> None:
         Reader().feed(start)
 
 
+def test_what_was_whole_before_an_error_is_not_lost() -> None:
+    reader = Reader()
+    assert reader.feed(b"(a)(b) rest") == ["(a)", "(b)"]
+    with pytest.raises(SexpError, match="begins with 'r'"):
+        reader.feed(b"(c)")
+
+
 @pytest.mark.parametrize(
     "piece", [b'("a" b)', rb'"\"\n"', b"#{a}#", b"#t ", b"; c\n", b"#|x|#", b"(((", b"'a ", b'"' * 2, rb"\\", b"a"]
 )

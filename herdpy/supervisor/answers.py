@@ -1,6 +1,6 @@
 """What the supervisor does for, and answers to, each command. The words are GNU Shepherd's where it has the command."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -24,6 +24,17 @@ GENERAL_ACTIONS = ("start", "stop", "restart", "status", "enable", "disable", "d
 """What every service can be asked."""
 OWN_ACTIONS = ("configuration", "progress", "reach")
 """What every service of herdpy can be asked besides."""
+WITHOUT_ARGUMENTS = ("status", "enable", "disable")
+"""Those of the general actions for which Shepherd refuses arguments."""
+
+ROOT_DOCUMENTATION = "herdpy itself, which minds all other services."
+ROOT_ACTIONS = {
+    "help": "Name the actions.",
+    "status": "Tell the state of every service.",
+    "halt": "Stop every service, and herdpy.",
+    "power-off": "Stop every service, and herdpy; the host goes on.",
+}
+"""What ``doc root`` tells of: as for any service, not what all can be asked."""
 
 HELP = """\
 Usage: herd ACTION [SERVICE [ARGUMENT...]]
@@ -52,35 +63,47 @@ class Answers:
 
     async def give(self, command: Command, send: Send) -> None:
         """Carry out a command and send what there is to answer: one reply, before it a stream for ``progress``."""
-        names = command.names
-        if names is not None and names[1] in ROOT:
-            await send(await self._of_root(command, names[0]))
+        action, name = command.names
+        if name in ROOT:
+            await send(await self._of_root(command, action))
             return
-        life = self._registry.by_name.get(names[1]) if names else None
-        if life is None or names is None:
+        life = None if name is None else self._registry.by_name.get(name)
+        if life is None:
             await send(write_reply(error=protocol.service_not_found(command.service)))
-        elif names[0] == "progress":
+        elif action is None:
+            await send(write_reply(error=protocol.action_not_found(command.action, Symbol(life.name))))
+        elif action == "progress":
             await _send_progress(life, send)
         else:
-            await send(await self._of(life, names[0], command))
+            await send(await self._of(life, action, command))
 
-    async def _of_root(self, command: Command, action: str) -> bytes:
+    async def _of_root(self, command: Command, action: str | None) -> bytes:
+        service = Symbol(ROOT[0])
         match action:
             case "status":
                 lives = self._registry.lives.values()
                 return write_reply(protocol.write_services([self._root(), *map(describe, lives)]))
             case "help":
                 return write_reply([HELP])
+            case "start":
+                return write_reply(self._root(), messages=[f"Service {service} is already running."])
+            case "restart":
+                return write_reply([False], messages=["You must be kidding."])
+            case "doc":
+                return _doc(service, ROOT_DOCUMENTATION, ROOT_ACTIONS, command.arguments)
+            case "eval":
+                text = "herdpy evaluates no Scheme; herd help tells what can be asked of it"
+                return write_reply(error=protocol.action_exception(command.action, service, text))
             case "stop" | "halt" | "power-off":
                 log("shutdown-asked-for", action=action)
                 self._shut_down()
                 await trio.sleep_forever()  # Shepherd, too, ends without a reply
-        return write_reply(error=protocol.action_not_found(command.action, command.service))
+        return write_reply(error=protocol.action_not_found(command.action, service))
 
     def _root(self) -> Raw:
         return protocol.write_service(
             provides=ROOT,
-            docstring="herdpy itself, which minds all other services.",
+            docstring=ROOT_DOCUMENTATION,
             running=True,
             status="running",
         )
@@ -91,9 +114,12 @@ class Answers:
         except Exception as error:
             log("action-crashed", service=life.name, action=action, exc_info=error)
             text = f"a mistake in herdpy: {type(error).__name__}: {error}; herdpy's log has the details"
-            return write_reply(error=protocol.action_exception(command.action, command.service, text))
+            return write_reply(error=protocol.action_exception(command.action, Symbol(life.name), text))
 
     async def _act(self, life: Life, action: str, command: Command) -> bytes:
+        service = Symbol(life.name)
+        if command.arguments and action in WITHOUT_ARGUMENTS:
+            return write_reply(error=protocol.wrong_number_of_arguments(command.action, service))
         match action:
             case "start":
                 # GNU's client passes "--" on as it is.
@@ -118,7 +144,9 @@ class Answers:
                 await life.switch(False)
                 return write_reply([None], messages=[f"Disabled service {life.name}."])
             case "doc":
-                return self._doc(life, command)
+                actions = {"configuration": "Show what the service runs with."}
+                actions |= {custom.name: custom.documentation for custom in life.service.actions}
+                return _doc(service, life.service.documentation, actions, command.arguments)
             case "configuration":
                 return self._configuration(life, command)
             case "reach":
@@ -132,31 +160,14 @@ class Answers:
                 return write_reply(described)
         custom = next((custom for custom in life.service.actions if custom.name == action), None)
         if custom is None:
-            return write_reply(error=protocol.action_not_found(command.action, command.service))
+            return write_reply(error=protocol.action_not_found(command.action, service))
         context = _ActionContext(life, self._registry)
         try:
             value = await custom.operation.run(context, command.arguments)
         except (ActionFailure, StartFailure) as failure:
-            error = protocol.action_exception(command.action, command.service, str(failure))
+            error = protocol.action_exception(command.action, service, str(failure))
             return write_reply(error=error, messages=context.lines)
         return write_reply([value], messages=context.lines)
-
-    def _doc(self, life: Life, command: Command) -> bytes:
-        actions = {custom.name: custom.documentation for custom in life.service.actions}
-        match command.arguments:
-            case () | ("full",) | ("short",):
-                lines = [life.service.documentation]
-            case ("list-actions",):
-                lines = [f"{life.name} ({' '.join(('configuration', *actions))})"]
-            case ("action", *wanted):
-                actions["configuration"] = "Show what the service runs with."
-                unknown = next((name for name in wanted if name not in actions), None)
-                if unknown is not None:
-                    return write_reply(error=protocol.action_not_found(unknown, command.service))
-                lines = [f"{name}: {actions[name] or '[No documentation.]'}" for name in wanted]
-            case _:
-                lines = ["Unknown keyword.  Try 'herd help'."]
-        return write_reply([None], messages=lines)
 
     def _configuration(self, life: Life, command: Command) -> bytes:
         if command.arguments == ("--json",):
@@ -164,7 +175,7 @@ class Answers:
             return write_reply([msgspec.json.format(msgspec.json.encode(values)).decode()])
         if command.arguments:
             text = f"takes no arguments but --json, and {' '.join(command.arguments)} was given"
-            return write_reply(error=protocol.action_exception(command.action, command.service, text))
+            return write_reply(error=protocol.action_exception(command.action, Symbol(life.name), text))
         return write_reply(["\n".join(f"{fact.label}: {_current(life, fact)[1]}" for fact in life.service.facts)])
 
 
@@ -179,6 +190,24 @@ class _ActionContext(StepContext):
 
     def print(self, line: str) -> None:
         self.lines.append(line)
+
+
+def _doc(service: Symbol, documentation: str, actions: Mapping[str, str], arguments: Sequence[str]) -> bytes:
+    """What a service is, and what it can do besides what all can."""
+    lines: list[str] = []
+    match arguments:
+        case () | ("full" | "short", *_):
+            lines.append(documentation)
+        case ("list-actions", *_):
+            lines.append(f"{service} ({' '.join(actions)})")
+        case ("action", *names):
+            for name in names:
+                if name not in actions:
+                    return write_reply(error=protocol.action_not_found(name, service), messages=lines)
+                lines.append(f"{name}: {actions[name] or '[No documentation.]'}")
+        case _:
+            lines.append("Unknown keyword.  Try 'herd help'.")
+    return write_reply([None], messages=lines)
 
 
 def _current(life: Life, fact: Fact) -> tuple[Any, str]:
