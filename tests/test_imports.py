@@ -14,20 +14,21 @@ ROOMS = {
     "sexp": set(),
     "mistake": set(),
     "paths": set(),
+    "kernel": set(),
     "protocol": {"sexp"},
     "client": {"protocol", "sexp", "paths"},
     "service": set(),
     "qemu": {"service", "sexp"},
-    "catalogue": {"service", "qemu", "mistake"},
+    "catalogue": {"service", "qemu", "mistake", "kernel"},
     "configuration": {"catalogue", "service", "mistake"},
-    "keeper": set(),
+    "keeper": {"kernel"},
     "logger": {"keeper"},
     "supervisor": {"service", "configuration", "catalogue", "keeper", "protocol", "sexp", "mistake", "paths"},
     "command": {"paths", "keeper", "supervisor"},
 }
 """What each room imports of the rest of the house, besides itself."""
 
-STANDARD_LIBRARY_ONLY = {"sexp", "protocol", "client", "keeper", "logger", "paths", "command"}
+STANDARD_LIBRARY_ONLY = {"sexp", "protocol", "client", "keeper", "logger", "paths", "kernel", "command"}
 
 PROCESS_CALLS = {
     *("fork", "forkpty", "posix_spawn", "posix_spawnp", "system", "popen", "kill", "killpg", "pidfd_send_signal"),

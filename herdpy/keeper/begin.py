@@ -6,7 +6,7 @@ import os
 import select
 import sys
 
-from herdpy.keeper import death
+from herdpy.keeper import privilege
 from herdpy.keeper.keeper import Keeper
 from herdpy.keeper.listen import ControlSocket
 from herdpy.keeper.place import Lock, PidFile, Refusal, make_directory, own_descriptors
@@ -59,7 +59,7 @@ def begin(options: Options) -> int:
             spawner=Spawner(null),
             on_ready=options.on_ready,
         )
-        death.become_subreaper()
+        privilege.become_subreaper()
         keeper.run(_take_signals())
         tell(keeper.last_words())
         if keeper.message is not None:

@@ -13,22 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterator
 
 
-def become_subreaper() -> bool:
-    """Let the orphans of our descendants come to us rather than to init (prctl(2), PR_SET_CHILD_SUBREAPER).
-
-    Returns:
-        Whether it could be done; PID 1 needs it not.
-    """
-    try:
-        # ctypes takes 6 ms and 1 MiB to import; its C half does the one call we need.
-        import _ctypes
-
-        prctl = _ctypes.dlsym(_ctypes.dlopen(None, 2), "prctl")  # type: ignore[arg-type]
-        return bool(_ctypes.call_cdeclfunction(prctl, (36, 1, 0, 0, 0)) == 0)
-    except (ImportError, AttributeError, OSError):
-        return False
-
-
 def status(pidfd: int) -> dict[str, object] | None:
     """Return how a child ended, without reaping it: ``{"exited": 1}`` or ``{"killed": 9, "core": False}``; or None."""
     try:

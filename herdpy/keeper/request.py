@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from herdpy.keeper.spawn import Child
+from herdpy.kernel import CAPABILITIES, LIMITS, UNLIMITED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +19,10 @@ LAST_ID = 2**32 - 2
 """Of users and groups; the number after it means "as it is" to setresuid(2)."""
 
 
+LAST_LIMIT = 2**53
+"""Of what a resource limit can be, but for none at all: JSON's numbers are exact so far."""
+
+
 class BadRequest(Exception):  # noqa: N818
     """A request that cannot be understood or granted; ``str()`` says why."""
 
@@ -27,11 +32,11 @@ def text(request: Request, key: str) -> str:
     return _text(request.get(key), f"{request['kind']}: {key}")
 
 
-def number(request: Request, key: str, most: int = 2**53) -> int:
-    """Return a number from 0 to ``most``."""
+def number(request: Request, key: str, most: int = 2**53, least: int = 0) -> int:
+    """Return a number from ``least`` to ``most``."""
     found = request.get(key)
-    if type(found) is not int or not 0 <= found <= most:  # a bool is an int, too
-        raise BadRequest(f"{request['kind']}: {key} must be a number from 0 to {most}")
+    if type(found) is not int or not least <= found <= most:  # a bool is an int, too
+        raise BadRequest(f"{request['kind']}: {key} must be a number from {least} to {most}")
     return found
 
 
@@ -62,6 +67,9 @@ def child(request: Request) -> Child:
         isinstance(groups, list) and all(type(gid) is int and 0 <= gid <= LAST_ID for gid in groups)
     ):
         raise BadRequest("spawn: groups must be a list of numbers or null")
+    no_new_privileges = request.get("no_new_privileges", False)
+    if type(no_new_privileges) is not bool:
+        raise BadRequest("spawn: no_new_privileges must be true or false")
     return Child(
         command,
         environment,
@@ -70,6 +78,11 @@ def child(request: Request) -> Child:
         gid=_optional_number(request, "gid", LAST_ID),
         groups=groups,
         umask=_optional_number(request, "umask", 0o777),
+        limits=_limits(request.get("limits")),
+        nice=_optional_number(request, "nice", 19, -20),
+        oom_score_adjust=_optional_number(request, "oom_score_adjust", 1000, -1000),
+        capabilities=_capabilities(request.get("capabilities")),
+        no_new_privileges=no_new_privileges,
     )
 
 
@@ -83,8 +96,48 @@ def output(request: Request) -> str | tuple[str, ...]:
     raise BadRequest('spawn: output must be {"log": ABSOLUTE PATH}, "supervisor" or "null"')
 
 
-def _optional_number(request: Request, key: str, most: int) -> int | None:
-    return None if request.get(key) is None else number(request, key, most)
+def _limits(found: object) -> list[tuple[str, int, int]]:
+    if found is None:
+        return []
+    if not isinstance(found, list):
+        raise BadRequest("spawn: limits must be a list of [name, soft, hard]")
+    limits = {}
+    for one in found:
+        if not isinstance(one, list) or len(one) != 3:
+            raise BadRequest("spawn: limits must be a list of [name, soft, hard]")
+        name = one[0]
+        if not isinstance(name, str) or name not in LIMITS:
+            raise BadRequest(f"spawn: limits: {name!r} is no limit's name")
+        if name in limits:
+            raise BadRequest(f"spawn: limits: {name} is there twice")
+        soft, hard = (_limit(value, name) for value in one[1:])
+        if hard != UNLIMITED and (soft == UNLIMITED or soft > hard):
+            raise BadRequest(f"spawn: limits: {name}: the soft limit must not be above the hard one")
+        limits[name] = (name, soft, hard)
+    return list(limits.values())
+
+
+def _limit(found: object, name: str) -> int:
+    if found is None or (type(found) is int and found == -1):
+        return UNLIMITED
+    if type(found) is not int or not 0 <= found <= LAST_LIMIT:
+        raise BadRequest(f"spawn: limits: {name} must be a number from 0 to {LAST_LIMIT}, or null")
+    return found
+
+
+def _capabilities(found: object) -> list[int] | None:
+    if found is None:
+        return None
+    if not isinstance(found, list):
+        raise BadRequest("spawn: capabilities must be a list of strings or null")
+    for name in found:
+        if name not in CAPABILITIES:
+            raise BadRequest(f"spawn: capabilities: {name!r} is no capability's name")
+    return sorted({CAPABILITIES.index(name) for name in found})
+
+
+def _optional_number(request: Request, key: str, most: int, least: int = 0) -> int | None:
+    return None if request.get(key) is None else number(request, key, most, least)
 
 
 def _text(found: object, what: str) -> str:

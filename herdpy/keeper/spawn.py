@@ -1,13 +1,25 @@
 """Everything between fork and exec.
 
-A child whose identity is the keeper's own goes by vfork (``posix_spawn``): 0.5 ms however large we are. What vfork
-cannot set in the child (umask, directory, the descriptor limit) we take on ourselves for that moment: we have one
-thread, and it is suspended until the exec. A child of another user goes by fork, because a keeper that gave up root for
-a moment could be signalled by that user; its errors come back through a pipe that the exec closes: nobody waits.
+A bare child, one that is the keeper's own user and has nothing of its own that outlasts a moment, goes by vfork
+(``posix_spawn``): 0.5 ms however large we are. What vfork cannot set in the child (umask, directory, the descriptor
+limit) we take on ourselves for that moment: we have one thread, and it is suspended until the exec. Any other goes by
+fork: a keeper that gave up root for a moment could be signalled by the other user, and a limit, a nice value or an OOM
+score once changed cannot always be changed back. Its errors come back through a pipe that the exec closes: nobody
+waits.
+
+What a child of a fork takes on, in this order, and why:
+
+1. what takes root's rights: the OOM score, hard limits raised, the nice value;
+2. supplementary groups, group, user, keeping the permitted capabilities if it is to have some;
+3. those capabilities, since a change of user IDs has cleared the effective and the ambient ones;
+4. umask and directory, as the user and with the capabilities that the program will have;
+5. no new privileges, since it cannot be undone, and the limits, since they bind us, too: a small address space is none
+   to run Python in. The number of processes is an exception: it is set before the user, because the kernel compares
+   the two when the user changes, for the exec to fail if there are too many (setrlimit(2), execve(2): EAGAIN).
 
 Each child begins with: a session of its own (and so a process group), no signal blocked or ignored, /dev/null as its
 stdin, its output as stdout and stderr, no other descriptor (all of ours are close-on-exec), and the limits that the
-keeper itself was started with.
+keeper itself was started with, but for those it was given.
 """
 
 from __future__ import annotations
@@ -15,6 +27,9 @@ from __future__ import annotations
 import errno
 import os
 import resource
+
+from herdpy.keeper import privilege
+from herdpy.kernel import LIMITS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,14 +44,19 @@ else:
 SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 
 
+_NO_MEMORY = b"limits\0%d\0" % errno.ENOMEM
+"""What a child says that its own limits leave no memory to say more."""
+
+
 class SpawnFailure(Exception):  # noqa: N818 - it names what happened to the child, not a mistake in the program
     """A child that did not come to its exec, or an exec that failed.
 
     Attributes:
         errno: what the kernel said.
-        stage: what was being done: ``output``, ``fork``, ``directory``, ``groups``, ``gid``, ``uid``, ``exec``, or
-            ``interpreter`` when the program is there but what its first line names is not.
-        path: what it was done on, or an empty string.
+        stage: what was being done: ``output``, ``fork``, ``oom``, ``limits``, ``nice``, ``groups``, ``gid``, ``uid``,
+            ``capabilities``, ``directory``, ``no-new-privileges``, ``exec``, or ``interpreter`` when the program is
+            there but what its first line names is not.
+        path: what it was done on (a path, a number, a limit's name), or an empty string.
     """
 
     def __init__(self, number: int, stage: str, path: str) -> None:
@@ -47,9 +67,28 @@ class SpawnFailure(Exception):  # noqa: N818 - it names what happened to the chi
 
 
 class Child:
-    """What a child is to be. None means: as the keeper is."""
+    """What a child is to be. None means: as the keeper is.
 
-    __slots__ = ("command", "directory", "environment", "gid", "groups", "uid", "umask")
+    Attributes:
+        limits: (name as in ``herdpy.kernel.LIMITS``, soft, hard) of each resource limit of its own.
+        nice: the nice value itself, not a difference.
+        capabilities: the numbers of those that it has in spite of its user (the ambient ones); empty means none.
+    """
+
+    __slots__ = (
+        "capabilities",
+        "command",
+        "directory",
+        "environment",
+        "gid",
+        "groups",
+        "limits",
+        "nice",
+        "no_new_privileges",
+        "oom_score_adjust",
+        "uid",
+        "umask",
+    )
 
     def __init__(
         self,
@@ -61,6 +100,11 @@ class Child:
         gid: int | None = None,
         groups: Sequence[int] | None = None,
         umask: int | None = None,
+        limits: Sequence[tuple[str, int, int]] = (),
+        nice: int | None = None,
+        oom_score_adjust: int | None = None,
+        capabilities: Sequence[int] | None = None,
+        no_new_privileges: bool = False,
     ) -> None:
         self.command = command
         self.environment = environment
@@ -69,11 +113,21 @@ class Child:
         self.gid = gid
         self.groups = groups
         self.umask = umask
+        self.limits = limits
+        self.nice = nice
+        self.oom_score_adjust = oom_score_adjust
+        self.capabilities = capabilities
+        self.no_new_privileges = no_new_privileges
 
-    def is_ours(self) -> bool:
-        """Tell whether it has our own user, group and supplementary groups."""
+    def is_bare(self) -> bool:
+        """Tell whether it has our own user, group and supplementary groups, and nothing that only a fork can give."""
         return (
-            (self.uid is None or (self.uid,) * 3 == os.getresuid())
+            not self.limits
+            and self.nice is None
+            and self.oom_score_adjust is None
+            and self.capabilities is None
+            and not self.no_new_privileges
+            and (self.uid is None or (self.uid,) * 3 == os.getresuid())
             and (self.gid is None or (self.gid,) * 3 == os.getresgid())
             and (self.groups is None or set(self.groups) == set(os.getgroups()))
         )
@@ -105,7 +159,7 @@ class Spawner:
             SpawnFailure: when there is no child.
         """
         output = self._null if output is None else output
-        if child.is_ours():
+        if child.is_bare():
             return self._by_vfork(child, output), None
         return self._by_fork(child, output)
 
@@ -179,6 +233,21 @@ class Spawner:
             os.dup2(self._null, 0)
             os.dup2(output, 1)
             os.dup2(output, 2)
+            if child.oom_score_adjust is not None:
+                stage, path = "oom", str(child.oom_score_adjust)
+                _set_oom_score_adjust(child.oom_score_adjust)
+            for name, soft, hard in child.limits:
+                stage, path = "limits", name
+                if name == "nproc":
+                    _limit(LIMITS[name], soft, hard)
+                else:
+                    _raise_hard_limit(LIMITS[name], hard)
+            if child.nice is not None:
+                stage, path = "nice", str(child.nice)
+                os.setpriority(os.PRIO_PROCESS, 0, child.nice)
+            if child.capabilities is not None:
+                stage, path = "capabilities", ""
+                privilege.keep_capabilities()
             if child.groups is not None:
                 stage, path = "groups", ""
                 os.setgroups(child.groups)
@@ -188,22 +257,34 @@ class Spawner:
             if child.uid is not None:
                 stage, path = "uid", str(child.uid)
                 os.setresuid(child.uid, child.uid, child.uid)
+            if child.capabilities is not None:
+                stage, path = "capabilities", ""
+                privilege.set_capabilities(child.capabilities)
             if child.umask is not None:
                 os.umask(child.umask)
             if child.directory is not None:  # after setresuid: it is the user who must be allowed in
                 stage, path = "directory", child.directory
                 os.chdir(child.directory)
-            stage, path = "exec", child.command[0]
-            self._lend_limit()
             signal.set_wakeup_fd(-1)
             for number in SIGNALS:
                 signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            if child.no_new_privileges:
+                stage, path = "no-new-privileges", ""
+                privilege.refuse_new_privileges()
+            if not any(name == "nofile" for name, _, _ in child.limits):
+                self._lend_limit()
+            for name, soft, hard in child.limits:
+                stage, path = "limits", name
+                _limit(LIMITS[name], soft, hard)
+            stage, path = "exec", child.command[0]
             _look_up(path, child.environment, lambda found: os.execve(found, child.command, child.environment))
         except SpawnFailure as error:
             os.write(errors, b"%b\0%d\0%b" % (error.stage.encode(), error.errno, os.fsencode(error.path)))
         except OSError as error:
             os.write(errors, b"%b\0%d\0%b" % (stage.encode(), error.errno or errno.EIO, os.fsencode(path)))
+        except MemoryError:
+            os.write(errors, _NO_MEMORY)
         finally:
             os._exit(127)
 
@@ -234,6 +315,42 @@ def failure(words: bytes) -> SpawnFailure:
     """Return what the child of a fork wrote before it ended."""
     stage, number, path = words.split(b"\0", 2)
     return SpawnFailure(int(number), stage.decode(), os.fsdecode(path))
+
+
+def _set_oom_score_adjust(score: int) -> None:
+    """See proc(5), /proc/PID/oom_score_adj.
+
+    Raises:
+        OSError: EACCES when only root may set one so low.
+    """
+    file = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(file, b"%d" % score)
+    finally:
+        os.close(file)
+
+
+def _raise_hard_limit(number: int, hard: int) -> None:
+    """Raise a hard limit to a value, if it is lower: later, as another user, we may not.
+
+    Raises:
+        OSError: EPERM when we may not even now.
+    """
+    soft, now = resource.getrlimit(number)
+    if now != resource.RLIM_INFINITY and (hard == resource.RLIM_INFINITY or hard > now):
+        _limit(number, soft, hard)
+
+
+def _limit(number: int, soft: int, hard: int) -> None:
+    """Set a limit whose soft value is not above the hard one.
+
+    Raises:
+        OSError: EPERM when only root may, or when the kernel has a limit of its own (proc(5), sys/fs/nr_open).
+    """
+    try:
+        resource.setrlimit(number, (soft, hard))
+    except ValueError:  # so the resource module has EPERM
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM)) from None
 
 
 def _posix_spawn(
