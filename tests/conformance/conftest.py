@@ -3,6 +3,7 @@
 import contextlib
 import shutil
 import socket
+import struct
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,15 +33,22 @@ def exchange(path: Path, sent: bytes, *, end: bool = False) -> bytes:
     Args:
         end: whether to close our side after sending; GNU's client does not.
     """
-    with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(PATIENCE)
-        client.connect(str(path))
+    with connect(path) as client:
         # A server that has seen enough closes, and what it then has not read of ours is told us as an error.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             client.sendall(sent)
             if end:
                 client.shutdown(socket.SHUT_WR)
         return receive(client)
+
+
+def connect(path: Path) -> socket.socket:
+    """Connect, waiting as long as the backlog is full: a socket with Python's timeout would not (EAGAIN, unix(7))."""
+    client = socket.socket(socket.AF_UNIX)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", PATIENCE, 0))
+    client.connect(str(path))
+    client.settimeout(PATIENCE)
+    return client
 
 
 def receive(client: socket.socket) -> bytes:

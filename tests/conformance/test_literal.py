@@ -23,7 +23,8 @@ PLACEHOLDERS = {
     "TIME": r"\d{10}",
     "TEXT": STRING,
     "OURS": rf" \(reason (?:#f|{STRING})\) \(details \((?:\({STRING} \. {STRING}\) ?)*\)\)"
-    rf" \(log-file {STRING}\) \(source {STRING}\) \(stage #f\)",
+    rf" \(log-file {STRING}\) \(source {STRING}\) \(stage #f\)"
+    rf" \(actions \(configuration usage\)\) \(command \((?:{STRING} ?)*\)\)",
 }
 NOTHING = b""
 """What is sent to whoever sends no command."""
@@ -103,7 +104,7 @@ ROOT = (
     "(service (version 0) (provides (root shepherd)) (requires ()) (respawn? #f) (docstring <TEXT>) (enabled? #t)"
     " (running #t) (conflicts ()) (last-respawns ()) (status-changes ()) (startup-failures ()) (status running)"
     " (one-shot? #f) (transient? #f) (respawn-limit (5 . 7)) (respawn-delay 0.1)"
-    " (reason #f) (details ()) (log-file #f) (source #f) (stage #f))"
+    " (reason #f) (details ()) (log-file #f) (source #f) (stage #f) (actions ()) (command ()))"
 )
 
 
@@ -258,7 +259,7 @@ def test_doc(herdpy):
             (command("doc", "foo", '"short"'), reply(unspecified, "#f", foo)),
             (command("doc", "lines"), reply(unspecified, "#f", "One.", "", "Three.")),
             (command("doc", "bare"), reply(unspecified, "#f", "[No description.]")),
-            (command("doc", "foo-alias", '"list-actions"'), reply(unspecified, "#f", "foo (configuration)")),
+            (command("doc", "foo-alias", '"list-actions"'), reply(unspecified, "#f", "foo (configuration usage)")),
             (command("doc", "foo", '"action"', '"configuration"'), reply(unspecified, "#f", configuration)),
             (command("doc", "foo", '"action"'), reply(unspecified)),
             (
