@@ -204,6 +204,8 @@ def write_service(
     log_file: str | None = None,
     source: str | None = None,
     stage: str | None = None,
+    actions: "Iterable[str]" = (),
+    command: "Sequence[str]" = (),
 ) -> Raw:
     """Return a service as a status or a start tells it. Worth keeping until the service's state changes.
 
@@ -221,6 +223,8 @@ def write_service(
         reason: why it last ended or failed, in words.
         details: facts of this start, in the order they are to be shown.
         stage: what is going on while it starts.
+        actions: what it can do besides what every service can.
+        command: the command line of its main process, whose PID ``running`` is then.
     """
     count, interval = respawn_limit
     return Raw(
@@ -234,7 +238,9 @@ def write_service(
         f" (respawn-limit ({count} . {interval})) (respawn-delay {write(respawn_delay)})"
         f" (reason {_optional(reason)})"
         f" (details ({' '.join([f'({write_string(key)} . {write_string(text)})' for key, text in details])}))"
-        f" (log-file {_optional(log_file)}) (source {_optional(source)}) (stage {_optional(stage)}))"
+        f" (log-file {_optional(log_file)}) (source {_optional(source)}) (stage {_optional(stage)})"
+        f" (actions ({' '.join([write_symbol(name) for name in actions])}))"
+        f" (command ({' '.join([write_string(word) for word in command])})))"
     )
 
 
@@ -258,6 +264,14 @@ def write_reach(
         f"((reach (version 0) (running? {_BOOLEANS[running]})"
         f" (ssh ({' '.join([write_string(word) for word in ssh])}))"
         f" (console {_optional(console)}) (console-log {_optional(console_log)})))"
+    )
+
+
+def write_usage(*, cpu_seconds: float, memory: int, processes: int, threads: int) -> Raw:
+    """Return the result of the action ``usage``: what a running service uses of the host; ``memory`` in bytes."""
+    return Raw(
+        f"((usage (version 0) (cpu-seconds {write(float(cpu_seconds))}) (memory {memory})"
+        f" (processes {processes}) (threads {threads})))"
     )
 
 

@@ -92,10 +92,13 @@ def test_a_service_has_shepherds_fields_in_shepherds_order_and_ours_after_them()
         details=[("accelerator", "TCG: slow"), ("console", "/x")],
         log_file="/var/log/herdpy/foo.log",
         source="/etc/herdpy/services/foo.toml",
+        actions=("configuration", "a b"),
+        command=("sleep", 'x"y'),
     )
     ours = (
         r' (reason "it exited with \"1\"") (details (("accelerator" . "TCG: slow") ("console" . "/x")))'
-        ' (log-file "/var/log/herdpy/foo.log") (source "/etc/herdpy/services/foo.toml") (stage #f))'
+        ' (log-file "/var/log/herdpy/foo.log") (source "/etc/herdpy/services/foo.toml") (stage #f)'
+        r' (actions (configuration #{a b}#)) (command ("sleep" "x\"y")))'
     )
     assert text == SERVICE + ours
     fields = parse_services([read(text)])[0]

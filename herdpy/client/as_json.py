@@ -5,6 +5,7 @@ import time
 
 from herdpy.client import status
 from herdpy.client.main import ROOT, Request
+from herdpy.client.words import Failure
 from herdpy.protocol import ProtocolError, Reply, parse_services
 from herdpy.sexp import Keyword, Pair, write
 
@@ -26,9 +27,17 @@ def answer(request: Request, reply: Reply) -> str:
             except ProtocolError:
                 services = []
             if services and request.service not in ROOT:
+                _add_what_was_asked_for(request, services[0], parse_services(reply.result))
                 return _document(services[0])
             if request.service in ROOT:
                 return _document(services)
+        if request.action == "tree":
+            from herdpy.client import tree
+
+            try:
+                return tree.as_json(parse_services(reply.result), request.service)
+            except ProtocolError as problem:
+                raise Failure(f"cannot make out the supervisor's answer: {problem}") from None
         if request.action == "configuration":
             match reply.result:
                 case [str(text)]:
@@ -39,10 +48,30 @@ def answer(request: Request, reply: Reply) -> str:
     return _document({"result": plain(reply.result), "messages": reply.messages, "error": error})
 
 
+def _add_what_was_asked_for(request: Request, document: "Fields", services: "list[Fields]") -> None:
+    """Add the service's usage when it was asked for by -v, and the end of its output by -n."""
+    if request.is_verbose:
+        from herdpy.client import usage
+
+        found = usage.of(request.socket_path, services)
+        document["usage"] = None if found is None else {key: plain(found[key]) for key in found if key != "version"}
+    log_file = status.text(services[0], "log-file")
+    if request.history is not None and log_file:
+        from herdpy.client.log_file import Unreadable, last_lines
+
+        try:
+            document["recent-messages"] = last_lines(log_file, request.history)
+        except Unreadable:
+            document["recent-messages"] = None
+
+
 def service(fields: "Fields") -> "dict[str, object]":
     """Return a service's status as JSON has it: times both as UNIX seconds and in ISO 8601, UTC."""
     running = fields.get("running", False)
     limit = fields.get("respawn-limit")
+    pid, command = status.process(fields)
+    if pid is None and isinstance(running, int) and not isinstance(running, bool):
+        pid = running
     document: dict[str, object] = {
         "name": status.name(fields),
         "provides": plain(fields.get("provides", [])),
@@ -51,7 +80,7 @@ def service(fields: "Fields") -> "dict[str, object]":
         "enabled": fields.get("enabled?") is not False,
         "failing": status.group(fields) == "failing",
         "running-value": None if running is False else plain(running),
-        "pid": running if isinstance(running, int) and not isinstance(running, bool) else None,
+        "pid": pid,
         "respawn": fields.get("respawn?") is True,
         "one-shot": fields.get("one-shot?") is True,
         "transient": fields.get("transient?") is True,
@@ -70,6 +99,9 @@ def service(fields: "Fields") -> "dict[str, object]":
         document["details"] = dict(status.details(fields))
         document["log-file"] = status.text(fields, "log-file") or None
         document["source"] = status.text(fields, "source") or None
+    if "actions" in fields:
+        document["actions"] = plain(fields["actions"])
+        document["command"] = command or None
     return document
 
 

@@ -67,18 +67,20 @@ def send(connection: socket, command: Command) -> None:
         return
 
 
-def receive(connection: socket, wait: "Callable[[socket], None] | None" = None) -> Reply | None:
+def receive(
+    connection: socket, wait: "Callable[[socket], None] | None" = None, patience: float = PATIENCE
+) -> Reply | None:
     """Return the reply, or None when the server closed the connection without one.
 
     Args:
-        wait: called once when :data:`PATIENCE` has passed without a word, and expected to return as soon as the
+        wait: called once when ``patience`` (seconds) has passed without a word, and expected to return as soon as the
             connection can be read. There is no limit to the waiting: a virtual machine may take minutes to start.
 
     Raises:
         Failure: when what comes is no reply.
     """
     if wait is not None:
-        connection.settimeout(PATIENCE)
+        connection.settimeout(patience)
     reader = Reader()
     try:
         while True:
@@ -99,10 +101,19 @@ def receive(connection: socket, wait: "Callable[[socket], None] | None" = None) 
         raise Failure(f"cannot make out the supervisor's answer: {error}") from None
 
 
-def ask(path: str, command: Command) -> Reply | None:
-    """Send a command on a connection of its own and return the reply, as :func:`receive` does."""
+def ask(path: str, command: Command, patience: float | None = None) -> Reply | None:
+    """Send a command on a connection of its own and return the reply, as :func:`receive` does.
+
+    Args:
+        patience: seconds after which it is a failure that nothing comes; None means to wait for ever.
+    """
     connection = connect(path)
+    connection.settimeout(patience)
     send(connection, command)
-    reply = receive(connection)
+
+    def give_up(_: socket) -> None:
+        raise Failure(f"no answer within {patience:g} s")
+
+    reply = receive(connection, give_up, patience) if patience is not None else receive(connection)
     connection.close()
     return reply

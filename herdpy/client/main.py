@@ -8,7 +8,7 @@ import posix
 import sys
 
 from herdpy.client.connection import connect, default_socket, receive, send
-from herdpy.client.words import Failure, aside, clean, palette, report, say, warn
+from herdpy.client.words import Failure, aside, clean, is_terminal, palette, report, say, warn
 from herdpy.protocol import Command, ProtocolError, Reply, parse_services
 
 TYPE_CHECKING = False
@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 ROOT = ("root", "shepherd")
-DEFAULT_ROOT = ("status", "detailed-status", "help", "log", "graph")
+DEFAULT_ROOT = ("status", "detailed-status", "help", "log", "graph", "tree")
 """Actions whose service may be left out."""
 RENDERED_STATUS = ("detailed-status", "log", "graph")
 """Actions on root that are a status of all, shown in another way."""
+VIEWS = ("status", "detailed-status", "log", "graph", "tree")
+"""Actions for which no server takes arguments: options may stand after the service, too."""
 ROOT_ACTIONS = ("help", "halt", "power-off", "load", "eval", "unload", "reload", "daemonize", "restart")
 SWAPPABLE = ("start", "stop", "status", "doc")
 """What is mistaken for a service when action and service are swapped."""
@@ -28,20 +30,32 @@ INSIDE = ("console", "exec", "offload")
 """Actions that the client carries out itself, once it knows how to reach the service."""
 LASTING = ("start", "restart", "stop")
 """Actions that go on when the client is interrupted."""
-OPTIONS = ("help", "json", "socket", "usage", "version")
+OPTIONS = ("follow", "help", "json", "log-history", "since", "socket", "usage", "verbose", "version")
+SHORT_OPTIONS = {"f": "follow", "n": "log-history", "s": "socket", "v": "verbose"}
+WITH_VALUE = ("log-history", "since", "socket")
 
 
 class Request:
     """What the command line asks for."""
 
-    __slots__ = ("action", "arguments", "is_json", "service", "socket_path")
+    __slots__ = (
+        *("action", "arguments", "history", "is_following", "is_json", "is_verbose", "service", "since", "socket_path"),
+    )
 
-    def __init__(self, socket_path: str, action: str, service: str, arguments: "list[str]", is_json: bool) -> None:
-        self.socket_path = socket_path
+    def __init__(self, action: str, service: str, arguments: "list[str]", options: "dict[str, str]") -> None:
         self.action = action
         self.service = service
         self.arguments = arguments
-        self.is_json = is_json
+        self.socket_path = options.get("socket") or default_socket()
+        self.is_json = "json" in options
+        self.is_verbose = "verbose" in options
+        self.is_following = "follow" in options
+        self.since = options.get("since")
+        history = options.get("log-history")
+        if history is not None and not (history.isdecimal() and len(history) < 10):
+            raise Failure(f"-n takes a number of lines, and '{history}' is none")
+        self.history = None if history is None else int(history)
+        """Lines of output, or None when the command line does not say."""
 
 
 class _Finished(Exception):  # noqa: N818
@@ -86,50 +100,62 @@ def _occupy() -> None:
 
 
 def parse(argv: "Sequence[str]") -> Request:
-    """Return what ``argv`` asks for. What follows SERVICE belongs to the action, whatever it looks like.
+    """Return what ``argv`` asks for. What follows SERVICE belongs to the action, whatever it looks like, unless the
+    action is one of :data:`VIEWS`.
 
     Raises:
         Failure: when it asks for nothing that can be done.
     """
-    socket_path = None
-    is_json = False
+    options: dict[str, str] = {}
     operands: list[str] = []
     words = list(argv)
     words.reverse()
-    while words and len(operands) < 2:
+    while words and (len(operands) < 2 or operands[0] in VIEWS):
         word = words.pop()
         if word == "--":
-            while words and len(operands) < 2:
-                operands.append(words.pop())
-        elif word == "-" or not word.startswith("-"):
+            break
+        if word == "-" or not word.startswith("-"):
             operands.append(word)
-        elif word.startswith("-s"):
-            socket_path = word[2:] or _option_value(word, words)
-        else:
-            option, has_value, value = word.partition("=")
-            option = _full_option(option, word)
-            if option == "socket":
-                socket_path = value if has_value else _option_value(word, words)
+        elif word.startswith("--"):
+            name, has_value, value = word.partition("=")
+            option = _full_option(name, word)
+            if option in WITH_VALUE:
+                options[option] = value if has_value else _option_value(word, words)
             elif has_value:
                 raise _Finished(f"Option `--{option}' takes no value.\nTry `--help'.\n", 1)
-            elif option == "json":
-                is_json = True
-            else:
+            elif option in {"help", "usage", "version"}:
                 from herdpy.client import help_text
 
                 raise _Finished(help_text.text(option))
+            else:
+                options[option] = ""
+        else:
+            _take_short_options(word, words, options)
     words.reverse()
-    if not operands:
-        raise _Finished("Usage: herd ACTION [SERVICE [OPTIONS...]]\n", 1, is_option=False)
-    if len(operands) == 1:
-        if operands[0] not in DEFAULT_ROOT:
+    operands += words
+    if operands[:1] == ["help"] and operands[-1] == "--json":
+        options["json"] = operands.pop()
+    if len(operands) < 2:
+        if not operands or operands[0] not in DEFAULT_ROOT:
             raise _Finished("Usage: herd ACTION [SERVICE [OPTIONS...]]\n", 1, is_option=False)
         operands.append("root")
-    action, service = operands
-    if action in DEFAULT_ROOT and words == ["--json"]:
-        is_json = True
-        words = []
-    return Request(socket_path or default_socket(), action, service, words, is_json)
+    request = Request(operands[0], operands[1], operands[2:], options)
+    if request.action != "log" and (request.is_following or request.since is not None):
+        raise Failure(f"--follow and --since are for herd log, not for herd {request.action}")
+    return request
+
+
+def _take_short_options(word: str, words: "list[str]", options: "dict[str, str]") -> None:
+    letters = word[1:]
+    while letters:
+        option = SHORT_OPTIONS.get(letters[0])
+        if option is None:
+            raise _Finished(f"Unknown option: `-{letters[0]}'.\nTry `--help'.\n", 1)
+        letters = letters[1:]
+        if option in WITH_VALUE:
+            options[option] = letters or _option_value(word, words)
+            return
+        options[option] = ""
 
 
 def _option_value(option: str, words: "list[str]") -> str:
@@ -161,18 +187,27 @@ def run(request: Request) -> int:
         from herdpy.client import inside
 
         return inside.run(request)
-    is_overview = request.action in RENDERED_STATUS and request.service in ROOT
-    arguments = request.arguments
-    if request.is_json and request.action == "configuration":
+    if request.action == "log":
+        if request.service not in ROOT:
+            from herdpy.client import log
+
+            path = log.log_file(request)
+            if path is not None:
+                return log.show(request, path)
+        elif request.is_following:
+            raise Failure("what happens cannot be followed by herd log; a service's output can: herd log -f SERVICE")
+    action, service, arguments = request.action, request.service, request.arguments
+    if (action in RENDERED_STATUS and service in ROOT) or (action == "tree" and not arguments):
+        action, service = "status", "root"
+    elif request.is_json and action == "configuration":
         arguments = ["--json", *arguments]
-    action = "status" if is_overview else request.action
     connection = connect(request.socket_path)
     stopped = None
     if request.action == "stop" and request.service in ROOT:
         from herdpy.client import ending
 
         stopped = ending.listener(connection)
-    send(connection, Command(action, request.service, arguments, _directory()))
+    send(connection, Command(action, service, arguments, _directory()))
     reply = receive(connection, _watcher(request))
     if stopped is not None and (reply is None or reply.error is False):
         ending.wait(stopped)
@@ -232,11 +267,21 @@ def show(request: Request, reply: Reply) -> None:
             if is_root:
                 say(summary(services, colors))
             else:
-                say("".join([description(service, colors) for service in services]))
+                usage = _usage(request, services)
+                history = 10 if request.history is None else request.history
+                say("".join([description(service, colors, history, usage) for service in services]))
+        elif request.action == "tree":
+            from herdpy.client import tree
+
+            say(tree.render(parse_services(result), request.service, palette(1)))
         elif is_root and request.action in RENDERED_STATUS:
             from herdpy.client import overview
 
-            say(overview.render(request.action, parse_services(result), palette(1)))
+            say(overview.render(request, parse_services(result), palette(1)))
+        elif request.action == "usage":
+            from herdpy.client import usage as usage_of
+
+            say(usage_of.lines(usage_of.parse(result)))
         elif request.action == "configuration" or (is_root and request.action == "help"):
             match result:
                 case [str(text)] if text != "#<unspecified>":
@@ -248,6 +293,16 @@ def show(request: Request, reply: Reply) -> None:
                 say(f"{clean(write(result[0]))}\n")
     except ProtocolError as error:
         raise Failure(f"cannot make out the supervisor's answer: {error}") from None
+
+
+def _usage(request: Request, services: "list[dict[str, object]]") -> "dict[str, object] | None":
+    """Return what a running service uses of the host, which takes a second request: a person waits that long, and
+    whoever says so."""
+    if not (request.is_verbose or is_terminal(1)):
+        return None
+    from herdpy.client import usage
+
+    return usage.of(request.socket_path, services)
 
 
 def exit_code(request: Request, reply: Reply) -> int:

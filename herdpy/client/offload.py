@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from herdpy.client.archive import Snapshot, pack, snapshot, unpack
 from herdpy.client.inside import Reach
-from herdpy.client.ssh import explain, quote
-from herdpy.client.words import Failure, warn
+from herdpy.client.ssh import explain
+from herdpy.client.words import Failure, quote, warn
 
 USAGE = "herd offload SERVICE [-C DIR] [--fetch PATH]... -- COMMAND..."
 CONNECTING = 60.0

@@ -3,6 +3,7 @@
 import time
 
 from herdpy.client import status
+from herdpy.client.main import Request
 from herdpy.client.words import Failure, Palette, clean
 
 TYPE_CHECKING = False
@@ -10,18 +11,18 @@ if TYPE_CHECKING:
     Fields = dict[str, object]
 
 
-def render(action: str, services: "list[Fields]", colors: Palette) -> str:
+def render(request: Request, services: "list[Fields]", colors: Palette) -> str:
     """Return what ``herd ACTION`` prints, for the three actions of this module.
 
     Raises:
-        Failure: for a log from a server that keeps none.
+        Failure: for a log from a server that keeps none, or a ``--since`` that makes no sense.
     """
-    if action == "detailed-status":
-        return "".join([status.description(service, colors) for service in services])
-    return log(services, colors) if action == "log" else graph(services)
+    if request.action == "detailed-status":
+        return "".join([status.description(service, colors, request.history or 0) for service in services])
+    return log(request, services, colors) if request.action == "log" else graph(services)
 
 
-def log(services: "list[Fields]", colors: Palette) -> str:
+def log(request: Request, services: "list[Fields]", colors: Palette) -> str:
     """Return one line for each change of state, oldest first; what happened in the same second stays in order."""
     status.use_locale()
     events: list[tuple[int, str]] = []
@@ -33,6 +34,15 @@ def log(services: "list[Fields]", colors: Palette) -> str:
     if not events:
         raise Failure("event log is missing (shepherd is too old?)")
     events.sort(key=lambda event: event[0])
+    if request.since is not None:
+        from datetime import datetime
+
+        from herdpy.client.log import moment
+
+        since = datetime.fromisoformat(moment(request.since, datetime.now())).timestamp()
+        events = [event for event in events if event[0] >= since]
+    if request.history is not None:
+        events = events[max(len(events) - request.history, 0) :]
     return "".join([f"{time.strftime('%e %b %Y %H:%M:%S', time.localtime(at))}\t{words}\n" for at, words in events])
 
 

@@ -2,19 +2,9 @@
 
 import os
 import signal
-from collections.abc import Sequence
 
 from herdpy.client.inside import Reach
-from herdpy.client.words import Failure
-
-SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@%+=:,./-")
-
-
-def quote(words: "Sequence[str]") -> str:
-    """Return a line that a POSIX shell takes apart into these words again (sh(1), "Single Quotes")."""
-    return " ".join(
-        [word if word and SAFE.issuperset(word) else "'" + word.replace("'", "'\\''") + "'" for word in words]
-    )
+from herdpy.client.words import Failure, quote
 
 
 def execute(reach: Reach, command: "list[str]") -> int:

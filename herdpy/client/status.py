@@ -2,7 +2,7 @@
 
 import time
 
-from herdpy.client.words import Palette, clean
+from herdpy.client.words import Palette, clean, is_unicode, quote
 from herdpy.sexp import Pair, Symbol, write
 
 TYPE_CHECKING = False
@@ -100,49 +100,99 @@ def _first(pair: "tuple[str, Fields]") -> str:
     return pair[0]
 
 
-def description(service: "Fields", colors: Palette) -> str:
-    """Return what ``herd status SERVICE`` prints."""
+def description(service: "Fields", colors: Palette, history: int, usage: "Fields | None" = None) -> str:
+    """Return what ``herd status SERVICE`` prints: as Shepherd 1.0 does when the server tells the service's actions, as
+    a server of that age and ours do; else as 0.10.
+
+    Args:
+        history: how many lines of its output to show, where the server says where they are.
+        usage: what :mod:`herdpy.client.usage` knows of it.
+    """
     canonical = name(service)
     current = state(service)
     is_enabled = service.get("enabled?") is not False
+    is_new = "actions" in service
     respawns = items(service, "last-respawns")
     reason = text(service, "reason")
-    lines = [_highlight(f"Status of {canonical}:", colors.bold, colors)]
-    add: Callable[[str], None] = lambda line: lines.append(f"  {line}")  # noqa: E731
+    bullet = "● " if is_new and is_unicode() else ""
+    lines = [f"{colors.bold}{bullet}Status of {clean(canonical)}:{colors.plain}\n"]
+
+    def add(line: str, color: str = "") -> None:
+        lines.append(f"  {_highlight(clean(line), color, colors)}\n")
+
     if current == "running":
         _describe_running(service, add)
     elif current == "stopped":
-        add(_describe_stopped(service, colors))
+        add(*_describe_stopped(service, colors))
     elif current in {"starting", "stopping"}:
-        words = "It is starting." if current == "starting" else "It is being stopped."
-        add(_highlight(words, _impatience(service, colors), colors))
+        add("It is starting." if current == "starting" else "It is being stopped.", _impatience(service, colors))
     else:
         add(f"Unknown status '{current}'.")
+    if usage is not None:
+        from herdpy.client.usage import lines as usage_lines
+
+        for line in usage_lines(usage).splitlines():
+            add(line)
     if is_enabled:
         add("It is enabled.")
     else:
-        add(_highlight("It is disabled.", colors.error if respawns else colors.warning, colors))
+        add("It is disabled.", colors.error if respawns else colors.warning)
         if reason:
             add(f"  Why: {reason}. To lift it: herd enable {canonical}")
-    add(f"Provides {write(service.get('provides', []))}.")
-    add(f"Requires {write(service.get('requires', []))}.")
+    if is_new:
+        for key in ("provides", "requires"):
+            if words := " ".join(map(str, items(service, key))):
+                add(f"{key.capitalize()}: {words}")
+        actions = [str(action) for action in items(service, "actions")]
+        if actions:
+            add(f"Custom action{'' if len(actions) == 1 else 's'}: {' '.join(actions)}")
+    else:
+        add(f"Provides {write(service.get('provides', []))}.")
+        add(f"Requires {write(service.get('requires', []))}.")
     add("Will be respawned." if service.get("respawn?") is True else "Will not be respawned.")
     if respawns:
         add(f"Last respawned on {_moment(respawns[0])}.")
     failures = items(service, "startup-failures")
     if current == "stopped" and failures:
-        add(_highlight(f"Failed to start at {_moment(failures[0])}.", colors.error, colors))
+        add(f"Failed to start at {_moment(failures[0])}.", colors.error)
     if stage := text(service, "stage"):
         add(f"Stage: {stage}")
     if reason and is_enabled:
         add(f"Reason: {reason}")
     for key, value in details(service):
         add(f"{key[:1].upper()}{key[1:]}: {value}")
-    if log_file := text(service, "log-file"):
-        add(f"Log file: {log_file}")
+    recent = _recent(service, history, add)
     if source := text(service, "source"):
         add(f"Declared in {source}")
-    return "".join([f"{line}\n" for line in lines])
+    if recent:
+        add("Recent messages (use '-n' to view more or less):")
+        for line in recent:
+            add(f"  {line}")
+    return "".join(lines)
+
+
+def _recent(service: "Fields", history: int, add: "Callable[[str], None]") -> list[str]:
+    """Tell where the service's output is, and return its last lines: ours are read from the file, Shepherd 1.0 sends
+    them."""
+    path = text(service, "log-file")
+    if path:
+        problem = ""
+        lines: list[str] = []
+        if history:
+            from herdpy.client.log_file import Unreadable, last_lines
+
+            try:
+                lines = last_lines(path, history)
+            except Unreadable as unreadable:
+                problem = f", which {unreadable}"
+        add(f"Log file: {path}{problem}")
+        return lines
+    sent = [
+        f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(pair.head))} {pair.tail}"
+        for pair in items(service, "recent-messages")
+        if isinstance(pair, Pair) and isinstance(pair.head, int)
+    ]
+    return sent[max(len(sent) - history, 0) :]
 
 
 def _describe_running(service: "Fields", add: "Callable[[str], None]") -> None:
@@ -154,27 +204,46 @@ def _describe_running(service: "Fields", add: "Callable[[str], None]") -> None:
     else:
         add("It is started and transient." if transient else "It is started.")
     value = service.get("running", True)
-    # Shepherd 1.0 tells of a process as (process (version 0) (id PID) (command (WORD ...)) ...).
+    pid, command = process(service)
+    if pid is not None:
+        add(f"Main PID: {pid}")
+    elif not (isinstance(value, list) and value[:1] == ["process"]) and not (value is True and "actions" in service):
+        add(f"Running value is {write(value)}.")
+    if command:
+        add(f"Command: {quote(command)}")
+
+
+def process(service: "Fields") -> "tuple[int | None, list[str]]":
+    """Return the main process's PID and command line, as far as the server tells.
+
+    Shepherd 1.0 says (process (version 0) (id PID) (command (WORD ...)) ...) for its running value; ours says the PID,
+    and the command in a key of its own. A bare number of Shepherd 0.10 may be anything.
+    """
+    value = service.get("running")
     if isinstance(value, list) and len(value) > 1 and value[0] == "process" and isinstance(value[0], Symbol):
+        pid: int | None = None
+        command: list[str] = []
         for field in value:
             match field:
-                case ["id", int(pid)]:
-                    add(f"Main PID: {pid}")
-                case ["command", list(command)]:
-                    add(f"Command: {clean(' '.join(map(str, command)))}")
-    else:
-        add(f"Running value is {write(value)}.")
+                case ["id", int(number)]:
+                    pid = number
+                case ["command", list(words)]:
+                    command = [str(word) for word in words]
+        return pid, command
+    command = [str(word) for word in items(service, "command")]
+    return (value if command and isinstance(value, int) and value is not True else None), command
 
 
-def _describe_stopped(service: "Fields", colors: Palette) -> str:
+def _describe_stopped(service: "Fields", colors: Palette) -> tuple[str, str]:
+    """Return what it is, and its colour."""
     if service.get("one-shot?") is True:
-        return "It is stopped (one-shot)."
+        return "It is stopped (one-shot).", ""
     if items(service, "startup-failures"):
-        return _highlight("It is stopped (failing).", colors.error, colors)
+        return "It is stopped (failing).", colors.error
     entered = changes(service)
     if entered and entered[0][0] == "stopped":
-        return _highlight(f"It is stopped since {_moment(entered[0][1])}.", colors.warning, colors)
-    return _highlight("It is stopped.", colors.warning, colors)
+        return f"It is stopped since {_moment(entered[0][1])}.", colors.warning
+    return "It is stopped.", colors.warning
 
 
 def _highlight(words: str, color: str, colors: Palette) -> str:

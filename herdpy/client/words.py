@@ -3,6 +3,13 @@
 import posix
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@%+=:,./-")
+"""What stands for itself in a POSIX shell's word."""
+
 
 class Failure(Exception):  # noqa: N818 - it names what happened to the command
     """The command cannot be carried out; ``str()`` is the line for stderr, without ``herd: error:``."""
@@ -45,7 +52,16 @@ def say(text: str) -> None:
         Failure: when it cannot be written (a full disk).
         BrokenPipeError: when nobody reads it any more.
     """
-    _write(1, sys.stdout.encoding if sys.stdout else "utf-8", text)
+    _write(1, text.encode(sys.stdout.encoding if sys.stdout else "utf-8", "replace"))
+
+
+def say_bytes(piece: bytes) -> None:
+    """Write bytes to stdout as they are.
+
+    Raises:
+        Failure, BrokenPipeError: as :func:`say`.
+    """
+    _write(1, piece)
 
 
 def clean(text: str, descriptor: int = 1) -> str:
@@ -57,6 +73,26 @@ def clean(text: str, descriptor: int = 1) -> str:
     if text.isprintable() or not is_terminal(descriptor):
         return text
     return "".join([c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text])
+
+
+def quote(words: "Sequence[str]") -> str:
+    """Return a line that a POSIX shell takes apart into these words again (sh(1), "Single Quotes")."""
+    return " ".join(
+        [word if word and SAFE.issuperset(word) else "'" + word.replace("'", "'\\''") + "'" for word in words]
+    )
+
+
+def is_unicode() -> bool:
+    """Whether the user's locale (locale(7)) is one of UTF-8, and lines may be drawn.
+
+    Asked of the environment, as sys.stdout says UTF-8 of the locale C, too; there Python itself has set LC_CTYPE
+    (PEP 538).
+    """
+    names = (b"LC_ALL", b"LC_CTYPE", b"LANG")
+    everything, kind, language = [posix.environ.get(name, b"") for name in names]
+    if kind == b"C.UTF-8" and language in {b"", b"C", b"POSIX"}:
+        kind = b""
+    return (everything or kind or language).lower().replace(b"-", b"").endswith(b"utf8")
 
 
 def report(text: str) -> None:
@@ -73,13 +109,13 @@ def warn(text: str) -> None:
 def aside(text: str) -> None:
     """Write ``text`` to stderr; when that is impossible, there is nobody to tell."""
     try:
-        _write(2, sys.stderr.encoding if sys.stderr else "utf-8", text)
+        _write(2, text.encode(sys.stderr.encoding if sys.stderr else "utf-8", "replace"))
     except (Failure, BrokenPipeError):
         return
 
 
-def _write(descriptor: int, encoding: str, text: str) -> None:
-    data = memoryview(text.encode(encoding, "replace"))
+def _write(descriptor: int, text: bytes) -> None:
+    data = memoryview(text)
     try:
         while data:
             data = data[posix.write(descriptor, data) :]

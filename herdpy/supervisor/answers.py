@@ -10,6 +10,7 @@ from herdpy import protocol
 from herdpy.protocol import Command, write_reply
 from herdpy.service import ActionFailure, Fact, StartFailure
 from herdpy.sexp import Raw, Symbol
+from herdpy.supervisor import usage
 from herdpy.supervisor.context import StepContext
 from herdpy.supervisor.life import Life, Outcome
 from herdpy.supervisor.log import log
@@ -22,8 +23,11 @@ ROOT = ("root", "shepherd")
 
 GENERAL_ACTIONS = ("start", "stop", "restart", "status", "enable", "disable", "doc")
 """What every service can be asked."""
-OWN_ACTIONS = ("configuration", "progress", "reach")
-"""What every service of herdpy can be asked besides."""
+OWN_ACTIONS = {
+    "configuration": "Show what the service runs with.",
+    "usage": "Show the processor time, the memory and the tasks of the running service.",
+}
+"""What every service of herdpy can be asked besides; and, only by a client of ours, ``progress`` and ``reach``."""
 WITHOUT_ARGUMENTS = ("status", "enable", "disable")
 """Those of the general actions for which Shepherd refuses arguments."""
 
@@ -144,11 +148,12 @@ class Answers:
                 await life.switch(False)
                 return write_reply([None], messages=[f"Disabled service {life.name}."])
             case "doc":
-                actions = {"configuration": "Show what the service runs with."}
-                actions |= {custom.name: custom.documentation for custom in life.service.actions}
+                actions = OWN_ACTIONS | {custom.name: custom.documentation for custom in life.service.actions}
                 return _doc(service, life.service.documentation, actions, command.arguments)
             case "configuration":
                 return self._configuration(life, command)
+            case "usage":
+                return await _usage(life)
             case "reach":
                 reach = life.service.reach
                 running = life.status == "running"
@@ -217,6 +222,16 @@ def _current(life: Life, fact: Fact) -> tuple[Any, str]:
     return fact.value, fact.text
 
 
+async def _usage(life: Life) -> bytes:
+    """What its processes use, as far as they are there to be asked."""
+    held = life.process
+    used = None if held is None or held.exited.is_set() else await usage.of_session(held.pid)
+    if used is None:
+        text = f"{life.name} runs no process that one could measure; see: herd status {life.name}"
+        return write_reply(error=protocol.action_exception(Symbol("usage"), Symbol(life.name), text))
+    return write_reply(protocol.write_usage(**used))
+
+
 def describe(life: Life) -> Raw:
     """A service and its state, for the wire."""
     service = life.service
@@ -242,6 +257,8 @@ def describe(life: Life) -> Raw:
         log_file=life.log_file,
         source=service.source or None,
         stage=life.stage,
+        actions=(*OWN_ACTIONS, *(custom.name for custom in service.actions)),
+        command=life.command,
     )
 
 

@@ -170,6 +170,14 @@ class Life:
         return None if self._incarnation is None else self._incarnation.held
 
     @property
+    def command(self) -> tuple[str, ...]:
+        """The command line of its process, while there is one; nothing when its declaration is gone."""
+        if self.process is None:
+            return ()
+        attempts = self.service.attempts[attempt_of(self.process) :]
+        return (*attempts[0].process.command, *self._arguments) if attempts else ()
+
+    @property
     def log_file(self) -> str:
         return self.service.log_file or f"{self._registry.log_dir}/{self.name}.log"
 

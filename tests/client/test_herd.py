@@ -128,13 +128,13 @@ async def test_the_first_line_tells_the_state(server: Server, herd: Herd, fields
 async def test_what_herdpy_adds_follows_shepherds_lines(server: Server, herd: Herd) -> None:
     ours = (
         ' (reason "it exited with 1") (details (("accelerator" . "TCG: no /dev/kvm")))'
-        ' (log-file "/var/log/herdpy/vm.log") (source "/etc/herdpy/services/vm.toml") (stage #f)'
+        ' (log-file "/nonexistent/vm.log") (source "/etc/herdpy/services/vm.toml") (stage #f)'
     )
     server.answers["status"] = reply(f"({service('vm', ours=ours, **{'enabled?': '#f'})})")
     assert (await herd("status", "vm")).stdout.decode() == (
         "Status of vm:\n  It is stopped.\n  It is disabled.\n    Why: it exited with 1. To lift it: herd enable vm\n"
         "  Provides (vm).\n  Requires ().\n  Will not be respawned.\n"
-        "  Accelerator: TCG: no /dev/kvm\n  Log file: /var/log/herdpy/vm.log\n"
+        "  Accelerator: TCG: no /dev/kvm\n  Log file: /nonexistent/vm.log, which is not there yet\n"
         "  Declared in /etc/herdpy/services/vm.toml\n"
     )
 
@@ -142,7 +142,7 @@ async def test_what_herdpy_adds_follows_shepherds_lines(server: Server, herd: He
 async def test_a_process_of_shepherd_1(server: Server, herd: Herd) -> None:
     running = '(process (version 0) (id 257) (command ("tor" "-f" "x y")) (new 1))'
     server.answers["status"] = reply(f"({service('tor', status='running', running=running)})")
-    assert b"  Main PID: 257\n  Command: tor -f x y\n" in (await herd("status", "tor")).stdout
+    assert b"  Main PID: 257\n  Command: tor -f 'x y'\n" in (await herd("status", "tor")).stdout
 
 
 async def test_a_service_without_most_fields(server: Server, herd: Herd) -> None:

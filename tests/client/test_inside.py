@@ -18,8 +18,7 @@ import trio
 
 from herdpy.client.archive import pack, snapshot, unpack
 from herdpy.client.offload import parse
-from herdpy.client.ssh import quote
-from herdpy.client.words import Failure
+from herdpy.client.words import Failure, quote
 from herdpy.sexp import write
 
 from .conftest import HERD, Herd, Server, Terminal, reply
