@@ -29,7 +29,7 @@ async def resolve(process: Process) -> Account:
     """
     if process.user is None and process.group is None and process.supplementary_groups is None:
         return _OWN
-    return await trio.to_thread.run_sync(_resolve, process)
+    return await trio.to_thread.run_sync(_resolve, process, abandon_on_cancel=True)
 
 
 def _own() -> Account:

@@ -24,7 +24,7 @@ from herdpy.service import Attempt, End, Service, StartFailure
 from herdpy.supervisor import incarnation
 from herdpy.supervisor.context import StepContext
 from herdpy.supervisor.incarnation import Incarnation, attempt_of
-from herdpy.supervisor.line import Held
+from herdpy.supervisor.line import Held, Refused
 from herdpy.supervisor.log import log
 
 if TYPE_CHECKING:
@@ -53,18 +53,24 @@ class Outcome(msgspec.Struct, frozen=True):
 class Reply:
     """The answer to one request, once."""
 
-    __slots__ = ("_arrived", "_outcome")
+    __slots__ = ("_arrived", "_outcome", "is_wanted")
 
     def __init__(self) -> None:
         self._arrived = trio.Event()
         self._outcome = Outcome(False)
+        self.is_wanted = True
+        """Whether anybody waits for it: a start that is stopped no longer wants what it requires."""
 
     def give(self, outcome: Outcome) -> None:
         self._outcome = outcome
         self._arrived.set()
 
     async def wait(self) -> Outcome:
-        await self._arrived.wait()
+        try:
+            await self._arrived.wait()
+        except trio.Cancelled:
+            self.is_wanted = False
+            raise
         return self._outcome
 
 
@@ -132,7 +138,7 @@ class Life:
         self._registry = registry
         self._line = registry.line
         self._requests, self._inbox = trio.open_memory_channel[_Start | _Stop | _Switch | _Ended | _Finished](math.inf)
-        self._deaths: deque[float] = deque(maxlen=64)
+        self._deaths: deque[float] = deque(maxlen=service.respawn.limit)
         """Times of the process's ends (CLOCK_BOOTTIME seconds), for the respawn limit."""
         self._arguments: tuple[str, ...] = ()
         self._starters: list[Reply] = []
@@ -209,14 +215,15 @@ class Life:
         """
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            await self._resume(note, held)
+            try:
+                await self._resume(note, held)
+            except Exception as error:
+                await self._settle(error)
             async for message in self._inbox:
                 try:
                     await self._take(message)
                 except Exception as error:
-                    # A mistake of ours is this service's misfortune, not everybody's.
-                    log("service-task-crashed", service=self.name, exc_info=error)
-                    self._give_up(f"a mistake in herdpy: {type(error).__name__}: {error}; its log has the details")
+                    await self._settle(error)
 
     async def _take(self, message: _Start | _Stop | _Switch | _Ended | _Finished) -> None:
         match message, self.status:
@@ -232,6 +239,8 @@ class Life:
                 await self._remember()
                 log("service-enabled" if enabled else "service-disabled", service=self.name)
                 reply.give(Outcome(True))
+            case _Start(_, reply), _ if not reply.is_wanted:
+                pass
             case _Start(), "stopped":
                 await self._begin_start(message)
             case _Start(_, reply), "starting":
@@ -287,7 +296,11 @@ class Life:
             self.details,
             self.service.declaration,
         )
-        await self._line.note(f"service:{self.name}", msgspec.json.encode(note).decode())
+        try:
+            await self._line.note(f"service:{self.name}", msgspec.json.encode(note).decode())
+        except (Refused, ValueError) as error:
+            # Longer than a packet, or no UTF-8: the next supervisor will know less, but this one goes on.
+            log("note-refused", service=self.name, reason=error)
 
     def _act(
         self, work: Callable[[], Awaitable[_Result]], conclude: Callable[[_Result | None], Awaitable[None]]
@@ -297,9 +310,13 @@ class Life:
 
         async def act() -> None:
             result: _Result | None = None
-            with scope:
-                result = await work()
-            self._requests.send_nowait(_Finished(partial(conclude, result)))
+            try:
+                with scope:
+                    result = await work()
+            except Exception as error:
+                self._requests.send_nowait(_Finished(partial(self._settle, error)))
+            else:
+                self._requests.send_nowait(_Finished(partial(conclude, result)))
 
         self._nursery.start_soon(act)
 
@@ -337,6 +354,7 @@ class Life:
                 await trio.sleep(delay)
                 if not self.enabled:
                     raise StartFailure("it was disabled meanwhile")
+                await self._registry.leftovers_gone(self.name)
                 lines = await self._registry.start_requirements(self.service)
                 if lines:
                     self.reason = "something it requires could not be started"
@@ -409,11 +427,26 @@ class Life:
             reply.give(outcome)
         self._starters.clear()
 
-    def _give_up(self, reason: str) -> None:
-        """Answer everyone who waits."""
-        self.reason = reason
-        self._answer_starters(Outcome(False, (f"cannot start {self.name}: {reason}",)))
-        self._answer_stoppers_early(f"cannot stop {self.name}: {reason}")
+    async def _settle(self, error: Exception) -> None:
+        """After what should not happen: answer everyone who waits, and come to a state that can be left again.
+
+        A mistake of ours is this service's misfortune, not everybody's; and nobody must wait for ever.
+        """
+        if isinstance(error, Refused):  # the keeper's own words, such as: cannot send signal 15 to ...
+            log("keeper-refused", service=self.name, reason=error)
+            self.reason = str(error)
+        else:
+            log("service-task-crashed", service=self.name, exc_info=error)
+            self.reason = f"a mistake in herdpy: {type(error).__name__}: {error}; herdpy's log has the details"
+        if self._activity is None and self.status in ("starting", "stopping"):
+            if self.process is not None and self.process.exited.is_set():
+                self._incarnation = None  # the keeper holds it until the next supervisor buries it
+            await self._enter("stopped" if self.process is None else "running")
+        if self._next_start is not None:
+            self._starters.append(self._next_start.reply)
+            self._next_start = None
+        self._answer_starters(Outcome(False, (f"cannot start {self.name}: {self.reason}",)))
+        self._answer_stoppers_early(f"cannot stop {self.name}: {self.reason}")
 
     # Stopping.
 
@@ -464,10 +497,10 @@ class Life:
         await self._enter("stopped")
 
     async def _take_next_start(self) -> None:
-        if self._next_start is not None:
-            request, self._next_start = self._next_start, None
+        request, self._next_start = self._next_start, None
+        if request is not None and (request.reply.is_wanted or any(reply.is_wanted for reply in self._starters)):
             await self._begin_start(request)
-        elif self._starters:
+        else:
             self._answer_starters(Outcome(False, (f"cannot start {self.name}: it was stopped meanwhile",)))
 
     # After a process ended by itself.
@@ -515,10 +548,9 @@ class Life:
             self.changes.extend(note.changes)
             self.respawns.extend(note.respawns)
             self.failures.extend(note.failures)
-            self._deaths.extend(note.deaths)
-        elif held is not None:
-            self.status = "running"
-            self.changes.appendleft(("running", time.time()))
+            self._deaths.extend(note.deaths[: self._deaths.maxlen])
+        if held is not None and self.status == "stopped":  # its note was refused, or is not understood
+            self._note_change("running")
         if held is not None:
             self._adopt(held, {})
         ended = held is not None and held.exited.is_set()
@@ -528,13 +560,15 @@ class Life:
                     await self._bury()
                 self._act(partial(self._bring_up, None if ended else held), self._started)
             case "stopping" if self._stop_asked:
-                self._act(partial(self._bring_down, False), self._stopped)
-            case "running" | "stopping" if self.service.attempts or held is not None:
-                self.status = "stopping" if held is None or ended else "running"
-                if held is None:
-                    self._act(_already_gone, self._ended)
-                elif ended:
+                was_running = len(self.changes) > 1 and self.changes[1][0] == "running"
+                self._act(partial(self._bring_down, was_running), self._stopped)
+            case "running" | "stopping" if held is not None:
+                self.status = "stopping" if ended else "running"
+                if ended:
                     self._act(self._bury, self._ended)
+            case "running" | "stopping" if self.service.attempts or self.status == "stopping":
+                self.status = "stopping"
+                self._act(_already_gone, self._ended)
 
 
 def read_note(name: str, text: str | None) -> Note | None:

@@ -1,6 +1,6 @@
 """All services of the plan, each with its life."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
 import trio
@@ -8,7 +8,7 @@ import trio
 from herdpy.service import Respawn, Service
 from herdpy.supervisor.context import Making
 from herdpy.supervisor.life import Life, Outcome, read_note
-from herdpy.supervisor.line import Held, KeeperLine
+from herdpy.supervisor.line import Held, KeeperLine, Refused
 from herdpy.supervisor.log import log
 from herdpy.supervisor.plan import Plan
 
@@ -31,7 +31,8 @@ class Registry:
         self.closing = False
         self.hurry = trio.Event()
         """Set when a shutdown is asked for a second time: graceful ways are left out."""
-        self._dependents: Mapping[str, tuple[str, ...]] = {}
+        self._leftovers: list[Held] = []
+        """What the last supervisor's steps left behind, and is being ended."""
 
     def adopt_plan(self, plan: Plan, remake: Callable[[str], tuple[Service, ...]], nursery: trio.Nursery) -> None:
         """Give each service of the plan its life, and what the keeper holds to the life that it belongs to.
@@ -39,11 +40,10 @@ class Registry:
         Args:
             remake: makes a service that runs but is not in the plan, from the declaration in its note.
         """
-        self._dependents = plan.dependents
         for service in plan.services:
             self._add(service)
-        processes, strays = self._sort_held()
-        for held in strays:
+        processes, self._leftovers = self._sort_held()
+        for held in self._leftovers:
             nursery.start_soon(self._be_rid_of, held)
         for name in processes.keys() - self.lives.keys():
             log("service-not-declared", service=name, pid=processes[name].pid)
@@ -60,23 +60,32 @@ class Registry:
     def _sort_held(self) -> tuple[dict[str, Held], list[Held]]:
         """Tell the services' processes from what the last supervisor's steps left behind."""
         processes: dict[str, Held] = {}
-        strays: list[Held] = []
-        for held in list(self.line.held.values()):
+        leftovers: list[Held] = []
+        for held in sorted(self.line.held.values(), key=lambda held: held.exited.is_set()):  # what runs comes first
             name, kind = held.id.split(":")[:2]
             if kind == "main" and name not in processes:
                 processes[name] = held
             else:
-                strays.append(held)
-        return processes, strays
+                leftovers.append(held)
+        return processes, leftovers
+
+    async def leftovers_gone(self, name: str) -> None:
+        """Wait until what the last supervisor's steps left of a service has ended: its steps are repeated."""
+        for held in self._leftovers:
+            if held.id.split(":")[0] == name:
+                await held.exited.wait()
 
     async def _be_rid_of(self, held: Held) -> None:
         log("removing-what-a-step-left", process=held.id, pid=held.pid)
-        if not held.exited.is_set():
-            await self.line.signal(held, 15)
-            with trio.move_on_after(5):
-                await held.exited.wait()
-        if not held.exited.is_set():
-            await self.line.signal(held, 9)
+        try:
+            if not held.exited.is_set():
+                await self.line.signal(held, 15)
+                with trio.move_on_after(5):
+                    await held.exited.wait()
+            if not held.exited.is_set():
+                await self.line.signal(held, 9)
+        except Refused as refusal:  # it became another user's, and has to end by itself
+            log("cannot-remove-what-a-step-left", process=held.id, pid=held.pid, reason=refusal)
         await held.exited.wait()
         await self.line.release(held)
 
@@ -89,7 +98,10 @@ class Registry:
         lines: list[str] = []
 
         async def start(name: str) -> None:
-            life = self.by_name[name]
+            life = self.by_name.get(name)
+            if life is None:  # of a service that runs although its declaration is gone
+                lines.append(f"Service {service.name} depends on {name}, which is no longer declared.")
+                return
             outcome = await life.start()
             if not outcome.done:
                 lines.extend((*outcome.lines, f"Service {service.name} depends on {life.name}."))
@@ -104,17 +116,26 @@ class Registry:
         async def stop(life: Life) -> None:
             stopped.extend((await life.stop()).stopped)
 
-        dependents = (self.lives[name] for name in self._dependents.get(service.name, ()))
+        names = frozenset(service.provision)
+        dependents = (life for life in self.lives.values() if not names.isdisjoint(life.service.requirement))
         await _each(stop, (life for life in dependents if life.status != "stopped"))
         return tuple(dict.fromkeys(stopped))
 
-    async def start_all(self, services: Iterable[Life]) -> None:
-        """Start services at once; whoever fails has said so in the log."""
+    async def start_all(self, services: Iterable[Life]) -> tuple[str, ...]:
+        """Start services at once.
+
+        Returns:
+            Why some failed, in sentences; nothing when none did.
+        """
+        lines: list[str] = []
 
         async def start(life: Life) -> None:
-            await life.start()
+            outcome = await life.start()
+            if not outcome.done:
+                lines.extend(outcome.lines)
 
         await _each(start, services)
+        return tuple(lines)
 
     async def restart(self, life: Life) -> Outcome:
         """Stop a service with its dependents, then start again all that was stopped, itself in any case."""
@@ -122,9 +143,10 @@ class Registry:
         if not stop.done:
             return stop
         outcome = await life.start()
-        if outcome.done:
-            await self.start_all(self.by_name[name] for name in stop.stopped if name != life.name)
-        return outcome
+        if not outcome.done:
+            return outcome
+        lines = await self.start_all(self.by_name[name] for name in stop.stopped if name != life.name)
+        return Outcome(not lines, (*outcome.lines, *lines))
 
     async def stop_all(self) -> None:
         """Stop every service, dependents first, what is independent at once; nothing can be started any more."""

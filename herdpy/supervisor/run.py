@@ -36,6 +36,7 @@ async def supervise(
 
     def shut_down() -> None:
         if shutdown.is_set():
+            log("shutdown-hurries")
             registry.hurry.set()
         shutdown.set()
 
@@ -66,12 +67,14 @@ async def supervise(
             on_signal(missed_signal)
         state = line.notes.get("supervisor")
         if state == "stopping":
-            shut_down()
+            if not shutdown.is_set():  # by the missed signal: it was asked for once
+                shut_down()
         elif state != "started":
             await line.note("supervisor", "starting")
             nursery.start_soon(_start_automatic, registry)
         nursery.start_soon(own_log.start)
         await shutdown.wait()
+        registry.closing = True  # before the note: nobody may write "started" over it
         await line.note("supervisor", "stopping")
         await registry.stop_all()
         log("exiting")

@@ -1,0 +1,122 @@
+"""What ought not to happen, and must leave nobody waiting: requests given up, refusals of the kernel, of the keeper."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import threading
+
+import pytest
+
+from herdpy import protocol
+
+LINGERING = json.dumps(["sh", "-c", "trap 'sleep 1; exit 0' TERM; echo > $READY; while :; do sleep 0.02; done"])
+
+
+def ask(herdpy, action: str, service: str, *arguments: str, patience: float = 30) -> protocol.Reply:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(patience)
+        client.connect(str(herdpy.socket))
+        client.sendall(protocol.write_command(protocol.Command(action, service, arguments, "/")))
+        reply = b""
+        while chunk := client.recv(65536):
+            reply += chunk
+    return protocol.parse_reply(reply.decode())
+
+
+def in_background(*arguments) -> threading.Thread:
+    thread = threading.Thread(target=ask, args=arguments)
+    thread.start()
+    return thread
+
+
+def test_what_nobody_wants_any_more_is_not_started_after_its_stop(herdpy, tmp_path, eventually):
+    ready = tmp_path / "ready"
+    herdpy.declare("base", f'command = {LINGERING}\nenvironment = {{ READY = "{ready}" }}')
+    herdpy.declare("top", 'command = ["sleep", "1000"]\nrequirement = ["base"]')
+    herdpy.start()
+    ask(herdpy, "start", "base")
+    eventually(ready.exists)
+    stop = in_background(herdpy, "stop", "base")
+    eventually(lambda: herdpy.status("base")["status"] == "stopping")
+    start = in_background(herdpy, "start", "top")
+    eventually(lambda: herdpy.status("top")["status"] == "starting")
+    assert ask(herdpy, "stop", "top").result == ["top"]
+    stop.join()
+    start.join()
+    assert herdpy.status("base")["status"] == "stopped"
+
+
+def test_what_is_too_long_for_the_keeper_fails_with_a_reason_and_can_be_tried_again(herdpy):
+    herdpy.declare("vast", f'command = ["sleep", "1000"]\n[environment]\nVAST = "{"x" * 200_000}"')
+    herdpy.start()
+    for _ in range(2):
+        reply = ask(herdpy, "start", "vast")
+        assert reply.result is False
+        assert "at most 163840 can be sent" in reply.messages[0]
+    assert ask(herdpy, "stop", "vast").result == []
+    assert herdpy.stop() == 0
+
+
+def test_a_restart_tells_of_dependents_that_do_not_come_back(herdpy, tmp_path):
+    program = tmp_path / "program"
+    program.symlink_to(shutil.which("sleep"))
+    herdpy.declare("base", 'command = ["sleep", "1000"]')
+    herdpy.declare("top", f'command = ["{program}", "1000"]\nrequirement = ["base"]')
+    herdpy.start()
+    herdpy.ok("start", "top")
+    program.unlink()
+    restarted = herdpy.herd("restart", "base")
+    assert restarted.returncode == 1
+    assert f"cannot start top: {program} cannot be executed" in restarted.stdout
+    assert herdpy.status("base")["status"] == "running"
+
+
+def test_a_respawn_limit_above_64_is_kept_to(herdpy, eventually):
+    herdpy.declare("failing", 'command = ["true"]\nrespawn-limit = 70\nrespawn-interval = 1000\nrespawn-delay = 0\n')
+    herdpy.start()
+    herdpy.ok("start", "failing")
+    eventually(lambda: not herdpy.status("failing")["enabled"])
+    assert "it ended 70 times in 1000 s" in herdpy.status("failing")["reason"]
+
+
+def test_a_shutdown_that_is_gone_on_with_is_in_no_hurry(herdpy, tmp_path, eventually):
+    """It was asked for once; only a second time says that graceful ways are to be left out."""
+    ready = tmp_path / "ready"
+    herdpy.declare("base", f'command = {LINGERING}\nenvironment = {{ READY = "{ready}" }}')
+    herdpy.start()
+    herdpy.ok("start", "base")
+    eventually(ready.exists)
+    supervisor = herdpy.supervisor()
+    herdpy.process.send_signal(signal.SIGTERM)
+    eventually(lambda: herdpy.status("base")["status"] == "stopping")
+    os.kill(supervisor, signal.SIGKILL)
+    assert herdpy.process.wait(30) == 0
+    assert "supervisor-back" in herdpy.said()
+    assert "shutdown-hurries" not in herdpy.said()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="spawns a process that it may not signal then")
+def test_a_process_that_may_not_be_signalled_is_told_and_harms_nobody_else(herdpy, eventually):
+    """As with ``sudo``: an ordinary user's herdpy cannot end what became root's (kill(2), EPERM)."""
+    herdpy.declare("foreign", 'command = ["sleep", "1000"]\nuser = "nobody"')
+    herdpy.declare("own", 'command = ["sleep", "1000"]')
+    command = ["setpriv", "--bounding-set=-kill", *herdpy.command()]
+    herdpy.command = lambda: command
+    herdpy.start()
+    herdpy.ok("start", "own")
+    herdpy.ok("start", "foreign")
+    supervisor = herdpy.supervisor()
+    pid = herdpy.status("foreign")["pid"]
+    try:
+        for _ in range(2):
+            refused = herdpy.herd("stop", "foreign")
+            assert refused.returncode == 1
+            assert "cannot stop foreign: cannot send signal 15" in refused.stdout
+            assert herdpy.status("foreign")["status"] == "running"
+            assert herdpy.status("foreign")["pid"] == pid
+        assert herdpy.supervisor() == supervisor
+        assert herdpy.stop() == 0
+    finally:
+        os.kill(pid, signal.SIGKILL)
