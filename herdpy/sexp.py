@@ -100,8 +100,12 @@ _ESCAPES = {
     "|": "|", "(": "(", ")": ")", "\n": "",
 }  # fmt: skip
 _HEXADECIMAL = {"x": 2, "u": 4, "U": 6}
-# Guile takes brackets for parentheses, and ends a symbol at these. A blank is what str.isspace says.
-_DELIMITERS = '()[]";'
+# Guile takes brackets for parentheses, and ends a symbol at these.
+_DELIMITERS = '()[]"; \t\r\n\f'
+_BLANKS = " \t\r\n\f"
+# To Guile these are parts of a symbol, but str.split splits there.
+_BLANK_TO_PYTHON = "\x0b\x1c\x1d\x1e\x1f"
+_BLANK_TO_UNICODE = "\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
 
 
 # Reading
@@ -118,6 +122,7 @@ def read(text: str, *, depth: int = DEPTH) -> object:
     items: list[object] = []
     dots = 0
     prefixes = False
+    is_odd = _has_odd_blank(text)
     position = 0
     end = len(text)
     tokens: list[str] | list[object]
@@ -127,7 +132,8 @@ def read(text: str, *, depth: int = DEPTH) -> object:
             quote = end
         segment = text[position:quote]
         if (
-            ";" in segment
+            is_odd
+            or ";" in segment
             or "'" in segment
             or "{" in segment
             or "\\" in segment
@@ -180,6 +186,13 @@ def read(text: str, *, depth: int = DEPTH) -> object:
     return items[0]
 
 
+def _has_odd_blank(text: str) -> bool:
+    for character in _BLANK_TO_PYTHON if text.isascii() else _BLANK_TO_PYTHON + _BLANK_TO_UNICODE:
+        if character in text:
+            return True
+    return False
+
+
 def _careful_tokens(text: str, position: int, limit: int) -> tuple[list[object], int]:
     """Split what has comments, quotations or odd symbols in it.
 
@@ -189,7 +202,7 @@ def _careful_tokens(text: str, position: int, limit: int) -> tuple[list[object],
     end = len(text)
     while position < limit:
         character = text[position]
-        if character.isspace():
+        if character in _BLANKS:
             position += 1
         elif character in "()[]":
             tokens.append("(" if character in "([" else ")")
@@ -216,7 +229,7 @@ def _careful_tokens(text: str, position: int, limit: int) -> tuple[list[object],
                 position += length
         else:
             start = position
-            while position < end and not (text[position].isspace() or text[position] in _DELIMITERS):
+            while position < end and text[position] not in _DELIMITERS:
                 position += 1
             tokens.append(text[start:position])
     return tokens, position
@@ -444,8 +457,10 @@ class Reader:
             if self._depth == 0 and self._state == _PLAIN:
                 byte = data[position]
                 if byte in _BLANK:
-                    pass
-                elif byte == 0x3B:
+                    blanks = data[position : position + 1024]
+                    position += len(blanks) - len(blanks.lstrip(_BLANK))
+                    continue
+                if byte == 0x3B:
                     self._state = _COMMENT
                 elif byte == 0x28:
                     start = position

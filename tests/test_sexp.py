@@ -210,6 +210,14 @@ def test_only_a_list_may_begin(start: bytes) -> None:
         Reader().feed(start)
 
 
+def test_a_blank_is_what_guile_takes_for_one() -> None:
+    for character in map(chr, range(0x3001)):
+        if character in " \t\r\n\f":
+            assert read(f"(a{character}b)") == ["a", "b"]
+        elif character.isspace():
+            assert read(f"(a{character}b {character})") == [f"a{character}b", character]
+
+
 def test_what_was_whole_before_an_error_is_not_lost() -> None:
     reader = Reader()
     assert reader.feed(b"(a)(b) rest") == ["(a)", "(b)"]

@@ -1,6 +1,7 @@
 """Clients that send nonsense, half of something, far too much or nothing, or that never read: nobody else notices."""
 
 import contextlib
+import re
 import resource
 import socket
 import time
@@ -155,41 +156,55 @@ async def serving(directory):
         nursery.cancel_scope.cancel()
 
 
-WORDS = st.sampled_from(
-    [
-        *"()[]'`,;\"#.|\\{} \n\t\0\x7f",
-        *("#f", "#t", "#:k", "#{", "}#", "#|", "|#", "#;", "#<x>", "#\\a", "#true", "#nil", "#!eof", "#(1)", "#vu8(1)"),
-        *("(version 0)", "(version 0 1)", "(action doc)", "(service foo)", "(service root)", "(arguments ())", '"x"'),
-        *("status", "doc", "help", "foo", "root", "version", "0", "00", "-0", "1/2", "1e3", "+inf.0", "1" * 5000, "é"),
-        *(r"\x41", r'"\x41;"', r'"\q"', "\N{LINE SEPARATOR}", "\xa0", "\U0001f411", "(a . b)", "( . )", "(a . )"),
-    ]
-)
+TOKENS = re.compile(r'"[^"]*"|[()]|[^\s()]+|\s+')
+SOUND = [
+    TOKENS.findall(sound.decode())
+    for sound in (
+        STATUS,
+        command("doc", "foo", '"action"', '"x y"'),
+        command("help", "root"),
+        command("nope", "foo", '"é"'),
+    )
+]
+WORDS = [
+    *("(", ")", "[", "]", "'", "`", ",", ";", '"', "#", ".", "|", "\\", "{", "}", " ", "\n", "\t", "\0", "\x7f"),
+    *("#f", "#t", "#:k", "#{", "}#", "#{a b}#", "#|", "|#", "#;", "#<x>", "#\\a", "#true", "#nil", "#!eof", "#(1)"),
+    *("(version 0)", "(version 0 1)", "(action doc)", "(service foo)", "(service root)", "(arguments ())", '"x"', "()"),
+    *("status", "doc", "help", "foo", "root", "version", "0", "00", "-0", "1/2", "1e3", "+inf.0", "1" * 5000, "é"),
+    *(r"\x41", r'"\x41;"', r'"\q"', "\N{LINE SEPARATOR}", "\xa0", "\U0001f411", "(a . b)", "( . )", "(a . )"),
+]
 EDITS = st.lists(
-    st.tuples(st.floats(0, 1), st.integers(0, 30), WORDS | st.text(max_size=3)),
-    max_size=4,
+    st.tuples(st.integers(0, 40), st.sampled_from((0, 0, 1, 1, 2, 5)), st.sampled_from(["", *WORDS])), max_size=3
 )
-SOUND = [STATUS, command("doc", "foo", '"action"', '"x y"'), command("help", "root"), command("nope", "foo", '"é"')]
 
 
-def edited(text: str, edits: "list[tuple[float, int, str]]") -> str:
-    for where, length, replacement in edits:
-        position = round(where * len(text))
-        text = text[:position] + replacement + text[position + length :]
-    return text
+def edited(tokens: "list[str]", edits: "list[tuple[int, int, str]]") -> str:
+    tokens = tokens[:]
+    for position, length, replacement in edits:
+        tokens[position : position + length] = [replacement]
+    return "".join(tokens)
 
 
-def test_whatever_is_sent_the_answer_is_a_reply_or_nothing(herdpy, beside, guile):
-    """Guile reads along: it says whether there is an answer where Shepherd would have none, and whether it is one."""
+@settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(tokens=st.sampled_from(SOUND), edits=EDITS)
+def test_whatever_is_sent_the_answer_is_a_reply_or_nothing(herdpy, guile, tokens, edits):
+    """Guile reads along: it says whether an answer is a reply, and whether Shepherd would have answered at all."""
+    if herdpy.process is None:
+        herdpy.declare("foo", 'command = ["sleep", "1000"]')
+        herdpy.start()
+    sent = edited(tokens, edits)
+    got = exchange(herdpy.socket, sent.encode(), end=True).decode()
+    if got:
+        assert isinstance(guile("reply", got), list), got
+        assert guile("problem", got) != "something else", got
+        assert guile("command", sent), "Shepherd would not have taken it for a command"
 
-    @settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck))
-    @given(st.sampled_from(SOUND), EDITS, st.binary(max_size=3) | st.just(b""))
-    def exchange_one(sound: bytes, edits: "list[tuple[float, int, str]]", bytes_before: bytes) -> None:
-        text = edited(sound.decode(), edits)
-        got = exchange(herdpy.socket, bytes_before + text.encode(errors="replace"), end=True).decode()
-        if got:
-            assert isinstance(guile("reply", got), list), got
-            assert guile("problem", got) != "something else", got
-            if not bytes_before:
-                assert guile("command", text), "Shepherd would not have taken it for a command"
 
-    exchange_one()
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=100), st.integers(0, len(STATUS)), st.integers(0, len(STATUS)))
+def test_whatever_bytes_are_sent_the_supervisor_lives_on(herdpy, junk, begin, end):
+    if herdpy.process is None:
+        herdpy.start()
+        herdpy.first = herdpy.supervisor()
+    exchange(herdpy.socket, STATUS[:begin] + junk + STATUS[end:], end=True)
+    assert Path(f"/proc/{herdpy.first}/exe").exists(), "the supervisor died"
