@@ -57,12 +57,14 @@
     (('error ('version 0 _ ...) _ ...) "something else")))
 
 (define (command text)
-  ;; Whether Shepherd would take it for a command.
+  ;; Whether Shepherd would take it for a command: #f, or "yes", or "sensible" when it also is what clients send.
   (match (expression text)
     (('shepherd-command ('version 0 _ ...)
                         ('action action) ('service service)
                         ('arguments (arguments ...)) ('directory directory))
-     #t)
+     (if (and (symbol? action) (symbol? service) (every string? arguments) (or (not directory) (string? directory)))
+         "sensible"
+         "yes"))
     (_ #f)))
 
 (define (ask path action service . arguments)
