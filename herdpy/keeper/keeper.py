@@ -7,12 +7,13 @@ import fcntl
 import os
 
 from herdpy.keeper import death, request
+from herdpy.keeper.archiving import Archiving
 from herdpy.keeper.companion import Companion
 from herdpy.keeper.loop import Loop
 from herdpy.keeper.message import VERSION, MessageError, decode, encode
 from herdpy.keeper.request import BadRequest
 from herdpy.keeper.spawn import Spawner, SpawnFailure, failure, identify
-from herdpy.keeper.table import Pipe, Process, make_pipe
+from herdpy.keeper.table import Pipe, Process, make_ledger, make_pipe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -83,6 +84,8 @@ class Keeper:
         self._logger.on_begin = self._logger_began
         self._logger.on_end = self._logger_ended
         self._logger.on_packet = self._hear_logger
+        self._ledger = make_ledger()
+        self._archiving = Archiving(self._loop, logger[:-1], environment, spawner, writing, self._say)
         self._own_pipe = self._keep_pipe(own, log, echo=True)
         self._requests: dict[str, Callable[[Mapping[str, Any], memoryview], None]] = {
             "hello": self._hello,
@@ -130,7 +133,7 @@ class Keeper:
         self._tell({"kind": "signal", "signal": number})
 
     def _reap_orphans(self) -> None:
-        companions = (self._supervisor.pid, self._logger.pid)
+        companions = (self._supervisor.pid, self._logger.pid, self._archiving.pid)
         death.reap_orphans(self._pids.union(pid for pid in companions if pid is not None))
 
     def _hear_supervisor(self, packet: memoryview) -> None:
@@ -171,6 +174,9 @@ class Keeper:
             raise BadRequest(f"spawn: there is a process {name!r} already; release it first")
         if self._is_ending:
             raise BadRequest("spawn: the keeper is about to end")
+        rotation = asked["output"].get("rotation") if isinstance(asked.get("output"), dict) else None
+        if rotation is not None and not isinstance(rotation, dict):
+            raise BadRequest("spawn: output: rotation must be an object or null")
         child, scope, output = request.child(asked), request.scope(asked), request.output(asked)
         reading, writing = -1, -1
         try:
@@ -189,7 +195,7 @@ class Keeper:
         finally:
             if writing >= 0:
                 os.close(writing)
-        pipe = self._keep_pipe(reading, output[0]) if isinstance(output, tuple) else None
+        pipe = self._keep_pipe(reading, output[0], rotation) if isinstance(output, tuple) else None
         process = Process(name, pid, pidfd, death.start_time(pid), scope, pipe)
         self._processes[name] = process
         self._pids.add(pid)
@@ -337,20 +343,32 @@ class Keeper:
         if process.pipe is not None and process.pipe.process is process:
             process.pipe.process = None
 
-    def _keep_pipe(self, reading: int, path: str, *, echo: bool = False) -> Pipe:
+    def _keep_pipe(
+        self, reading: int, path: str, rotation: Mapping[str, Any] | None = None, *, echo: bool = False
+    ) -> Pipe:
         self._pipe_number += 1
-        pipe = self._pipes[self._pipe_number] = Pipe(self._pipe_number, reading, path, echo=echo)
+        pipe = Pipe(self._pipe_number, reading, path, rotation=rotation, echo=echo)
+        self._pipes[pipe.number] = pipe
         if self._logger.line is not None:
             self._open(pipe)
         return pipe
 
     def _open(self, pipe: Pipe) -> None:
-        opening = {"kind": "open", "id": pipe.number, "path": pipe.path, "echo": pipe.echo}
+        opening = {
+            "kind": "open",
+            "id": pipe.number,
+            "path": pipe.path,
+            "rotation": pipe.rotation,
+            "echo": pipe.echo,
+        }
         self._logger.send(encode(opening), (pipe.reading,))
 
     def _logger_began(self) -> None:
+        self._logger.send(encode({"kind": "ledger"}), self._ledger)
         for pipe in self._pipes.values():
             self._open(pipe)
+        self._logger.send(encode({"kind": "begin"}))
+        for pipe in self._pipes.values():
             if pipe.process is not None:
                 self._logger.send(encode({"kind": "drain", "id": pipe.number}))
 
@@ -359,6 +377,9 @@ class Keeper:
             told = decode(packet)
         except MessageError as error:
             self._say(f"the logger sent {error}")
+            return
+        if told["kind"] == "archive":
+            self._archiving.ask(told["path"], packet)
             return
         pipe = self._pipes.get(told.get("id", 0))
         if pipe is None:
@@ -440,6 +461,7 @@ class Keeper:
     def _end_logger(self) -> None:
         if not self._logger.is_wanted:
             return
+        self._archiving.end()
         self._logger.is_wanted = False
         if self._logger.line is None:
             self._loop.stop()

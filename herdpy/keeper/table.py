@@ -6,18 +6,25 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from herdpy.keeper.line import Line
 
 
 class Pipe:
     """An output pipe that the logger reads; we keep its read end until the logger has seen its end of file."""
 
-    __slots__ = ("echo", "number", "path", "process", "reading")
+    __slots__ = ("echo", "number", "path", "process", "reading", "rotation")
 
-    def __init__(self, number: int, reading: int, path: str, *, echo: bool = False) -> None:
+    def __init__(
+        self, number: int, reading: int, path: str, *, rotation: Mapping[str, Any] | None = None, echo: bool = False
+    ) -> None:
         self.number = number
         self.reading = reading
         self.path = path
+        self.rotation = rotation
+        """How the file is rotated, which is between the supervisor and the logger."""
         self.echo = echo
         self.process: Process | None = None
         """The process whose last lines the logger has been asked to write, and has not yet."""
@@ -73,6 +80,17 @@ class Process:
             "exited": self.status,
             "drained": self.drained,
         }
+
+
+def make_ledger() -> tuple[int, int, int]:
+    """Return what the logger keeps its accounts in, to outlive it: some memory, and the two ends of a pipe of its own.
+
+    Raises:
+        OSError: when there are no descriptors left.
+    """
+    memory = os.memfd_create("herdpy-ledger", os.MFD_CLOEXEC)
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    return memory, reading, writing
 
 
 def make_pipe(uid: int | None = None, gid: int | None = None) -> tuple[int, int]:

@@ -9,6 +9,8 @@ import sys
 
 from herdpy.keeper.message import ANCILLARY_SIZE, LIMIT, MessageError, decode, descriptors, encode
 from herdpy.logger.file import LogFile
+from herdpy.logger.ledger import READ_SIZE, Ledger
+from herdpy.logger.rotation import rotation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,9 +18,6 @@ if TYPE_CHECKING:
     from typing import Any
 else:
     import _signal as signal
-
-READ_SIZE = 65536
-"""Bytes read from one pipe at a time: as much as a pipe holds by default (pipe(7))."""
 
 
 class Source:
@@ -43,12 +42,16 @@ class Pen:
         self._sources: dict[int, Source] = {}
         self._numbers: dict[int, Source] = {}
         self._files: dict[str, tuple[LogFile, set[int]]] = {}
+        self._ledger: Ledger | None = None
         self._stderr = select.poll()
         self._stderr.register(2, select.POLLOUT)
+        self._has_begun = False
         self._is_ending = False
 
     def run(self) -> None:
         """Write until the keeper says that it is over; without a keeper, until nobody writes any more."""
+        while self._line is not None and not self._has_begun:
+            self._listen(self._line)
         while (self._line is not None and not self._is_ending) or (self._line is None and self._sources):
             for descriptor, _ in self._epoll.poll():
                 source = self._sources.get(descriptor)
@@ -76,34 +79,62 @@ class Pen:
             os.close(descriptor)
 
     def _obey(self, told: dict[str, Any], passed: list[int]) -> None:
-        if told["kind"] == "open" and passed:
-            self._open(told["id"], passed.pop(0), told["path"], echo=bool(told.get("echo")))
+        if told["kind"] == "ledger" and len(passed) == 3 and self._ledger is None:
+            self._ledger = Ledger(*passed)
+            passed.clear()
+        elif told["kind"] == "open" and passed:
+            self._open(told, passed.pop(0))
+        elif told["kind"] == "begin":
+            self._begin()
         elif told["kind"] == "drain":
             source = self._numbers.get(told["id"])
             if source is not None:
                 self._drain(source)
-            self._tell("drained", told["id"])
+            self._tell("drained", id=told["id"])
         elif told["kind"] == "end":
             self._is_ending = True
 
-    def _open(self, number: int, reading: int, path: str, *, echo: bool) -> None:
-        file, users = self._files.setdefault(path, (LogFile(path, self._say), set()))
+    def _open(self, told: dict[str, Any], reading: int) -> None:
+        number, path = told["id"], told["path"]
+        if self._ledger is None:
+            raise MessageError("a pipe before the ledger")
+        if path not in self._files:
+            self._files[path] = LogFile(path, self._ledger, self._say, self._put_aside), set()
+        file, users = self._files[path]
         users.add(number)
-        source = Source(number, reading, file, echo=echo)
+        try:
+            file.rotation = rotation(told.get("rotation"))
+        except (ValueError, TypeError) as error:
+            self._say(f"cannot rotate {path}: {error}")
+        source = Source(number, reading, file, echo=bool(told.get("echo")))
         self._sources[reading] = source
         self._numbers[number] = source
         self._epoll.register(reading, select.EPOLLIN)
 
-    def _read(self, source: Source, size: int = READ_SIZE) -> int:
-        """Write what can be read now, at most ``size`` bytes; return how many that was."""
-        try:
-            chunk = os.read(source.reading, size)
-        except BlockingIOError:
-            return 0
+    def _begin(self) -> None:
+        """Go on, now that every pipe is known, where a logger that was killed has left off."""
+        ledger, self._has_begun = self._ledger, True
+        if ledger is None:
+            return
+        for number in ledger.open_lines():
+            if number in self._numbers:
+                self._numbers[number].file.inherit(number)
+            else:
+                ledger.mark_line(number, is_open=False)
+        if ledger.source in self._numbers:
+            source = self._numbers[ledger.source]
+            source.file.resume(source.number, *ledger.resume())
+        ledger.settle()
+
+    def _read(self, source: Source, most: int = READ_SIZE) -> int:
+        """Write what can be read now, at most so many bytes; return how many that was."""
+        assert self._ledger is not None
+        chunk = self._ledger.take(source.number, source.reading, most)
         if not chunk:
-            self._close(source)
+            if chunk is not None:
+                self._close(source)
             return 0
-        source.file.write(source, chunk)
+        source.file.write(source.number, chunk)
         if source.echo:
             self._echo(chunk)
         return len(chunk)
@@ -116,10 +147,10 @@ class Pen:
             if not count:
                 break
             left -= count
-        source.file.finish(source)
+        source.file.finish(source.number)
 
     def _close(self, source: Source) -> None:
-        source.file.finish(source)
+        source.file.finish(source.number)
         self._epoll.unregister(source.reading)
         os.close(source.reading)
         del self._sources[source.reading]
@@ -129,12 +160,19 @@ class Pen:
         if not users:
             file.close()
             del self._files[source.file.path]
-        self._tell("closed", source.number)
+        self._tell("closed", id=source.number)
 
-    def _tell(self, kind: str, number: int) -> None:
+    def _put_aside(self, file: LogFile) -> None:
+        """Have the rotated files of a log compressed, and the oldest removed: by a process that may take its time."""
+        wanted = file.rotation
+        assert wanted is not None
+        keeping = {"keep": wanted.keep, "keep_days": wanted.keep_days, "compress": wanted.compress}
+        self._tell("archive", path=file.path, **keeping)
+
+    def _tell(self, kind: str, **fields: object) -> None:
         if self._line is not None:
             try:
-                self._line.sendmsg((encode({"kind": kind, "id": number}),))
+                self._line.sendmsg((encode({"kind": kind, **fields}),))
             except OSError:
                 return  # the keeper is gone, as its end of file will tell
 

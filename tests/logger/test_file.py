@@ -1,13 +1,18 @@
 """Lines come out as they went in, however they were cut into chunks."""
 
+import contextlib
+import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from herdpy.keeper.table import make_ledger
 from herdpy.logger.file import LogFile
+from herdpy.logger.ledger import Ledger
 
 STAMP = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ")
 
@@ -21,18 +26,37 @@ def unstamped(content: bytes) -> list[bytes]:
     return [line[20:] for line in lines]
 
 
+@contextlib.contextmanager
+def ledger_with_pipe() -> Iterator[tuple[Ledger, int, int]]:
+    """A ledger, and both ends of a service's pipe."""
+    _, *hold = ends = make_ledger()
+    reading, writing = os.pipe()
+    try:
+        yield Ledger(*ends), reading, writing
+    finally:
+        for end in (*hold, reading, writing):
+            os.close(end)
+
+
+def feed(file: LogFile, ledger: Ledger, pipe: list[int], number: int, chunk: bytes) -> None:
+    """Write a chunk as the logger does."""
+    os.write(pipe[1], chunk)
+    assert ledger.take(number, pipe[0]) == chunk
+    file.write(number, chunk)
+
+
 def silent(words: str) -> None:
     raise AssertionError(words)
 
 
 @given(st.lists(st.binary(min_size=1, max_size=20).map(lambda chunk: chunk.replace(b"a", b"\n"))))
 def test_any_bytes_in_any_chunks(chunks: list[bytes]) -> None:
-    with TemporaryDirectory() as directory:
+    with TemporaryDirectory() as directory, ledger_with_pipe() as (ledger, *pipe):
         path = Path(directory) / "log"
-        file = LogFile(str(path), silent)
+        file = LogFile(str(path), ledger, silent)
         for chunk in chunks:
-            file.write("writer", chunk)
-        file.finish("writer")
+            feed(file, ledger, pipe, 1, chunk)
+        file.finish(1)
         file.close()
         whole = b"".join(chunks)
         expected = whole.split(b"\n")
@@ -43,12 +67,13 @@ def test_any_bytes_in_any_chunks(chunks: list[bytes]) -> None:
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from([b"x", b"x\n", b"\n", b"x\ny"])), min_size=1))
 def test_two_writers_never_share_a_line(chunks: list[tuple[str, bytes]]) -> None:
-    with TemporaryDirectory() as directory:
+    with TemporaryDirectory() as directory, ledger_with_pipe() as (ledger, *pipe):
         path = Path(directory) / "log"
-        file = LogFile(str(path), silent)
-        writers = {"a": object(), "b": object()}
+        file = LogFile(str(path), ledger, silent)
+        writers = {"a": 1, "b": 2}
         for writer, chunk in chunks:
-            file.write(writers[writer], chunk.replace(b"x", writer.encode()).replace(b"y", writer.encode()))
+            said = chunk.replace(b"x", writer.encode()).replace(b"y", writer.encode())
+            feed(file, ledger, pipe, writers[writer], said)
         for each in writers.values():
             file.finish(each)
         file.close()
@@ -56,9 +81,11 @@ def test_two_writers_never_share_a_line(chunks: list[tuple[str, bytes]]) -> None
             assert len(set(line)) <= 1, line
 
 
-def test_a_line_left_unfinished_by_a_logger_that_was_killed_is_ended(tmp_path: Path) -> None:
+def test_a_line_left_unfinished_by_someone_else_is_ended(tmp_path: Path) -> None:
     path = tmp_path / "log"
-    LogFile(str(path), silent).write("writer", b"unfin")
-    file = LogFile(str(path), silent)
-    file.write("writer", b"new\n")
+    path.write_bytes(b"2026-01-01 00:00:00 unfin")
+    with ledger_with_pipe() as (ledger, *pipe):
+        file = LogFile(str(path), ledger, silent)
+        feed(file, ledger, pipe, 1, b"new\n")
+        file.close()
     assert unstamped(path.read_bytes()) == [b"unfin", b"new"]
