@@ -236,6 +236,21 @@ class Action(msgspec.Struct, frozen=True, kw_only=True):
     operation: Operation
 
 
+class Rotation(msgspec.Struct, frozen=True, kw_only=True):
+    """How a log file is rotated; the logger takes it field by field (herdpy.logger.rotation)."""
+
+    size: int | None = None
+    """Bytes that it grows to."""
+    every: str | None = None
+    """``day`` or ``week``."""
+    keep: int = 5
+    """So many rotated files are kept."""
+    keep_days: int | None = None
+    """Days that one is kept; None means for ever."""
+    compress: str = "gzip"
+    """``gzip``, ``zstd`` or ``none``."""
+
+
 class Service(msgspec.Struct, frozen=True, kw_only=True):
     """A service, as its declaration and its type make it."""
 
@@ -262,6 +277,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     respawn: Respawn = Respawn()
     log_file: str | None = None
     """Where its output goes; None means ``NAME.log`` in the log directory."""
+    log_rotation: Rotation | None = None
+    """None means that the log file grows for ever."""
     ports: tuple[Port, ...] = ()
     facts: tuple[Fact, ...] = ()
     reach: Reach | None = None

@@ -202,6 +202,7 @@ def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
             stop=Stop(graceful=Powerdown(path=rooms.monitor), grace_period=wanted.grace_period),
             respawn=wanted.respawn_policy(),
             log_file=wanted.log_file,
+            log_rotation=wanted.rotation(),
             ports=ports,
             facts=(
                 *_hardware_facts(machines[0], accelerators[0][1]),

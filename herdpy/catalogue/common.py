@@ -3,13 +3,13 @@
 import math
 import os
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import msgspec
 
 from herdpy.catalogue.facts import HostFacts
 from herdpy.mistake import Place
-from herdpy.service import Respawn, Service
+from herdpy.service import Respawn, Rotation, Service
 
 NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-@")
 
@@ -23,6 +23,36 @@ def name_problem(name: str) -> str | None:
     if not NAME_CHARACTERS.issuperset(name):
         return "a service's name is made of ASCII letters, digits, '.', '_', '-' and '@'"
     return None
+
+
+class LogRotation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
+    """When a log file is put aside as ``LOG-FILE.20260131T235959Z``, and for how long: the table ``log-rotation``."""
+
+    size: str | int | None = None
+    """It is put aside before it grows beyond so many bytes, or ``"10M"`` (K, M and G are powers of 1024), as far as
+    whole lines allow; what is read at once, 64 KiB at most, goes into one file."""
+    every: Literal["day", "week"] | None = None
+    """It is put aside when the first line of a new day, or of a new week (from Monday), comes; by local time."""
+    keep: Annotated[int, msgspec.Meta(ge=1)] = 5
+    """So many rotated files are kept."""
+    keep_days: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """Rotated files whose last line is older than so many days are removed at the next rotation."""
+    compress: Literal["gzip", "zstd", "none"] = "gzip"
+    """What rotated files are compressed with, by a process of its own."""
+
+
+def size_in_bytes(size: str | int) -> int | None:
+    """The bytes that ``4096``, ``"10M"`` or ``"1G"`` means; None when it means none."""
+    if isinstance(size, int):
+        return size
+    digits, unit = (size[:-1], size[-1:]) if size[-1:] in {"K", "M", "G"} else (size, "")
+    if not digits.isascii() or not digits.isdecimal() or len(digits) > 12:
+        return None
+    return int(digits) << 10 * " KMG".index(unit or " ")
+
+
+SMALLEST_LOG = 4096
+"""Bytes. A size below is a mistake: a file for every few lines."""
 
 
 class Common(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
@@ -46,6 +76,8 @@ class Common(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Seconds from the end to the next start."""
     log_file: str | None = None
     """Where its output goes; None means ``NAME.log`` in the log directory."""
+    log_rotation: LogRotation | None = None
+    """When its log file is put aside, such as ``{ size = "10M", keep = 5 }``; None means never."""
     grace_period: Annotated[float, msgspec.Meta(gt=0)] = 5.0
     """Seconds from the stop signal to SIGKILL."""
     start_timeout: Annotated[float, msgspec.Meta(gt=0)] | None = None
@@ -66,12 +98,38 @@ class Common(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 yield key.replace("_", "-"), f"expected a number of seconds, got {seconds}"
         if self.log_file is not None:
             yield from path_mistakes("log-file", self.log_file)
+        if self.log_rotation is not None:
+            yield from _rotation_mistakes(self.log_rotation)
+
+    def rotation(self) -> Rotation | None:
+        """The rotation as the supervisor takes it."""
+        wanted = self.log_rotation
+        if wanted is None:
+            return None
+        return Rotation(
+            size=None if wanted.size is None else size_in_bytes(wanted.size),
+            every=wanted.every,
+            keep=wanted.keep,
+            keep_days=wanted.keep_days,
+            compress=wanted.compress,
+        )
 
     def respawn_policy(self) -> Respawn:
         """The four respawn fields as the supervisor takes them."""
         return Respawn(
             enabled=self.respawn, limit=self.respawn_limit, interval=self.respawn_interval, delay=self.respawn_delay
         )
+
+
+def _rotation_mistakes(rotation: LogRotation) -> Iterator[tuple[str, str]]:
+    if rotation.size is None and rotation.every is None:
+        yield "log-rotation", 'it says neither size, such as "10M", nor every, such as "day": nothing would be rotated'
+    elif rotation.size is not None:
+        size = size_in_bytes(rotation.size)
+        if size is None:
+            yield "log-rotation.size", f'expected bytes, or a string such as "10M" (K, M, G), got {rotation.size!r}'
+        elif size < SMALLEST_LOG:
+            yield "log-rotation.size", f"expected at least {SMALLEST_LOG} bytes, got {size}"
 
 
 def path_mistakes(key: str, path: str) -> Iterator[tuple[str, str]]:

@@ -103,6 +103,7 @@ def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
             stop=Stop(signal=stop_signal, grace_period=configuration.grace_period),
             respawn=configuration.respawn_policy(),
             log_file=configuration.log_file,
+            log_rotation=configuration.rotation(),
             facts=tuple(_facts(declaration, configuration, facts)),
         ),
     )

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+import msgspec
 import trio
 
 from herdpy.service import Attempt, End, Service, StartFailure
@@ -46,7 +47,7 @@ async def spawn(
             (*process.command, *arguments),
             account.environment | process.environment,
             process.directory or account.directory,
-            {"log": log_file, "name": service.name},
+            {"log": log_file, "name": service.name, "rotation": _rotation(service)},
             ids=account.ids,
             umask=process.umask,
         )
@@ -178,6 +179,10 @@ class Incarnation:
             if last:
                 lines += [f"the last lines of {path}:", *(f"  {line}" for line in last)]
         return lines
+
+
+def _rotation(service: Service) -> dict[str, object] | None:
+    return None if service.log_rotation is None else msgspec.structs.asdict(service.log_rotation)
 
 
 def _spoken_in(service: Service, log_file: str) -> list[str]:
