@@ -10,24 +10,40 @@ Actions of every service:
   enable, disable            let it be started, or keep it from being started
   doc SERVICE                what it is; also: doc SERVICE list-actions, doc SERVICE action NAME
   configuration SERVICE      what it runs with
+  usage SERVICE              its processor time, memory and tasks
+  log SERVICE                its output; with -f also what is yet to come
 
 Overviews of all services:
-  detailed-status, log, graph, help
+  status, detailed-status    how they are, briefly or at length
+  tree [SERVICE]             what requires what, from SERVICE down
+  graph                      the same for Graphviz
+  log                        when they entered which state
+  help                       the actions that the server knows
 
 Inside a running service that is a machine:
   exec SERVICE [-- COMMAND...]        run COMMAND there, or a shell
   console SERVICE                     its console; Ctrl-] leaves
   offload SERVICE [-C DIR] [--fetch PATH]... -- COMMAND...
                                       copy DIR there, run COMMAND in the copy, bring PATHs back
+  prune SERVICE       remove built images that no machine needs
+
+stop root             stop everything, and herdpy
 
 Options:
   -s, --socket=FILE   the supervisor's socket (or set HERDPY_SOCKET)
       --json          answer in JSON
+  -n, --log-history=N lines of output, for log and status
+  -f, --follow        for log: go on with what is written
+      --since=TIME    for log: from then on: 09:30, 2026-01-31, '2026-01-31 09:30', or 10m, 2h, 1d ago
+  -v, --verbose       for status: with usage, which a terminal shows anyway
       --help          this text
       --usage         the short form of it
       --version       the version
 """
-USAGE = "Usage: herd [-s FILE] [--socket=FILE] [--json] [--help] [--usage] [--version] ACTION [SERVICE [ARGUMENTS]]\n"
+USAGE = """\
+Usage: herd [-fv] [-n N] [-s FILE] [--follow] [--json] [--log-history=N] [--since=TIME] [--socket=FILE] [--verbose]
+            [--help] [--usage] [--version] ACTION [SERVICE [ARGUMENTS]]
+"""
 
 
 def text(option: str) -> str:

@@ -139,6 +139,70 @@ async def test_what_herdpy_adds_follows_shepherds_lines(server: Server, herd: He
     )
 
 
+OURS = (
+    ' (reason #f) (details ()) (log-file "LOG") (source #f) (stage #f) (actions (configuration usage prune))'
+    ' (command ("sleep" "1 h"))'
+)
+
+
+async def test_a_server_that_tells_actions_has_its_services_shown_as_by_shepherd_1(
+    server: Server, herd: Herd, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    log.write_text("".join(f"2026-11-22 06:01:{number:02} line {number}\n" for number in range(30)))
+    fields = {"provides": "(foo foo-alias)", "requires": "(bar baz)", "status": "running", "running": "25427"}
+    server.answers["status"] = reply(f"({service('foo', ours=OURS.replace('LOG', str(log)), **fields)})")
+    head = (
+        "Status of foo:\n  It is started.\n  Main PID: 25427\n  Command: sleep '1 h'\n  It is enabled.\n"
+        "  Provides: foo foo-alias\n  Requires: bar baz\n  Custom actions: configuration usage prune\n"
+        f"  Will not be respawned.\n  Log file: {log}\n"
+    )
+    messages = "  Recent messages (use '-n' to view more or less):\n"
+    ten = "".join(f"    2026-11-22 06:01:{number} line {number}\n" for number in range(20, 30))
+    assert (await herd("status", "foo")).stdout.decode() == head + messages + ten
+    last = "    2026-11-22 06:01:29 line 29\n"
+    for words in (["-n", "1", "status", "foo"], ["status", "foo", "--log-history=1"], ["status", "-n1", "foo"]):
+        assert (await herd(*words)).stdout.decode() == head + messages + last
+    assert (await herd("status", "foo", "-n0")).stdout.decode() == head
+    unicode = await herd("status", "foo", "-n0", LC_ALL="C.UTF-8")
+    assert unicode.stdout.decode() == "● " + head
+    assert len(server.commands) == 6, "the usage was asked for, although nobody looks"
+    server.answers["status"] = reply(f"({service('foo', ours=OURS, requires='(a)')})")
+    stopped = (await herd("status", "foo")).stdout.decode()
+    assert "PID" not in stopped
+    assert "  Log file: LOG, which is not there yet\n" in stopped
+
+
+USAGE = "((usage (version 0) (cpu-seconds 3723.5) (memory 12897485) (processes 2) (threads 5)))"
+
+
+async def test_usage_is_asked_for_by_an_option_or_a_terminal(server: Server, herd: Herd, terminal: Terminal) -> None:
+    server.answers["status"] = reply(f"({service('foo', ours=OURS, status='running', running='25427')})")
+    server.answers["usage"] = reply(USAGE)
+    lines = "CPU time: 1 h 2 min 3 s\nMemory: 12.3 MiB\nTasks: 5 in 2 processes\n"
+    assert (await herd("usage", "foo")).stdout.decode() == lines
+    told = (await herd("status", "foo", "-v")).stdout.decode()
+    assert "".join(f"  {line}\n" for line in lines.splitlines()) in told
+    await terminal.run([*HERD, "status", "foo"], herd.environment)
+    assert await terminal.end() == 0
+    assert b"\r\n  Memory: 12.3 MiB\r\n" in terminal.seen
+    document = json.loads((await herd("--json", "-v", "status", "foo")).stdout)
+    assert document["usage"] == {"cpu-seconds": 3723.5, "memory": 12897485, "processes": 2, "threads": 5}
+    assert (document["pid"], document["command"]) == (25427, ["sleep", "1 h"])
+    server.answers["usage"] = reply("#f", "(error (version 0) action-not-found usage foo)")
+    assert (await herd("status", "-v", "foo")).returncode == 0
+
+
+async def test_an_answer_of_usage_that_does_not_come_is_not_waited_for(server: Server, herd: Herd) -> None:
+    async def be_silent(_: trio.SocketStream) -> None:
+        await trio.sleep_forever()
+
+    server.answers["status"] = reply(f"({service('foo', ours=OURS, status='running', running='25427')})")
+    server.answers["usage"] = be_silent
+    done = await herd("status", "-v", "foo")
+    assert (done.returncode, b"Memory" in done.stdout, b"Main PID: 25427" in done.stdout) == (0, False, True)
+
+
 async def test_a_process_of_shepherd_1(server: Server, herd: Herd) -> None:
     running = '(process (version 0) (id 257) (command ("tor" "-f" "x y")) (new 1))'
     server.answers["status"] = reply(f"({service('tor', status='running', running=running)})")
@@ -173,6 +237,14 @@ async def test_log(server: Server, herd: Herd) -> None:
         "22 Nov 2026 06:01:18\tservice slow is being stopped\n"
         "22 Nov 2026 06:01:21\tservice slow is stopped\n"
     )
+
+
+async def test_log_from_a_time_on_and_the_last_of_it(server: Server, herd: Herd) -> None:
+    changes = f"((running . {NOW}) (starting . {NOW - 100}) (stopped . 1795327281))"
+    server.answers["status root"] = reply(f"(({service('slow', status_changes=changes)}))")
+    for words, count in ((["-n", "2"], 2), (["--since", "1m"], 1), (["--since", "5m", "-n0"], 0), (["-n", "9"], 3)):
+        assert (await herd("log", *words)).stdout.count(b"\n") == count
+    assert b"cannot be followed" in (await herd("log", "-f")).stderr
 
 
 async def test_graph_draws_what_is_missing(server: Server, herd: Herd) -> None:
@@ -324,10 +396,11 @@ async def test_options_that_are_none(herd: Herd, arguments: list[str], status: i
 
 
 async def test_ambiguous_options(herd: Herd) -> None:
-    # All of herd's long options differ in their first letter, but for none at all.
+    done = await herd("--ver")
+    assert (done.returncode, done.stdout) == (1, b"Option `--ver' is ambiguous.\nTry `--help'.\n")
     assert (await herd("--hel")).stdout.startswith(b"Usage: herd [OPTIONS] ACTION")
     assert (await herd("--version")).stdout.startswith(b"herd (herdpy) ")
-    assert (await herd("--usage")).stdout.startswith(b"Usage: herd [-s FILE]")
+    assert (await herd("--usage")).stdout.startswith(b"Usage: herd [-fv] [-n N]")
 
 
 @pytest.mark.parametrize("form", [["-s", "P"], ["-sP"], ["--socket=P"], ["--socket", "P"], ["--so=P"]])

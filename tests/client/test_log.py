@@ -1,0 +1,252 @@
+"""``herd log SERVICE``: a service's output from its log file, the last of it, from a time on, and as it comes."""
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from herdpy.client.log import moment
+from herdpy.client.log_file import BLOCK, offset_of_last, offset_since
+from herdpy.client.words import Failure
+
+from .conftest import HERD, Herd, Server, Terminal, reply
+from .test_herd import service
+
+
+@pytest.fixture
+def log(server: Server, tmp_path: Path) -> Path:
+    """The log file of the service foo, which is not there yet."""
+    path = tmp_path / "foo.log"
+    ours = f' (log-file "{path}")'
+    server.answers["status foo"] = reply(f"({service('foo', ours=ours)})")
+    return path
+
+
+def lines(count: int, begin: int = 0) -> str:
+    return "".join(
+        f"2026-11-22 {number // 3600:02}:{number // 60 % 60:02}:{number % 60:02} line {number}\n"
+        for number in range(begin, begin + count)
+    )
+
+
+async def test_the_end_of_the_log(log: Path, herd: Herd) -> None:
+    log.write_text(lines(5000))
+    assert (await herd("log", "foo")).stdout.decode() == lines(100, 4900)
+    for words in (["log", "foo", "-n", "3"], ["-n3", "log", "foo"], ["log", "--log-history=3", "foo"]):
+        assert (await herd(*words)).stdout.decode() == lines(3, 4997)
+    assert (await herd("log", "foo", "-n9000")).stdout.decode() == lines(5000)
+    assert (await herd("log", "foo", "-n0")).stdout == b""
+    since = await herd("log", "foo", "--since", "2026-11-22 01:23:10")
+    assert since.stdout.decode() == lines(10, 4990)
+    assert (await herd("log", "foo", "--since", "2026-11-22 01:23:10", "-n2")).stdout.decode() == lines(2, 4998)
+    assert (await herd("log", "foo", "--since", "2026-11-23")).stdout == b""
+    assert (await herd("log", "foo", "--since", "2026-11-21")).stdout.decode() == lines(5000)
+
+
+async def test_bytes_are_passed_on_as_they_are(log: Path, herd: Herd) -> None:
+    log.write_bytes(b"2026-11-22 00:00:00 \xff\x00\x1b[1m\r\n2026-11-22 00:00:00 unfinished")
+    assert (await herd("log", "foo")).stdout == log.read_bytes()
+    rows = [json.loads(line) for line in (await herd("log", "foo", "--json")).stdout.splitlines()]
+    assert rows == [
+        {"time": "2026-11-22 00:00:00", "line": "\ufffd\x00\x1b[1m\r"},
+        {"time": "2026-11-22 00:00:00", "line": "unfinished"},
+    ]
+
+
+async def test_a_terminal_gets_a_screenful_and_no_control_characters(log: Path, herd: Herd, terminal: Terminal) -> None:
+    log.write_text(lines(50) + "2026-11-22 00:00:50 \x1b]0;evil\x07 é\n")
+    await terminal.run([*HERD, "log", "foo"], herd.environment)
+    assert await terminal.end() == 0
+    expected = lines(22, 28) + "2026-11-22 00:00:50 \ufffd]0;evil\ufffd é\n"
+    assert terminal.seen.decode() == expected.replace("\n", "\r\n")
+
+
+async def test_what_cannot_be_shown_is_told_in_one_line(server: Server, log: Path, herd: Herd) -> None:
+    async def refused(*words: str) -> str:
+        done = await herd("log", "foo", *words)
+        assert (done.returncode, done.stdout) == (1, b"")
+        assert done.stderr.count(b"\n") == 1
+        return done.stderr.decode()
+
+    assert await refused() == f"herd: error: {log} is not there yet: foo has written nothing so far\n"
+    os.mkfifo(log)
+    assert await refused("-f") == f"herd: error: {log} is no regular file, and cannot be shown\n"
+    log.unlink()
+    log.symlink_to(log)
+    assert await refused() == f"herd: error: {log} cannot be read: Too many levels of symbolic links\n"
+    assert "--since: cannot make a time of 'yesterday'" in await refused("--since", "yesterday")
+    assert "-n takes a number of lines, and '-3' is none" in await refused("-n", "-3")
+    server.answers["status foo"] = reply("#f", "(error (version 0) service-not-found foo)")
+    assert await refused() == "herd: error: service 'foo' could not be found\n"
+
+
+async def test_a_log_action_of_a_server_without_log_files_is_asked_for(server: Server, herd: Herd) -> None:
+    server.answers["status monitoring"] = reply(f"({service('monitoring')})")
+    server.answers["log monitoring"] = reply('("#<unspecified>")', "#f", "service names: 3")
+    assert (await herd("log", "monitoring")).stdout == b"service names: 3\n"
+
+
+@asynccontextmanager
+async def following(herd: Herd, *words: str) -> AsyncIterator[trio.Process]:
+    """A herd that follows, killed at the end if it still does."""
+    process = await trio.lowlevel.open_process(
+        [*HERD, "log", "-f", "foo", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=herd.environment,
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        with trio.CancelScope(shield=True):
+            await process.wait()
+
+
+async def receive(stream: trio.abc.ReceiveStream | None, expected: str) -> None:
+    """Read until so much has come, and see that it is this."""
+    assert stream is not None
+    seen = b""
+    with trio.move_on_after(20):
+        while len(seen) < len(expected.encode()) and (piece := await stream.receive_some()):
+            seen += piece
+    assert seen.decode() == expected
+
+
+async def test_following_goes_on_across_rotation_and_re_creation(log: Path, herd: Herd) -> None:
+    log.write_text(lines(10))
+    async with following(herd, "-n", "2") as process:
+        await receive(process.stdout, lines(2, 8))
+        with log.open("a") as file:
+            file.write(lines(1, 10))
+            file.flush()
+            await receive(process.stdout, lines(1, 10))
+            log.rename(log.with_suffix(".1"))
+            log.write_text(lines(3, 11))
+            await receive(process.stdout, lines(3, 11))
+        log.unlink()
+        log.write_text(lines(1, 14))
+        await receive(process.stdout, lines(1, 14))
+
+
+async def test_following_waits_for_the_first_line_and_since_is_kept(log: Path, herd: Herd) -> None:
+    async with following(herd) as process:
+        await receive(process.stderr, f"herd: {log} is not there yet; waiting for what foo will write\n")
+        log.write_text(lines(2))
+        await receive(process.stdout, lines(2))
+    async with following(herd, "--since", "2026-11-22 00:00:01", "--json") as process:
+        await receive(process.stdout, '{"time": "2026-11-22 00:00:01", "line": "line 1"}\n')
+        with log.open("a") as file:
+            file.write("2026-11-22 00:00:02 no end yet")
+            file.flush()
+            file.write("; here\n")
+        await receive(process.stdout, '{"time": "2026-11-22 00:00:02", "line": "no end yet; here"}\n')
+
+
+async def test_following_ends_with_its_reader_and_by_ctrl_c_and_leaves_no_tail(
+    log: Path, herd: Herd, terminal: Terminal, eventually: "object"
+) -> None:
+    log.write_text(lines(3))
+
+    def tails() -> list[str]:
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdecimal():
+                try:
+                    command = (entry / "cmdline").read_bytes()
+                except OSError:
+                    continue
+                if command.startswith(b"tail\0") and str(log).encode() in command:
+                    found.append(entry.name)
+        return found
+
+    async with following(herd) as process:
+        await receive(process.stdout, lines(3))
+        assert tails()
+        assert process.stdout is not None
+        await process.stdout.aclose()
+        with trio.fail_after(20):
+            assert await process.wait() == 141
+    assert tails() == []
+    await terminal.run([*HERD, "log", "-f", "foo"], herd.environment)
+    await terminal.until(b"line 2\r\n")
+    await terminal.type(b"\x03")
+    assert await terminal.end() == 130
+    assert b"Traceback" not in terminal.seen
+    assert tails() == []
+    async with following(herd) as process:
+        await receive(process.stdout, lines(3))
+        process.send_signal(signal.SIGKILL)
+        await process.wait()
+    assert callable(eventually)
+    eventually(lambda: not tails())
+
+
+NOW = datetime(2026, 11, 22, 9, 30, 15, 999)
+
+
+@pytest.mark.parametrize(
+    ("words", "stamp"),
+    [
+        ("09:30", "2026-11-22 09:30:00"),
+        ("09:30:16", "2026-11-21 09:30:16"),
+        ("2026-01-31", "2026-01-31 00:00:00"),
+        ("2026-01-31 23:59", "2026-01-31 23:59:00"),
+        ("2026-01-31T23:59:58", "2026-01-31 23:59:58"),
+        ("10m", "2026-11-22 09:20:15"),
+        ("2h", "2026-11-22 07:30:15"),
+        ("1d", "2026-11-21 09:30:15"),
+        ("90s", "2026-11-22 09:28:45"),
+        ("0930-01-02", "0930-01-02 00:00:00"),
+    ],
+)
+def test_times(words: str, stamp: str) -> None:
+    assert moment(words, NOW) == stamp
+
+
+@pytest.mark.parametrize(
+    "words", ["", "x", "m", "10", "10y", "25:00", "2026-02-30", "2026-13", "٣m٣", "9999999d", "-1m"]
+)
+def test_what_is_no_time(words: str) -> None:
+    with pytest.raises(Failure, match="--since: cannot make a time of"):
+        moment(words, NOW)
+
+
+def opened(content: bytes) -> int:
+    file = os.memfd_create("log")
+    os.write(file, content)
+    return file
+
+
+BITS = st.lists(
+    st.tuples(st.integers(0, 59), st.sampled_from([b"", b"x", b"y" * 70, b"z" * (BLOCK - 20), b"\xff"]), st.booleans()),
+    max_size=8,
+)
+
+
+@given(bits=BITS, count=st.integers(0, 10), asked=st.integers(0, 60), ends=st.booleans())
+def test_offsets_agree_with_reading_the_whole(
+    bits: list[tuple[int, bytes, bool]], count: int, asked: int, ends: bool
+) -> None:
+    bits.sort(key=lambda bit: bit[0])
+    rows = [(b"2026-11-22 00:00:%02d " % second if stamped else b"") + text for second, text, stamped in bits]
+    content = b"\n".join(rows) + (b"\n" if rows and ends else b"")
+    file = opened(content)
+    try:
+        whole = content.splitlines(keepends=True)
+        assert content[offset_of_last(file, count) :] == b"".join(whole[max(len(whole) - count, 0) :])
+        stamp = b"2026-11-22 00:00:%02d" % asked
+        later = [line for line in whole if line[:17] == b"2026-11-22 00:00:" and line[:19] >= stamp]
+        expected = content.index(later[0]) if later else len(content)
+        assert offset_since(file, stamp) == expected
+    finally:
+        os.close(file)
