@@ -68,7 +68,7 @@ class Common(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Further names of the service, after the declaration's."""
     respawn: bool = True
     """Whether it is started again when it ended by itself."""
-    respawn_limit: Annotated[int, msgspec.Meta(ge=1)] = 5
+    respawn_limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 5
     """So many ends within the interval, and the service is disabled."""
     respawn_interval: Annotated[float, msgspec.Meta(gt=0)] = 7.0
     """Seconds."""

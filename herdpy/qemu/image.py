@@ -59,6 +59,10 @@ PROGRAMS = {
 
 TEMPORARY = ".building-"
 
+SILENCE = 20 * 60.0
+"""Seconds without a line from a build after which it is given up. Its longest silence, the unpacking of the base
+system, is 10 s here; apt gives up a server that is silent after two minutes."""
+
 LINKS = "of"
 """Below the directory of images: a link for each machine to the image it was last started from."""
 
@@ -190,7 +194,10 @@ class BuildImage(msgspec.Struct, frozen=True, kw_only=True):
         sources = self.recipe.sources or await find_sources(context, self.recipe.suite, environment=environment)
         read, said = progress_reader(), deque[str](maxlen=400)
 
+        silence = trio.CancelScope(deadline=trio.current_time() + SILENCE)
+
         def on_line(line: str) -> None:
+            silence.deadline = trio.current_time() + SILENCE
             said.append(line)
             if stage := read(line):
                 context.progress(f"building the image: {stage[0]}", stage[1])
@@ -198,13 +205,17 @@ class BuildImage(msgspec.Struct, frozen=True, kw_only=True):
         arguments = command(self.recipe, self.directory, sources, is_root=is_root)
         is_done = False
         try:
-            completed = await context.command(arguments, environment=environment, directory="/", on_line=on_line)
-            is_done = completed.status == 0
+            with silence:
+                completed = await context.command(arguments, environment=environment, directory="/", on_line=on_line)
+                is_done = completed.status == 0
         finally:
             if not is_done:
                 # build.sh does this itself, unless it was killed.
                 with trio.move_on_after(60, shield=True):
                     await sweep(context, self.directory, [TEMPORARY + key(self.recipe)], patience=10)
+        if silence.cancelled_caught:
+            last = next((line for line in reversed(said) if line.strip()), "nothing at all")
+            raise StartFailure(f"cannot build its image: silent for {SILENCE / 60:g} minutes; the last it said: {last}")
         if not is_done:
             why = reason("\n".join(said), completed.status, self.directory)
             raise StartFailure(f"cannot build its image: {why}", [line for line in said if line.strip()][-10:])

@@ -27,11 +27,14 @@ BUILDABLE = all(shutil.which(program) for program in ("mmdebstrap", "mke2fs", "q
 needs_tools = pytest.mark.skipif(not BUILDABLE, reason="mmdebstrap, e2fsprogs or qemu-utils is not installed")
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
+PATIENCE = 600
+"""Seconds for a build that is to fail: apt waits half a minute for a silent server, four times (apt.conf(5))."""
+
 
 def run_build(directory: Path, recipe: Recipe, *more: str, prefix: tuple[str, ...] = ()) -> list[dict[str, Any]]:
     """All that the building of an image told."""
     arguments = [*prefix, sys.executable, str(BUILD), str(directory), msgspec.json.encode(recipe).decode(), *more]
-    completed = subprocess.run(arguments, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
+    completed = subprocess.run(arguments, capture_output=True, text=True, timeout=PATIENCE, stdin=subprocess.DEVNULL)
     assert completed.returncode == 0, completed.stderr
     return [json.loads(line) for line in completed.stdout.splitlines()]
 
