@@ -5,6 +5,7 @@ import json
 import os
 import select
 import subprocess
+from collections import deque
 from datetime import datetime, time, timedelta
 
 from herdpy.client import status
@@ -16,7 +17,7 @@ from herdpy.protocol import Command, ProtocolError, parse_services
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 PIECE = 64 * 1024
 """Bytes that are copied at once."""
@@ -68,6 +69,9 @@ def show(request: Request, path: str) -> int:
     if count is not None:
         offset = max(offset, offset_of_last(file, count))
     write = _writer(request)
+    if offset == 0:
+        for line in _before(path, stamp, None if count is None else count - _count(file)):
+            write(line)
     if request.is_following:
         os.close(file)
         _follow(path, offset, write)
@@ -78,6 +82,28 @@ def show(request: Request, path: str) -> int:
             offset += len(piece)
         write(b"")
     return 0
+
+
+def _before(path: str, stamp: bytes | None, count: int | None) -> "Iterable[bytes]":
+    """Return what is to be shown of the rotated files: from ``stamp`` on, the last ``count`` lines."""
+    if count is not None and count <= 0:
+        return ()
+    from herdpy.client import archives
+
+    if stamp is None:
+        return archives.last_lines(path, count or 0)
+    lines = archives.lines_since(path, stamp)
+    return lines if count is None else deque(lines, maxlen=count)
+
+
+def _count(file: int) -> int:
+    """Return the number of lines in the file, the unfinished last one included."""
+    position, lines, last = 0, 0, b"\n"
+    while piece := os.pread(file, PIECE, position):
+        position += len(piece)
+        lines += piece.count(b"\n")
+        last = piece[-1:]
+    return lines + (last != b"\n")
 
 
 def moment(words: str, now: datetime) -> str:

@@ -1,5 +1,6 @@
 """``herd log SERVICE``: a service's output from its log file, the last of it, from a time on, and as it comes."""
 
+import gzip
 import json
 import os
 import signal
@@ -87,6 +88,40 @@ async def test_what_cannot_be_shown_is_told_in_one_line(server: Server, log: Pat
     assert "-n takes a number of lines, and '-3' is none" in await refused("-n", "-3")
     server.answers["status foo"] = reply("#f", "(error (version 0) service-not-found foo)")
     assert await refused() == "herd: error: service 'foo' could not be found\n"
+
+
+async def test_rotated_files_are_read_where_the_newest_does_not_reach(log: Path, herd: Herd) -> None:
+    older = [log.with_name(f"foo.log.2026112{day}T000000Z") for day in range(3)]
+    for number, path in enumerate(older):
+        path.write_text(lines(10, 10 * number))
+    log.with_name("foo.log.20261120T000000Z.gz.part").write_bytes(b"x")
+    log.with_name("foo.log.1").write_bytes(b"x")
+    older[0].with_name(older[0].name + ".gz").write_bytes(gzip.compress(older[0].read_bytes()))
+    older[0].unlink()
+    log.write_text(lines(5, 30))
+    assert (await herd("log", "foo")).stdout.decode() == lines(35)
+    assert (await herd("log", "foo", "-n", "5")).stdout.decode() == lines(5, 30)
+    assert (await herd("log", "foo", "-n", "7")).stdout.decode() == lines(7, 28)
+    assert (await herd("log", "foo", "-n", "27")).stdout.decode() == lines(27, 8)
+    since = ("--since", "2026-11-22 00:00:08")
+    assert (await herd("log", "foo", *since)).stdout.decode() == lines(27, 8)
+    assert (await herd("log", "foo", *since, "-n", "9")).stdout.decode() == lines(9, 26)
+    assert (await herd("log", "foo", "--since", "2026-11-22 00:00:20")).stdout.decode() == lines(15, 20)
+    async with following(herd, "-n", "7") as process:
+        await receive(process.stdout, lines(7, 28))
+        with log.open("a") as file:
+            file.write(lines(1, 35))
+        await receive(process.stdout, lines(1, 35))
+    log.write_text("")
+    assert (await herd("log", "foo", "-n", "1")).stdout.decode() == lines(1, 29)
+    older[0].with_name(older[0].name + ".gz").write_bytes(b"no gzip at all")
+    older[2].unlink()
+    older[2].with_name(older[2].name + ".zst").write_bytes(b"nor this by zstd")
+    done = await herd("log", "foo")
+    assert (done.returncode, done.stdout.decode()) == (0, lines(10, 10))
+    first, second = done.stderr.decode().splitlines()
+    assert "20261122T000000Z.zst are missing here: " in first
+    assert "20261120T000000Z.gz are missing here: Not a gzipped file" in second
 
 
 async def test_a_log_action_of_a_server_without_log_files_is_asked_for(server: Server, herd: Herd) -> None:
