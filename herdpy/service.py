@@ -112,6 +112,29 @@ class End(msgspec.Struct, frozen=True, kw_only=True):
     """In words, to follow the service's name: ``the guest panicked``."""
     wanted: bool = False
     """True when the end was asked for from inside (a guest that was told to power off): no respawn then."""
+    code: int | None = None
+    """The exit code; None when it was killed, or when the end is not the process's own doing."""
+
+
+@runtime_checkable
+class Variables(Protocol):
+    """Environment variables that are known only when a process is about to be spawned. Implementations are frozen
+    structs.
+
+    Raises:
+        StartFailure: they cannot be had.
+    """
+
+    async def read(self) -> Mapping[str, str]: ...
+
+
+class Limit(msgspec.Struct, frozen=True):
+    """A resource limit (setrlimit(2)); None means unlimited."""
+
+    name: str
+    """As in setrlimit(2), without RLIMIT_ and in lower case: ``nofile``."""
+    soft: int | None
+    hard: int | None
 
 
 class Process(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,6 +149,18 @@ class Process(msgspec.Struct, frozen=True, kw_only=True):
     group: str | None = None
     supplementary_groups: tuple[str, ...] | None = None
     umask: int | None = None
+    variables: tuple[Variables, ...] = ()
+    """What is added to the environment, over ``environment``, later ones over earlier ones, each time it is spawned."""
+    limits: tuple[Limit, ...] = ()
+    """Those that are not the ones herdpy itself was started with."""
+    nice: int | None = None
+    """From -20 to 19; None means herdpy's own."""
+    oom_score_adjustment: int | None = None
+    """From -1000 (never killed for want of memory) to 1000; None means herdpy's own."""
+    ambient_capabilities: tuple[str, ...] = ()
+    """What it may do although it is not root's, by the names in capabilities(7)."""
+    no_new_privileges: bool = False
+    """Whether no program that it executes gets privileges of its own (prctl(2), PR_SET_NO_NEW_PRIVS)."""
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,6 +196,17 @@ class Respawn(msgspec.Struct, frozen=True, kw_only=True):
     """So many ends within the interval, and the service is disabled."""
     interval: float = 7.0
     delay: float = 0.1
+    """Seconds from an end to the next start."""
+    delay_limit: float | None = None
+    """When set, the delay doubles with each end in a row, up to so many seconds, and varies by a tenth, so that
+    services that fell together do not rise together."""
+    healthy_after: float = 60.0
+    """Seconds of running after which an end is again the first in a row."""
+    only_on_failure: bool = False
+    """Whether an end with an exit code in ``success`` is left at that."""
+    success: tuple[int, ...] = (0,)
+    final: tuple[int, ...] = ()
+    """Exit codes that forbid a respawn, whatever else holds."""
 
 
 class Port(msgspec.Struct, frozen=True, kw_only=True, order=True):
@@ -269,7 +315,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     attempts: tuple[Attempt, ...] = ()
     """The ways to start it, best first; none means: running is only a state."""
     aftermath: tuple[Step, ...] = ()
-    """Done in this order after each end of the process; a failure is logged and changes nothing."""
+    """Done in this order after each end of the process, and when an attempt's preparation led to none; a failure is
+    logged and changes nothing."""
     companion: Companion | None = None
     takes_arguments: bool = False
     """Whether ``herd start NAME ARGUMENTS`` adds them to the command line."""

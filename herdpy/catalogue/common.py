@@ -66,14 +66,22 @@ class Common(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Services that must run for this one to run, besides those that its type requires."""
     provision: tuple[str, ...] = ()
     """Further names of the service, after the declaration's."""
-    respawn: bool = True
-    """Whether it is started again when it ended by itself."""
+    respawn: bool | Literal["on-failure"] = True
+    """Whether it is started again when it ended by itself; ``"on-failure"``: unless it ended with success."""
     respawn_limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 5
     """So many ends within the interval, and the service is disabled."""
     respawn_interval: Annotated[float, msgspec.Meta(gt=0)] = 7.0
     """Seconds."""
     respawn_delay: Annotated[float, msgspec.Meta(ge=0)] = 0.1
     """Seconds from the end to the next start."""
+    respawn_delay_limit: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    """Seconds. When set, the delay doubles with each end in a row, up to this, give or take a tenth."""
+    respawn_healthy_after: Annotated[float, msgspec.Meta(gt=0)] = 60.0
+    """Seconds of running after which an end is again the first in a row."""
+    success_exit_codes: tuple[Annotated[int, msgspec.Meta(ge=0, le=255)], ...] = (0,)
+    """Exit codes that are no failure."""
+    no_respawn_exit_codes: tuple[Annotated[int, msgspec.Meta(ge=0, le=255)], ...] = ()
+    """Exit codes that forbid a respawn."""
     log_file: str | None = None
     """Where its output goes; None means ``NAME.log`` in the log directory."""
     log_rotation: LogRotation | None = None
@@ -92,10 +100,15 @@ class Common(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             for index, name in enumerate(getattr(self, key)):
                 if problem := name_problem(name):
                     yield f"{key}[{index}]", f"{name!r}: {problem}"
-        for key in ("respawn_interval", "respawn_delay", "grace_period", "start_timeout"):
+        for key in (
+            *("respawn_interval", "respawn_delay", "respawn_delay_limit", "respawn_healthy_after"),
+            *("grace_period", "start_timeout"),
+        ):
             seconds = getattr(self, key)
             if seconds is not None and not math.isfinite(seconds):
                 yield key.replace("_", "-"), f"expected a number of seconds, got {seconds}"
+        if self.respawn_delay_limit is not None and self.respawn_delay_limit < self.respawn_delay:
+            yield "respawn-delay-limit", f"is below respawn-delay, which is {self.respawn_delay:g}"
         if self.log_file is not None:
             yield from path_mistakes("log-file", self.log_file)
         if self.log_rotation is not None:
@@ -115,9 +128,17 @@ class Common(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         )
 
     def respawn_policy(self) -> Respawn:
-        """The four respawn fields as the supervisor takes them."""
+        """The fields about respawning as the supervisor takes them."""
         return Respawn(
-            enabled=self.respawn, limit=self.respawn_limit, interval=self.respawn_interval, delay=self.respawn_delay
+            enabled=self.respawn is not False,
+            only_on_failure=self.respawn == "on-failure",
+            limit=self.respawn_limit,
+            interval=self.respawn_interval,
+            delay=self.respawn_delay,
+            delay_limit=self.respawn_delay_limit,
+            healthy_after=self.respawn_healthy_after,
+            success=self.success_exit_codes,
+            final=self.no_respawn_exit_codes,
         )
 
 

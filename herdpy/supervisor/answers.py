@@ -74,8 +74,6 @@ class Answers:
         life = None if name is None else self._registry.by_name.get(name)
         if life is None:
             await send(write_reply(error=protocol.service_not_found(command.service)))
-        elif action is None:
-            await send(write_reply(error=protocol.action_not_found(command.action, Symbol(life.name))))
         elif action == "progress":
             await _send_progress(life, send)
         else:
@@ -112,7 +110,7 @@ class Answers:
             status="running",
         )
 
-    async def _of(self, life: Life, action: str, command: Command) -> bytes:
+    async def _of(self, life: Life, action: str | None, command: Command) -> bytes:
         try:
             return await self._act(life, action, command)
         except Exception as error:
@@ -120,7 +118,7 @@ class Answers:
             text = f"a mistake in herdpy: {type(error).__name__}: {error}; herdpy's log has the details"
             return write_reply(error=protocol.action_exception(command.action, Symbol(life.name), text))
 
-    async def _act(self, life: Life, action: str, command: Command) -> bytes:
+    async def _act(self, life: Life, action: str | None, command: Command) -> bytes:
         service = Symbol(life.name)
         if command.arguments and action in WITHOUT_ARGUMENTS:
             return write_reply(error=protocol.wrong_number_of_arguments(command.action, service))

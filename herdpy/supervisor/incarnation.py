@@ -35,27 +35,44 @@ async def spawn(
         The process, and the sizes that the files it speaks in had before.
 
     Raises:
-        StartFailure: it cannot be executed.
+        StartFailure: it cannot be executed, or its environment cannot be had.
     """
     process = service.attempts[number].process
     program = process.command[0]
     account = await accounts.resolve(process)
+    environment = account.environment | process.environment
+    for variables in process.variables:
+        environment |= await variables.read()
     begin = {path: await tail.end_of(path) for path in _spoken_in(service, log_file)}
     try:
         held, _ = await line.spawn(
             f"{service.name}:main:{number}:{time.monotonic_ns()}",
             (*process.command, *arguments),
-            account.environment | process.environment,
+            environment,
             process.directory or account.directory,
             {"log": log_file, "name": service.name, "rotation": _rotation(service)},
             ids=account.ids,
             umask=process.umask,
+            limits=[(limit.name, limit.soft, limit.hard) for limit in process.limits],
+            nice=process.nice,
+            oom_score_adjust=process.oom_score_adjustment,
+            capabilities=process.ambient_capabilities or None,
+            no_new_privileges=process.no_new_privileges,
         )
     except SpawnError as error:
         raise StartFailure(error.in_words(program)) from None
     except Refused as refusal:
         raise StartFailure(f"{program} cannot be executed: {refusal}") from None
     return held, begin
+
+
+async def clear_away(service: Service, context: StepContext) -> None:
+    """Run a service's aftermath, after its process has ended or when it never came to one."""
+    for step in service.aftermath:
+        try:
+            await step.run(context)
+        except Exception as error:
+            log("aftermath-failed", service=service.name, step=type(step).__name__, reason=error)
 
 
 def attempt_of(held: Held) -> int:
@@ -155,11 +172,7 @@ class Incarnation:
         """After its end: wait for its last lines, let the keeper release it, clear away; returns why it ended."""
         end = await self._hear_out()
         await self._line.release(self.held)
-        for step in self._service.aftermath:
-            try:
-                await step.run(self._context)
-            except Exception as error:
-                log("aftermath-failed", service=self._service.name, step=type(step).__name__, reason=error)
+        await clear_away(self._service, self._context)
         return end
 
     async def _hear_out(self) -> End:
@@ -170,7 +183,7 @@ class Incarnation:
         self._companion.cancel()
         await self._companion_gone.wait()
         assert self.held.status is not None
-        return self._end or End(reason=f"it {end_in_words(self.held.status)}")
+        return self._end or End(reason=f"it {end_in_words(self.held.status)}", code=self.held.status.get("exited"))
 
     async def _last_words(self) -> list[str]:
         lines = []

@@ -4,6 +4,7 @@ The keeper does what is asked and tells what happens; here each process it holds
 waits for its answer. What goes over the line is described in docs/explanation/architecture.md.
 """
 
+import errno
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +28,22 @@ class SpawnError(OSError):
         """Say it to a person: what could not be done for which program, and why."""
         if self.filename in (None, program) or self.stage == "exec":
             return f"{program} cannot be executed: {self.strerror}"
+        if self.stage in _GIVEN:
+            what, advice = _GIVEN[self.stage]
+            what = f"{what} {self.filename}" if self.filename else what
+            refused = self.errno in (errno.EPERM, errno.EACCES)
+            return f"{program} cannot be given {what}: {self.strerror}{advice if refused else ''}"
         return f"{program} cannot be executed: {self.stage} {self.filename}: {self.strerror}"
+
+
+_GIVEN = {
+    "limits": ("its resource limit", "; a hard limit can be raised by root only, and nofile not above fs.nr_open"),
+    "nice": ("the nice value", "; below the one that herdpy has, it takes root"),
+    "oom": ("the OOM score adjustment", "; below the one that herdpy has, it takes root (CAP_SYS_RESOURCE)"),
+    "capabilities": ("its ambient capabilities", "; only root's herdpy can give them, and only those that it has"),
+    "no-new-privileges": ("no-new-privileges", ""),
+}
+"""Of a stage of the keeper's (herdpy/keeper/spawn.py): what was to be given, and what to do when that is refused."""
 
 
 class Refused(Exception):  # noqa: N818 - the keeper's word for it
@@ -182,6 +198,11 @@ class KeeperLine:
         ids: tuple[int, int, Sequence[int]] | None = None,
         umask: int | None = None,
         scope: str = "group",
+        limits: Sequence[tuple[str, int | None, int | None]] = (),
+        nice: int | None = None,
+        oom_score_adjust: int | None = None,
+        capabilities: Sequence[str] | None = None,
+        no_new_privileges: bool = False,
     ) -> tuple[Held, int | None]:
         """Have the keeper spawn a process.
 
@@ -190,6 +211,8 @@ class KeeperLine:
             output: ``{"log": PATH, "name": NAME}``, ``"supervisor"`` or ``"null"``.
             ids: uid, gid and supplementary gids; None means the keeper's own.
             scope: whether its process ``group`` goes with it at its release, or it is the ``process`` alone.
+            limits: (name, soft, hard) of each resource limit of its own; None means unlimited.
+            capabilities: the ambient ones; None means the keeper's own.
 
         Returns:
             The process, and the read end of its output when that was to be the supervisor.
@@ -212,6 +235,11 @@ class KeeperLine:
                 "umask": umask,
                 "scope": scope,
                 "output": output,
+                "limits": [list(limit) for limit in limits],
+                "nice": nice,
+                "oom_score_adjust": oom_score_adjust,
+                "capabilities": None if capabilities is None else list(capabilities),
+                "no_new_privileges": no_new_privileges,
             }
         )
         packet = answer.packet

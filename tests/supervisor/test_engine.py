@@ -383,3 +383,43 @@ def test_a_declaration_that_is_lost_meanwhile_is_remembered(herdpy, eventually, 
     eventually(lambda: trace.read_text().count("starts") == 2)
     herdpy.ok("stop", "base")
     assert trace.read_text().endswith("base stops\n")
+
+
+@pytest.mark.parametrize(
+    ("policy", "code", "respawned"),
+    [
+        ("respawn = true", 0, True),
+        ('respawn = "on-failure"', 0, False),
+        ('respawn = "on-failure"', 1, True),
+        ('respawn = "on-failure"\nsuccess-exit-codes = [0, 42]', 42, False),
+        ("no-respawn-exit-codes = [77]", 77, False),
+        ("no-respawn-exit-codes = [77]", 78, True),
+        ("respawn = false", 1, False),
+    ],
+)
+def test_which_ends_are_respawned(herdpy, eventually, tmp_path, policy, code, respawned):
+    mark = tmp_path / "mark"
+    script = f"if [ -e {mark} ]; then exec sleep 1000; fi; : > {mark}; exit {code}"
+    herdpy.declare("once", f"command = {json.dumps(['sh', '-c', script])}\n{policy}\n")
+    herdpy.start()
+    herdpy.ok("start", "once")
+    eventually(mark.exists)
+    if respawned:
+        eventually(lambda: herdpy.status("once")["last-respawns"] and herdpy.status("once")["status"] == "running")
+    else:
+        eventually(lambda: herdpy.status("once")["status"] == "stopped")
+        assert herdpy.status("once")["last-respawns"] == []
+        assert herdpy.status("once")["enabled"]
+    assert herdpy.status("once")["reason"].startswith(f"it exited with {code}")
+
+
+def test_the_delay_of_respawns_doubles_up_to_its_limit(herdpy, eventually):
+    herdpy.declare("failing", 'command = ["false"]\nrespawn-delay = 0.05\nrespawn-delay-limit = 0.4\nrespawn-limit = 7')
+    herdpy.start()
+    herdpy.ok("start", "failing")
+    eventually(lambda: not herdpy.status("failing")["enabled"])
+    delays = [float(line.rpartition("delay=")[2]) for line in herdpy.said().splitlines() if "respawning s" in line]
+    expected = [0.05, 0.1, 0.2, 0.4, 0.4, 0.4]
+    assert len(delays) >= len(expected)
+    for delay, wanted in zip(delays, expected, strict=False):
+        assert 0.9 * wanted <= delay <= 1.1 * wanted, delays
