@@ -63,6 +63,19 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
         """Where the output of a service goes that sets no log file of its own."""
         return os.path.join(self.directories.log, f"{name}.log")
 
+    def credentials_directory(self, name: str) -> str:
+        """Where a service finds its credentials.
+
+        Beside the directory of the usual control socket when that is in /run, in memory; that one itself is closed to
+        the users of services. The herdpy that has a control socket of its own may be one of several: its state
+        directory has nobody else.
+        """
+        places = self.directories
+        is_usual = places.socket == os.path.join(places.runtime, "socket")
+        if is_usual and places.runtime.startswith("/run/"):
+            return os.path.join(f"{places.runtime}-credentials", name)
+        return os.path.join(places.state, "credentials", name)
+
 
 def gather(directories: Directories, environment: Mapping[str, str] = os.environ) -> HostFacts:
     """Look at this machine, as the user we run as. Reads files, spawns nothing, takes about a millisecond."""

@@ -1,0 +1,125 @@
+"""Credentials: copies of files that a service's user alone can read, for as long as the service's process lives.
+
+The service finds them in the directory that CREDENTIALS_DIRECTORY names, as under systemd (systemd.exec(5),
+"Credentials"). They are in no environment, no command line and no log.
+"""
+
+import os
+import pwd
+import stat
+
+import msgspec
+
+from herdpy.preparation.files import content
+from herdpy.service import Context, StartFailure
+
+LARGEST = 1024 * 1024
+"""Bytes of all credentials of a service: systemd's limit."""
+
+
+class PlaceCredentials(msgspec.Struct, frozen=True, kw_only=True):
+    """Copy a service's credentials to where it finds them."""
+
+    directory: str
+    """Theirs alone. Its parent is made when it is missing."""
+    files: tuple[tuple[str, str], ...]
+    """(the credential's name, the path of what it holds) of each."""
+    user: str | None
+    """Whose they are to be; None means: ours."""
+
+    async def run(self, context: Context) -> None:
+        """Read everything first, then make the directory anew: it appears whole or not at all.
+
+        Raises:
+            StartFailure: a file cannot be read, there is no such user, or the copies cannot be made.
+        """
+        import trio  # herdpy check, which makes this value too, has no use for it
+
+        # Threads: files may lie on a file system that hangs, users in a network's directory.
+        uid, contents = await trio.to_thread.run_sync(self._gather, abandon_on_cancel=True)
+        try:
+            await trio.to_thread.run_sync(self._place, uid, contents)
+        except OSError as error:
+            where = error.filename or self.directory
+            raise StartFailure(f"cannot place the credentials: {where}: {error.strerror}") from None
+
+    def _gather(self) -> tuple[int, dict[str, bytes]]:
+        uid = os.geteuid() if self.user is None else _uid(self.user)
+        contents: dict[str, bytes] = {}
+        for name, path in self.files:
+            try:
+                contents[name] = content(path, LARGEST)
+            except OSError as error:
+                raise StartFailure(f"cannot read the credential {name} from {path}: {error.strerror}") from None
+        if sum(map(len, contents.values())) > LARGEST:
+            raise StartFailure(f"its credentials are larger than {LARGEST // 1024} KiB altogether")
+        return uid, contents
+
+    def _place(self, uid: int, contents: dict[str, bytes]) -> None:
+        parent, name = os.path.split(self.directory)
+        _make_parent(parent)
+        beside = os.path.join(parent, f".{name}")  # no service's name begins so
+        _remove(beside)
+        _remove(self.directory)
+        os.mkdir(beside, 0o700)
+        try:
+            for credential, held in contents.items():
+                path = os.path.join(beside, credential)
+                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o400)
+                # Not synced: it must not outlast the process, let alone a crash of the machine.
+                with open(descriptor, "wb") as file:
+                    file.write(held)
+                    os.fchown(descriptor, uid, -1)
+            os.chown(beside, uid, -1)
+            os.rename(beside, self.directory)
+        except OSError:
+            _remove(beside)
+            raise
+
+
+class RemoveCredentials(msgspec.Struct, frozen=True, kw_only=True):
+    """Remove a service's credentials, and whatever the service has put beside them."""
+
+    directory: str
+
+    async def run(self, context: Context) -> None:
+        """Do so; it does not matter when there are none.
+
+        Raises:
+            OSError: as unlink(2) and rmdir(2) have it.
+        """
+        import trio
+
+        await trio.to_thread.run_sync(_remove, self.directory)
+
+
+def _make_parent(path: str) -> None:
+    """Make the directory of all services' credentials, or see that nobody else can have put anything into it.
+
+    Raises:
+        OSError: it cannot be made, or is not ours alone to write.
+    """
+    is_root = os.geteuid() == 0
+    try:
+        os.mkdir(path, 0o700)
+        if is_root:
+            os.chmod(path, 0o711)  # noqa: S103 - a service's user must come by, whatever our umask
+    except FileExistsError:
+        seen = os.lstat(path)
+        if not stat.S_ISDIR(seen.st_mode) or seen.st_uid != os.geteuid() or seen.st_mode & 0o022:
+            raise PermissionError(0, "others can write to it; remove it, herdpy makes it anew", path) from None
+
+
+def _remove(path: str) -> None:
+    """Remove a directory of a service's user. What it links to stays: shutil.rmtree follows no link."""
+    if os.path.lexists(path):
+        import shutil  # it imports every compression there is, which a boot need not wait for
+
+        shutil.rmtree(path)
+
+
+def _uid(user: str) -> int:
+    try:
+        return (pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)).pw_uid
+    except KeyError:
+        raise StartFailure(f"there is no user {user}") from None
