@@ -112,6 +112,8 @@ class End(msgspec.Struct, frozen=True, kw_only=True):
     """In words, to follow the service's name: ``the guest panicked``."""
     wanted: bool = False
     """True when the end was asked for from inside (a guest that was told to power off): no respawn then."""
+    code: int | None = None
+    """The exit code; None when it was killed, or when the end is not the process's own doing."""
 
 
 @runtime_checkable
@@ -194,6 +196,17 @@ class Respawn(msgspec.Struct, frozen=True, kw_only=True):
     """So many ends within the interval, and the service is disabled."""
     interval: float = 7.0
     delay: float = 0.1
+    """Seconds from an end to the next start."""
+    delay_limit: float | None = None
+    """When set, the delay doubles with each end in a row, up to so many seconds, and varies by a tenth, so that
+    services that fell together do not rise together."""
+    healthy_after: float = 60.0
+    """Seconds of running after which an end is again the first in a row."""
+    only_on_failure: bool = False
+    """Whether an end with an exit code in ``success`` is left at that."""
+    success: tuple[int, ...] = (0,)
+    final: tuple[int, ...] = ()
+    """Exit codes that forbid a respawn, whatever else holds."""
 
 
 class Port(msgspec.Struct, frozen=True, kw_only=True, order=True):

@@ -183,7 +183,7 @@ class Incarnation:
         self._companion.cancel()
         await self._companion_gone.wait()
         assert self.held.status is not None
-        return self._end or End(reason=f"it {end_in_words(self.held.status)}")
+        return self._end or End(reason=f"it {end_in_words(self.held.status)}", code=self.held.status.get("exited"))
 
     async def _last_words(self) -> list[str]:
         lines = []

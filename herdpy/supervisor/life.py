@@ -11,6 +11,7 @@ every transition is made in one place, :meth:`Life._take`, and there is no lock 
 """
 
 import math
+import os
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import msgspec
 import trio
 
-from herdpy.service import Attempt, End, Service, StartFailure
+from herdpy.service import Attempt, End, Respawn, Service, StartFailure
 from herdpy.supervisor import incarnation
 from herdpy.supervisor.context import StepContext
 from herdpy.supervisor.incarnation import Incarnation, attempt_of
@@ -116,6 +117,8 @@ class Note(msgspec.Struct):
     details: dict[str, str]
     declaration: str = ""
     """What the service carried along of its declaration."""
+    running_since: float | None = None
+    streak: int = 0
 
 
 class Life:
@@ -143,6 +146,10 @@ class Life:
         self._requests, self._inbox = trio.open_memory_channel[_Start | _Stop | _Switch | _Ended | _Finished](math.inf)
         self._deaths: deque[float] = deque(maxlen=service.respawn.limit)
         """Times of the process's ends (CLOCK_BOOTTIME seconds), for the respawn limit."""
+        self._running_since: float | None = None
+        """When it came to run (CLOCK_BOOTTIME seconds)."""
+        self._streak = 0
+        """So many ends in a row without a stretch of health."""
         self._arguments: tuple[str, ...] = ()
         self._starters: list[Reply] = []
         self._stoppers: list[Reply] = []
@@ -298,6 +305,8 @@ class Life:
             self.reason,
             self.details,
             self.service.declaration,
+            self._running_since,
+            self._streak,
         )
         try:
             await self._line.note(f"service:{self.name}", msgspec.json.encode(note).decode())
@@ -333,6 +342,7 @@ class Life:
             return
         self._arguments = request.arguments
         self._deaths.clear()
+        self._streak = 0
         self.respawns.clear()
         self.reason = None
         await self._enter("starting")
@@ -417,11 +427,12 @@ class Life:
             self.failures.appendleft(time.time())
             self.details.clear()
             log("service-failed-to-start", service=self.name, reason=self.reason)
-            if self._deaths and await self._respawn_or_rest(self.reason or "it could not be started"):
+            if self._deaths and await self._respawn_or_rest(End(reason=self.reason or "it could not be started")):
                 return
             await self._rest()
             self._answer_starters(outcome)
             return
+        self._running_since = time.clock_gettime(time.CLOCK_BOOTTIME)
         await self._enter("running")
         log("service-started", service=self.name, pid=self.process and self.process.pid, **self.details)
         self._answer_starters(outcome)
@@ -519,21 +530,30 @@ class Life:
         self.reason = end.reason
         if self._stoppers:
             await self._stop()
-        elif end.wanted or not await self._respawn_or_rest(end.reason):
+        elif end.wanted or not await self._respawn_or_rest(end):
             await self._rest()
             await self._take_next_start()
 
-    async def _respawn_or_rest(self, reason: str) -> bool:
+    async def _respawn_or_rest(self, end: End) -> bool:
         """Start it again if its policy says so; False when it is to stay stopped."""
         policy = self.service.respawn
         if not policy.enabled or not self.enabled or self._registry.closing:
             return False
+        if end.code is not None and end.code in policy.final:
+            self.reason = f"{end.reason}, after which it is not to be respawned"
+            return False
+        if policy.only_on_failure and end.code is not None and end.code in policy.success:
+            return False
         now = time.clock_gettime(time.CLOCK_BOOTTIME)
+        if self._running_since is not None and now - self._running_since >= policy.healthy_after:
+            self._streak = 0
+        self._running_since = None
+        self._streak += 1
         self._deaths.appendleft(now)
         if len(self._deaths) >= policy.limit and now - self._deaths[policy.limit - 1] <= policy.interval:
             self.enabled = False
             times = f"{policy.limit} times in {policy.interval:g} s"
-            self.reason = f"respawning too fast: it ended {times}, the last time because {reason}"
+            self.reason = f"respawning too fast: it ended {times}, the last time because {end.reason}"
             log("service-disabled", service=self.name, reason=self.reason)
             return False
         self.respawns.appendleft(time.time())
@@ -542,8 +562,9 @@ class Life:
             self._starters.append(self._next_start.reply)
             self._next_start = None
         await self._enter("starting")
-        log("service-respawning", service=self.name, delay=policy.delay)
-        self._act(partial(self._bring_up, delay=policy.delay), self._started)
+        delay = _delay(policy, self._streak)
+        log("service-respawning", service=self.name, delay=f"{delay:.3g}")
+        self._act(partial(self._bring_up, delay=delay), self._started)
         return True
 
     # After the supervisor itself has died.
@@ -553,6 +574,7 @@ class Life:
         if note is not None:
             self.status, self.enabled, self.reason = note.status, note.enabled, note.reason
             self._arguments, self.details, self._stop_asked = note.arguments, note.details, note.stop_asked
+            self._running_since, self._streak = note.running_since, note.streak
             self.changes.extend(note.changes)
             self.respawns.extend(note.respawns)
             self.failures.extend(note.failures)
@@ -577,6 +599,14 @@ class Life:
             case "running" | "stopping" if self.service.attempts or self.status == "stopping":
                 self.status = "stopping"
                 self._act(_already_gone, self._ended)
+
+
+def _delay(policy: Respawn, streak: int) -> float:
+    """Seconds until the next start after so many ends in a row."""
+    if policy.delay_limit is None:
+        return policy.delay
+    doubled = min(policy.delay_limit, policy.delay * 2.0 ** min(streak - 1, 64))
+    return doubled * (0.9 + 0.2 * os.urandom(1)[0] / 255)  # the module random is not worth its import
 
 
 def read_note(name: str, text: str | None) -> Note | None:
