@@ -53,6 +53,7 @@ EXCHANGES = [
     ("configuration", "foo", "--json"),
     ("configuration", "foo", "x"),
     ("reach", "foo"),
+    ("usage", "foo"),
     ("progress", "foo"),
     ("help", "root"),
     ("eval", "root", "(+ 2 2)"),
