@@ -87,6 +87,7 @@ class LogFile:
         self._is_regular = False
         self._done = 0  # bytes of the chunk at hand that are written
         self._lost = 0
+        self._lost_within: set[int] = set()  # who was within a line when the last was lost
         self._problem = ""
 
     @property
@@ -125,11 +126,15 @@ class LogFile:
                 self._put(writer, chunk, self._done)
         except OSError as error:
             whole = error.lines if isinstance(error, CutShort) else 0
-            self._lose(error, chunk.count(b"\n", self._done) + (not chunk.endswith(b"\n")) - whole)
+            ends = chunk.endswith(b"\n")
+            begun = writer in self._lost_within  # its first line is counted already
+            self._lose(error, chunk.count(b"\n", self._done) + (not ends) - whole - begun)
+            (self._lost_within.discard if ends else self._lost_within.add)(writer)
         self._ledger.settle()
 
     def finish(self, writer: int) -> None:
         """End the line of ``writer``, if it is unfinished."""
+        self._lost_within.discard(writer)
         if self._open_line == writer and writer:
             try:
                 self._check(None)
@@ -311,4 +316,5 @@ class LogFile:
             self._append(stamp() + words.encode() + b"\n")
         self._say(f"can write {self.path} again; {words}")
         self._lost = 0
+        self._lost_within.clear()
         self._problem = ""
