@@ -51,6 +51,9 @@ Usage: herd ACTION [SERVICE [ARGUMENT...]]
   disable SERVICE                 let nothing start it
   doc SERVICE [list-actions]      what it is, and what else it can do
   configuration SERVICE           what it runs with
+  usage SERVICE                   its processor time, memory and tasks
+  log [-f] [-n N] [SERVICE]       its output; or what happened to all services
+  tree [SERVICE]                  what requires what
   console SERVICE                 the serial console of a virtual machine
   exec SERVICE [-- COMMAND...]    a command, or a shell, in a virtual machine
   offload SERVICE [-C DIR] [--fetch PATH]... -- COMMAND...
@@ -248,6 +251,7 @@ def describe(life: Life) -> Raw:
         status_changes=[(status, int(at)) for status, at in life.changes],
         startup_failures=[int(at) for at in life.failures],
         status=life.status,
+        one_shot=service.one_shot,
         respawn_limit=(policy.limit, round(policy.interval)),
         respawn_delay=policy.delay,
         reason=life.reason,
