@@ -105,6 +105,14 @@ def test_an_address_space_too_small_for_python_is_no_mystery(supervisor: Supervi
 
 
 @needs_root
+def test_a_limit_is_the_program_s_and_does_not_hinder_what_else_it_is_given(supervisor: Supervisor) -> None:
+    """Root's capabilities are read from /proc, which takes a descriptor: the keeper's own are beyond 5 already."""
+    given = {"capabilities": ["CAP_KILL"], "oom_score_adjust": 500}
+    found = limits(supervisor.output("cat", "/proc/self/limits", limits=[["nofile", 5, 5]], **given))
+    assert found["Max open files"] == ["5", "5"]
+
+
+@needs_root
 def test_too_many_processes_of_a_user_are_too_many_for_another(supervisor: Supervisor) -> None:
     someone = {**NOBODY, "uid": 64999}
     for name in ("a", "b"):
