@@ -3,7 +3,8 @@
     python benchmarks/logger.py [--lines N] [--length BYTES] [--services N] [--rounds N] [--directory DIR]
 
 A real logger reads the pipes, as under the keeper; cat(1) writes into them. Beside it, in the same round, a bare loop:
-read(2), stamp, write(2), nothing recorded and nothing checked. The ratio says what losing and doubling no line costs. Where s6-log is installed, it takes its turn with ``s6-log t DIR``.
+read(2), stamp, write(2), nothing recorded and nothing checked. The ratio says what losing and doubling no line costs.
+Where s6-log is installed, it takes its turn with ``s6-log t DIR``.
 """
 
 import argparse
