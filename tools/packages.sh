@@ -37,6 +37,7 @@ if [ "$1" = test ]; then
     need openssl "the certificate of the test of the time trap" command -v openssl
     need iproute2 "tests in a network namespace" command -v ip
     need sudo "tests as an ordinary user" command -v sudo
+    need zstd "tests of compressed logs" command -v zstd
 fi
 [ -n "$missing" ] || exit 0
 

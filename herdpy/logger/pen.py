@@ -123,7 +123,10 @@ class Pen:
                 ledger.mark_line(number, is_open=False)
         if ledger.source in self._numbers:
             source = self._numbers[ledger.source]
-            source.file.resume(source.number, *ledger.resume())
+            try:
+                source.file.resume(source.number, *ledger.resume())
+            except Exception as error:  # rather one chunk than every logger from now on
+                self._say(f"lost what was under way to {source.file.path}: {error!r}")
         ledger.settle()
 
     def _read(self, source: Source, most: int = READ_SIZE) -> int:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -371,3 +372,24 @@ def test_a_rotation_that_is_no_table_is_refused(keeper: Running) -> None:
     keeper.begin()
     answer = keeper.supervisor().spawn("service", "true", output={"log": "/dev/null", "rotation": 5})
     assert (answer["kind"], answer["message"]) == ("error", "spawn: output: rotation must be an object or null")
+
+
+def test_what_a_declaration_says_is_done(herdpy: Any) -> None:
+    herdpy.declare(
+        "talker",
+        'command = ["sh", "-c", "seq 60000; exec sleep 1000"]\nauto-start = true\n'
+        '[log-rotation]\nsize = "200K"\nkeep = 3\ncompress = "zstd"\n',
+    )
+    herdpy.start()
+    log = herdpy.log / "talker.log"
+
+    def is_done() -> bool:
+        names = sorted(path.name for path in herdpy.log.iterdir() if path.name.startswith("talker.log."))
+        return len(names) == 3 and all(name.endswith("Z.zst") for name in names) and log.stat().st_size < 200 << 10
+
+    until(is_done, "rotation")
+    packed = sorted(str(path) for path in herdpy.log.iterdir() if path.name.endswith(".zst"))
+    text = subprocess.run(["zstd", "-dc", *packed], capture_output=True, check=True).stdout
+    lines = [int(line) for line in unstamped(text + log.read_bytes())]
+    assert lines == list(range(lines[0], 60_001))
+    assert herdpy.status("talker")["status"] == "running"
