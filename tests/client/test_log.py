@@ -124,6 +124,14 @@ async def test_rotated_files_are_read_where_the_newest_does_not_reach(log: Path,
     assert "20261120T000000Z.gz are missing here: Not a gzipped file" in second
 
 
+async def test_a_second_that_a_rotation_cut_in_two_is_shown_whole(log: Path, herd: Herd) -> None:
+    log.with_name("foo.log.20261120T000000Z").write_text(lines(3))
+    log.with_name("foo.log.20261121T000000Z").write_text("2026-11-22 00:00:02 more\n")
+    log.write_text("2026-11-22 00:00:02 and more\n")
+    shown = (await herd("log", "foo", "--since", "2026-11-22 00:00:02")).stdout.decode()
+    assert shown == lines(1, 2) + "2026-11-22 00:00:02 more\n2026-11-22 00:00:02 and more\n"
+
+
 async def test_a_log_action_of_a_server_without_log_files_is_asked_for(server: Server, herd: Herd) -> None:
     server.answers["status monitoring"] = reply(f"({service('monitoring')})")
     server.answers["log monitoring"] = reply('("#<unspecified>")', "#f", "service names: 3")
