@@ -114,6 +114,17 @@ class End(msgspec.Struct, frozen=True, kw_only=True):
     """True when the end was asked for from inside (a guest that was told to power off): no respawn then."""
     code: int | None = None
     """The exit code; None when it was killed, or when the end is not the process's own doing."""
+    signal: int | None = None
+    """The signal that killed it, if one did."""
+
+    @property
+    def exit_status(self) -> int:
+        """What a shell would make of it: the exit code, or 128 and the signal's number; 1 when it has neither."""
+        if self.wanted:
+            return 0
+        if self.code is not None:
+            return self.code
+        return 1 if self.signal is None else 128 + self.signal
 
 
 @runtime_checkable
@@ -303,6 +314,14 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     provision: tuple[str, ...]
     """Its names; the first is canonical."""
     requirement: tuple[str, ...] = ()
+    wants: tuple[str, ...] = ()
+    """Services that are started along with it; whether they start, or are there at all, does not matter to it."""
+    after: tuple[str, ...] = ()
+    """Services whose start it waits for when they are starting too, however that ends."""
+    one_shot: bool = False
+    """Whether it is done, and stopped again, when its process has ended with success."""
+    essential: bool = False
+    """Whether herdpy stops everything and ends, with the process's status, when this service is given up."""
     documentation: str = "[No description.]"
     source: str = ""
     """The declaration it comes from, for messages: ``/etc/herdpy/services/build-vm.toml``."""

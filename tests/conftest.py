@@ -124,6 +124,20 @@ class Herdpy:
             **options,
         )
 
+    def herd_in_background(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start the client; what it says is lost."""
+        return subprocess.Popen(
+            [str(BIN / "herd"), *arguments],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a program to its end."""
+        return subprocess.run(command, capture_output=True, text=True, env=self.environment, timeout=PATIENCE)
+
     def ok(self, *arguments: str, timeout: float = PATIENCE) -> str:
         """Run the client, which must succeed, and return what it printed."""
         completed = self.herd(*arguments, timeout=timeout)

@@ -191,6 +191,9 @@ def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
         Service(
             provision=tuple(dict.fromkeys((name, *wanted.provision))),
             requirement=wanted.requirement,
+            wants=wanted.wants,
+            after=wanted.after,
+            essential=wanted.essential,
             documentation=wanted.documentation or TYPE.documentation,
             source=declaration.source,
             auto_start=wanted.auto_start,

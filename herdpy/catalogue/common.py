@@ -64,6 +64,13 @@ class Common(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Whether it starts with herdpy."""
     requirement: tuple[str, ...] = ()
     """Services that must run for this one to run, besides those that its type requires."""
+    wants: tuple[str, ...] = ()
+    """Services that are started along with it, if they are there; it runs without them, too."""
+    after: tuple[str, ...] = ()
+    """Services whose start it waits for when they are starting as well, whatever comes of it."""
+    essential: bool = False
+    """Whether herdpy stops everything and ends, with the status of its process, when this service has ended or failed
+    and is not to be respawned: for containers."""
     provision: tuple[str, ...] = ()
     """Further names of the service, after the declaration's."""
     respawn: bool | Literal["on-failure"] = True
@@ -96,7 +103,7 @@ class Common(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
         A service type that adds its own begins with ``yield from super().check()``.
         """
-        for key in ("requirement", "provision"):
+        for key in ("requirement", "wants", "after", "provision"):
             for index, name in enumerate(getattr(self, key)):
                 if problem := name_problem(name):
                     yield f"{key}[{index}]", f"{name!r}: {problem}"

@@ -1,5 +1,6 @@
 """The type ``process``: one command, running as long as it does."""
 
+import math
 import os
 import shlex
 import signal
@@ -25,6 +26,9 @@ class ProcessConfiguration(Common, frozen=True, kw_only=True):
 
     command: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
     """Program and arguments, as execve(2) takes them: no shell reads them. The program is looked up in PATH."""
+    one_shot: bool = False
+    """Whether it is done, and the service stopped again, when the process has ended with success: then what requires
+    it is started. Without start-timeout it may take as long as it likes."""
     directory: str | None = None
     """Working directory; None means ``/`` for root and the home directory for an ordinary user."""
     environment: dict[str, str] = msgspec.field(default_factory=dict)
@@ -167,14 +171,18 @@ def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
         umask=None if configuration.umask is None else file_mode_mask(configuration.umask),
     )
     attempt = Attempt(process=process, prepare=_placing(configuration, credentials))
-    if configuration.start_timeout is not None:
-        attempt = msgspec.structs.replace(attempt, timeout=configuration.start_timeout)
+    if configuration.start_timeout is not None or configuration.one_shot:
+        attempt = msgspec.structs.replace(attempt, timeout=configuration.start_timeout or math.inf)
     stop_signal = signal_number(configuration.stop_signal)
     assert stop_signal is not None  # check() has seen to it
     return (
         Service(
             provision=declaration.provision,
             requirement=configuration.requirement,
+            wants=configuration.wants,
+            after=configuration.after,
+            one_shot=configuration.one_shot,
+            essential=configuration.essential,
             documentation=configuration.documentation or f"Run {os.path.basename(configuration.command[0])}.",
             source=declaration.source,
             auto_start=configuration.auto_start,

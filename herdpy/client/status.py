@@ -48,10 +48,10 @@ def group(service: "Fields") -> str:
     """Return :func:`state`, or for a stopped service ``one-shot`` or ``failing`` where that says more."""
     current = state(service)
     if current == "stopped":
-        if service.get("one-shot?") is True:
-            return "one-shot"
         if items(service, "startup-failures"):
             return "failing"
+        if service.get("one-shot?") is True:
+            return "one-shot"
     return current
 
 

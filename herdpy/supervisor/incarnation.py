@@ -134,6 +134,24 @@ class Incarnation:
             end = await self._hear_out()
             raise StartFailure(f"{end.reason} before it was ready", await self._last_words())
 
+    async def finish(self, patience: float, success: tuple[int, ...]) -> None:
+        """Wait until the process of a one-shot service has ended, and bury it.
+
+        Args:
+            patience: seconds.
+            success: exit codes.
+
+        Raises:
+            StartFailure: it did not end in time, or not with success.
+        """
+        with trio.move_on_after(patience) as waiting:
+            await self.held.exited.wait()
+        if waiting.cancelled_caught:
+            raise StartFailure(f"it was not done after {patience:g} s", await self._last_words())
+        end = await self.bury()
+        if end.code not in success:
+            raise StartFailure(end.reason, await self._last_words())
+
     async def put_down(
         self, *, gracefully: bool, hurry: trio.Event, on_failure: Callable[[str], None] = lambda line: None
     ) -> None:
@@ -183,7 +201,9 @@ class Incarnation:
         self._companion.cancel()
         await self._companion_gone.wait()
         assert self.held.status is not None
-        return self._end or End(reason=f"it {end_in_words(self.held.status)}", code=self.held.status.get("exited"))
+        status = self.held.status
+        own = End(reason=f"it {end_in_words(status)}", code=status.get("exited"), signal=status.get("killed"))
+        return self._end or own
 
     async def _last_words(self) -> list[str]:
         lines = []

@@ -29,7 +29,7 @@ from herdpy.supervisor.line import Held, Refused
 from herdpy.supervisor.log import log
 
 if TYPE_CHECKING:
-    from herdpy.supervisor.registry import Registry
+    from herdpy.supervisor.registry import Registry, Transaction
 
 Status = Literal["stopped", "starting", "running", "stopping"]
 _Result = TypeVar("_Result")
@@ -81,6 +81,7 @@ class Reply:
 class _Start(msgspec.Struct, frozen=True):
     arguments: tuple[str, ...]
     reply: Reply
+    transaction: "Transaction | None" = None
 
 
 class _Stop(msgspec.Struct, frozen=True):
@@ -162,10 +163,15 @@ class Life:
 
     # What others ask.
 
-    async def start(self, arguments: Sequence[str] = ()) -> Outcome:
-        """Start it (with further arguments for its command line) and wait until it runs or has failed."""
+    async def start(self, arguments: Sequence[str] = (), transaction: "Transaction | None" = None) -> Outcome:
+        """Start it and wait until it runs, or is done, or has failed.
+
+        Args:
+            arguments: further ones, for its command line.
+            transaction: the start that this one is part of; None means that it is one by itself.
+        """
         reply = Reply()
-        self._requests.send_nowait(_Start(tuple(arguments), reply))
+        self._requests.send_nowait(_Start(tuple(arguments), reply, transaction))
         return await reply.wait()
 
     async def stop(self) -> Outcome:
@@ -249,15 +255,15 @@ class Life:
                 await self._remember()
                 log("service-enabled" if enabled else "service-disabled", service=self.name)
                 reply.give(Outcome(True))
-            case _Start(_, reply), _ if not reply.is_wanted:
+            case _Start(_, reply, _), _ if not reply.is_wanted:
                 pass
             case _Start(), "stopped":
                 await self._begin_start(message)
-            case _Start(_, reply), "starting":
+            case _Start(_, reply, _), "starting":
                 self._starters.append(reply)
-            case _Start(_, reply), "running":
+            case _Start(_, reply, _), "running":
                 reply.give(Outcome(True, (f"Service {self.name} is already running.",)))
-            case _Start(_, reply), "stopping":
+            case _Start(_, reply, _), "stopping":
                 if self._next_start is None:
                     self._next_start = message
                 else:
@@ -347,7 +353,7 @@ class Life:
         self.reason = None
         await self._enter("starting")
         log("service-starting", service=self.name)
-        self._act(self._bring_up, self._started)
+        self._act(partial(self._bring_up, request.transaction), self._started)
 
     def _refusal(self, arguments: tuple[str, ...]) -> str | None:
         if self._registry.closing:
@@ -359,7 +365,9 @@ class Life:
             return f"it takes no arguments, and {' '.join(arguments)} was given"
         return None
 
-    async def _bring_up(self, held: Held | None = None, delay: float = 0.0) -> Outcome:
+    async def _bring_up(
+        self, transaction: "Transaction | None" = None, held: Held | None = None, delay: float = 0.0
+    ) -> Outcome:
         """Get it running: what it requires, its preparation, then the first way that gets ready."""
         number = 0 if held is None else attempt_of(held)
         try:
@@ -368,7 +376,9 @@ class Life:
                 if not self.enabled:
                     raise StartFailure("it was disabled meanwhile")
                 await self._registry.leftovers_gone(self.name)
-                lines = await self._registry.start_requirements(self.service)
+                transaction = transaction or self._registry.transaction()
+                await self._registry.start_before(self.service, transaction, self._nursery)
+                lines = await self._registry.start_requirements(self.service, transaction)
                 if lines:
                     self.reason = "something it requires could not be started"
                     return Outcome(False, lines)
@@ -380,6 +390,9 @@ class Life:
                 assert self._incarnation is not None
                 try:
                     await self._incarnation.get_ready(attempt)
+                    if self.service.one_shot:
+                        await self._incarnation.finish(attempt.timeout, self.service.respawn.success)
+                        self._incarnation = None
                     break
                 except StartFailure as failure:
                     await self._put_down(gracefully=False)
@@ -429,6 +442,13 @@ class Life:
             log("service-failed-to-start", service=self.name, reason=self.reason)
             if self._deaths and await self._respawn_or_rest(End(reason=self.reason or "it could not be started")):
                 return
+            await self._rest()
+            self._answer_starters(outcome)
+            self._give_up_if_essential(End(reason=self.reason or "it could not be started"))
+            return
+        if self.service.one_shot:
+            log("service-done", service=self.name)
+            self.failures.clear()
             await self._rest()
             self._answer_starters(outcome)
             return
@@ -532,7 +552,12 @@ class Life:
             await self._stop()
         elif end.wanted or not await self._respawn_or_rest(end):
             await self._rest()
+            self._give_up_if_essential(end)
             await self._take_next_start()
+
+    def _give_up_if_essential(self, end: End) -> None:
+        if self.service.essential:
+            self._registry.end_with(self, end.exit_status)
 
     async def _respawn_or_rest(self, end: End) -> bool:
         """Start it again if its policy says so; False when it is to stay stopped."""
@@ -586,9 +611,10 @@ class Life:
         ended = held is not None and held.exited.is_set()
         match self.status:
             case "starting":
-                if ended:
+                if ended and not self.service.one_shot:  # what a one-shot has done is not done again
                     await self._bury()
-                self._act(partial(self._bring_up, None if ended else held), self._started)
+                    held = None
+                self._act(partial(self._bring_up, None, held), self._started)
             case "stopping" if self._stop_asked:
                 was_running = len(self.changes) > 1 and self.changes[1][0] == "running"
                 self._act(partial(self._bring_down, was_running), self._stopped)

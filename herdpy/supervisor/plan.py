@@ -29,7 +29,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     dependents: dict[str, tuple[str, ...]]
     """Canonical name -> canonical names of the services that require it, sorted."""
     waves: tuple[tuple[str, ...], ...]
-    """Canonical names, sorted: the first wave requires nothing, each other one only services of waves before it."""
+    """Canonical names, sorted: the first wave waits for nothing, each other one only for waves before it."""
 
 
 def make_plan(
@@ -52,9 +52,10 @@ def make_plan(
     mistakes += _unknown_requirements(ordered, by_name, frozenset(mistaken), locate)
     requirements = _requirements(ordered, by_name)
     dependents = _reversed(requirements)
-    waves = _waves(requirements, dependents)
-    unplaced = requirements.keys() - {name for wave in waves for name in wave}
-    mistakes += [_cycle_mistake(cycle, by_name, locate) for cycle in _cycles(unplaced, requirements)]
+    order = _order(ordered, by_name, requirements)
+    waves = _waves(order, _reversed(order))
+    unplaced = order.keys() - {name for wave in waves for name in wave}
+    mistakes += [_cycle_mistake(cycle, by_name, locate) for cycle in _cycles(unplaced, order)]
     mistakes += _port_conflicts(ordered, locate)
     if mistakes:
         return None, tuple(mistakes)
@@ -80,7 +81,8 @@ def sound_plan(services: Iterable[Service]) -> Plan:
         if all(name in by_name for name in service.requirement)
     }
     dependents = _reversed(requirements)
-    waves = _waves(requirements, dependents)
+    order = _order([service for service in candidates if service.name in requirements], by_name, requirements)
+    waves = _waves(order, _reversed(order))
     placed = {name for wave in waves for name in wave}
     return Plan(
         services=tuple(service for service in candidates if service.name in placed),
@@ -99,6 +101,30 @@ def _requirements(services: Iterable[Service], by_name: Mapping[str, Service]) -
     """The canonical names behind each service's requirements; unknown ones are left out."""
     return {
         service.name: tuple(dict.fromkeys(by_name[name].name for name in service.requirement if name in by_name))
+        for service in services
+    }
+
+
+def _order(
+    services: Iterable[Service], by_name: Mapping[str, Service], requirements: Mapping[str, tuple[str, ...]]
+) -> dict[str, tuple[str, ...]]:
+    """The canonical names that each service waits for at its start: what it requires, and what it comes after.
+
+    What it only comes after need not be there.
+    """
+    return {
+        service.name: tuple(
+            dict.fromkeys(
+                (
+                    *requirements[service.name],
+                    *(
+                        by_name[name].name
+                        for name in service.after
+                        if name in by_name and by_name[name].name in requirements
+                    ),
+                )
+            )
+        )
         for service in services
     }
 
@@ -214,9 +240,14 @@ def _cycle_mistake(cycle: Sequence[str], by_name: Mapping[str, Service], locate:
     service = by_name[names[0]]
     following = names[1 % len(names)]
     # The declaration may say any of the next service's names.
-    said = next(name for name in service.requirement if name in by_name and by_name[name].name == following)
-    problem = f"services that require one another can never start: {path}{declared}"
-    return locate(service.source, said, "requirement").mistake(problem)
+    key, said = next(
+        (key, name)
+        for key, names in (("requirement", service.requirement), ("after", service.after))
+        for name in names
+        if name in by_name and by_name[name].name == following
+    )
+    problem = f"services that wait for one another can never start: {path}{declared}"
+    return locate(service.source, said, key).mistake(problem)
 
 
 def _port_conflicts(services: Iterable[Service], locate: Locate) -> Iterator[Mistake]:

@@ -7,7 +7,7 @@ import trio
 
 from herdpy.service import Respawn, Service
 from herdpy.supervisor.context import Making
-from herdpy.supervisor.life import Life, Outcome, read_note
+from herdpy.supervisor.life import Life, Outcome, Reply, read_note
 from herdpy.supervisor.line import Held, KeeperLine, Refused
 from herdpy.supervisor.log import log
 from herdpy.supervisor.plan import Plan
@@ -28,6 +28,10 @@ class Registry:
         """By every provided name."""
         self.makings: dict[str, Making] = {}
         """What services are making for each other at the moment, by its key."""
+        self.shut_down: Callable[[], None] = lambda: None
+        """Asks for everything to be stopped."""
+        self.exit_status = 0
+        """What herdpy ends with."""
         self.closing = False
         self.hurry = trio.Event()
         """Set when a shutdown is asked for a second time: graceful ways are left out."""
@@ -69,6 +73,10 @@ class Registry:
                 leftovers.append(held)
         return processes, leftovers
 
+    def transaction(self) -> "Transaction":
+        """A start that is asked for by itself."""
+        return Transaction()
+
     async def leftovers_gone(self, name: str) -> None:
         """Wait until what the last supervisor's steps left of a service has ended: its steps are repeated."""
         for held in self._leftovers:
@@ -89,8 +97,11 @@ class Registry:
         await held.exited.wait()
         await self.line.release(held)
 
-    async def start_requirements(self, service: Service) -> tuple[str, ...]:
+    async def start_requirements(self, service: Service, transaction: "Transaction") -> tuple[str, ...]:
         """Start what a service requires, all at once.
+
+        Args:
+            transaction: the start that this one is part of; a one-shot service is run once in it.
 
         Returns:
             Why that failed, in sentences; nothing when it did not.
@@ -102,7 +113,7 @@ class Registry:
             if life is None:  # of a service that runs although its declaration is gone
                 lines.append(f"Service {service.name} depends on {name}, which is no longer declared.")
                 return
-            outcome = await life.start()
+            outcome = await transaction.start(life)
             if not outcome.done:
                 lines.extend((*outcome.lines, f"Service {service.name} depends on {life.name}."))
 
@@ -121,6 +132,31 @@ class Registry:
         await _each(stop, (life for life in dependents if life.status != "stopped"))
         return tuple(dict.fromkeys(stopped))
 
+    async def start_before(self, service: Service, transaction: "Transaction", nursery: trio.Nursery) -> None:
+        """Start what a service wants, and wait for the start of what it comes after; nothing of that can fail it."""
+        for name in service.wants:
+            life = self.by_name.get(name)
+            if life is not None and name not in service.after:
+                nursery.start_soon(transaction.start, life)
+
+        async def await_start(name: str) -> None:
+            life = self.by_name.get(name)
+            if life is None:
+                return
+            if name in service.wants:
+                await transaction.start(life)
+            while life.status == "starting":
+                await life.changed.wait()
+
+        await _each(await_start, service.after)
+
+    def end_with(self, life: Life, status: int) -> None:
+        """An essential service is given up: stop everything, and end with its status."""
+        if not self.closing:
+            log("essential-service-given-up", service=life.name, reason=life.reason, status=status)
+            self.exit_status = status
+            self.shut_down()
+
     async def start_all(self, services: Iterable[Life]) -> tuple[str, ...]:
         """Start services at once.
 
@@ -128,9 +164,10 @@ class Registry:
             Why some failed, in sentences; nothing when none did.
         """
         lines: list[str] = []
+        transaction = Transaction()
 
         async def start(life: Life) -> None:
-            outcome = await life.start()
+            outcome = await transaction.start(life)
             if not outcome.done:
                 lines.extend(outcome.lines)
 
@@ -156,6 +193,27 @@ class Registry:
             await life.stop()
 
         await _each(stop, (life for life in self.lives.values() if life.status != "stopped"))
+
+
+class Transaction:
+    """A start as it was asked for, with all the starts that it entails: in it, a one-shot service is run once."""
+
+    def __init__(self) -> None:
+        self._one_shots: dict[str, Reply] = {}
+
+    async def start(self, life: Life) -> Outcome:
+        """Start a service, unless it is a one-shot that this transaction runs, or has run: then wait for that."""
+        if not life.service.one_shot:
+            return await life.start(transaction=self)
+        if life.name in self._one_shots:
+            return await self._one_shots[life.name].wait()
+        reply = self._one_shots[life.name] = Reply()
+        outcome = Outcome(False)
+        try:
+            outcome = await life.start(transaction=self)
+        finally:
+            reply.give(outcome)
+        return outcome
 
 
 def _undeclared(name: str, note_text: str | None, remake: Callable[[str], tuple[Service, ...]]) -> Service:

@@ -47,6 +47,7 @@ async def supervise(
 
     line = KeeperLine(descriptor, on_signal)
     registry = Registry(line, log_dir)
+    registry.shut_down = shut_down
     async with trio.open_nursery() as nursery:
         nursery.start_soon(line.run)
         missed_signal = await line.hello()
@@ -65,8 +66,9 @@ async def supervise(
         log("supervisor-ready" if is_first else "supervisor-back", services=len(registry.lives))
         if missed_signal is not None:
             on_signal(missed_signal)
-        state = line.notes.get("supervisor")
+        state, _, exit_status = line.notes.get("supervisor", "").partition(" ")
         if state == "stopping":
+            registry.exit_status = int(exit_status or 0)
             if not shutdown.is_set():  # by the missed signal: it was asked for once
                 shut_down()
         elif state != "started":
@@ -75,11 +77,11 @@ async def supervise(
         nursery.start_soon(own_log.start)
         await shutdown.wait()
         registry.closing = True  # before the note: nobody may write "started" over it
-        await line.note("supervisor", "stopping")
+        await line.note("supervisor", f"stopping {registry.exit_status}")
         await registry.stop_all()
         log("exiting")
         own_log.flush()
-        await line.exit(0)
+        await line.exit(registry.exit_status)
         nursery.cancel_scope.cancel()
 
 

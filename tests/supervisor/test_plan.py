@@ -84,7 +84,7 @@ def test_what_a_mistaken_declaration_would_provide_is_not_told_again() -> None:
 def test_a_cycle_is_shown_as_a_path_with_its_files() -> None:
     [mistake] = mistakes_of(service("c", "a"), service("a", "other", "b"), service("b", "c"), service("other"))
     assert mistake == (
-        "/etc/a.toml: requirement: services that require one another can never start: a -> b -> c -> a "
+        "/etc/a.toml: requirement: services that wait for one another can never start: a -> b -> c -> a "
         "(declared in /etc/a.toml, /etc/b.toml, /etc/c.toml)"
     )
 
