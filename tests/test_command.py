@@ -117,7 +117,7 @@ def test_check_tells_every_mistake_and_ends_with_2(tmp_path: Path) -> None:
     assert result.stdout == ""
     assert result.stderr.replace(f"{directory}/", "").splitlines() == [
         'a.toml:1: command: expected a list of strings, got the string "sleep 60"; write command = ["sleep", "60"]',
-        "b.toml:4: requirement[1]: services that require one another can never start: b -> c -> b "
+        "b.toml:4: requirement[1]: services that wait for one another can never start: b -> c -> b "
         "(declared in b.toml, c.toml)",
         "b.toml:5: requirement[2]: b requires nope, which nothing provides",
         "d.toml:3: auto_start: unknown key; did you mean auto-start?",
