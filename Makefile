@@ -5,7 +5,7 @@
 
 PYTHON ?= python3
 VENV := .venv
-SOURCES := pyproject.toml README.md $(shell find bin herdpy services systemd -type f ! -name '*.pyc')
+SOURCES := pyproject.toml README.md $(shell find bin completion docs/man herdpy services systemd -type f ! -name '*.pyc')
 
 .PHONY: run stop test check bench clean
 .DELETE_ON_ERROR:
