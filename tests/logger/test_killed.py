@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
@@ -101,6 +102,28 @@ def test_a_logger_killed_under_its_keeper_goes_on_where_it_was(keeper: Running) 
     assert keeper.logged("the logger").count("was killed by signal 9") == 3
 
 
+def test_whose_line_is_unfinished_is_known_to_the_next_logger(logger: Logger, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    writers = {number: logger.open(log, number) for number in (1, 2)}
+    size = 0
+    for number, said in ((1, b"one, "), (2, b"two, "), (1, b"one again, ")):
+        os.write(writers[number], said)
+        size += (size > 0) + len("2026-01-01 00:00:00 ") + len(said)
+        until(lambda: log.exists() and log.stat().st_size == size, f"{said!r} in the log")  # noqa: B023
+    logger.kill()
+    os.write(writers[1], b"to its end\n")
+    logger.drain(1)
+    assert unstamped(log.read_bytes()) == [b"one, ", b"two, ", b"one again, to its end"]
+    os.write(writers[1], b"one, ")
+    until(lambda: log.read_bytes().endswith(b"one, "), "a line begun")
+    os.write(writers[2], b"two, ")
+    until(lambda: log.read_bytes().endswith(b"two, "), "a line broken off")
+    logger.kill()
+    os.write(writers[1], b"one\n")
+    logger.drain(1)
+    assert unstamped(log.read_bytes())[3:] == [b"one, ", b"two, ", b"one"]
+
+
 def written(logs: Iterable[Path]) -> int:
     return sum(log.stat().st_size for log in logs if log.exists())
 
@@ -137,7 +160,7 @@ def take(path, ends, pipes, kill):
     if ledger.source:
         file.resume(ledger.source, *ledger.resume())
     ledger.settle()
-    for number, chunk in SAID:
+    for number, chunk in SAID if kill else SAID[::-1]:  # who was broken off reads on first
         got = ledger.take(number, pipes[number - 1][0], len(chunk))
         if got:
             file.write(number, got)
@@ -174,7 +197,7 @@ print(kill - stride)
 def killed_at_every_step(directory: Path, said: list[tuple[int, str]], stride: int) -> Iterator[list[bytes]]:
     """The lines that each try has left."""
     arguments = [str(PROGRAM.parent.parent.parent), str(directory), "1", str(stride), repr(said)]
-    ran = subprocess.run([sys.executable, "-c", EVERY_STEP, *arguments], capture_output=True, text=True, timeout=300)
+    ran = subprocess.run([sys.executable, "-c", EVERY_STEP, *arguments], capture_output=True, text=True, timeout=120)
     assert ran.returncode == 0, ran.stderr
     assert int(ran.stdout) > 1000, "it was not killed often enough"
     for tried in sorted(directory.iterdir(), key=lambda path: int(path.name)):

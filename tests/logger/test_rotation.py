@@ -127,6 +127,18 @@ def test_by_time_a_file_that_is_open_is_put_aside_at_midnight(tmp_path: Path, mo
     assert unstamped(content(log)) == [b"one", b"two", b"three", b"four", b"five"]
 
 
+def test_what_others_write_into_the_file_counts(logger: Logger, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    writing = logger.open(log, rotation={"size": 5000})
+    os.write(writing, b"one\n")
+    logger.drain()
+    with log.open("ab") as other:
+        other.write(b"2026-01-01 00:00:00 " + b"x" * 5000 + b"\n")
+    os.write(writing, b"two\n")
+    logger.drain()
+    assert unstamped(log.read_bytes()) == [b"two"]
+
+
 def test_settings_that_change_hold_for_a_file_that_is_open(logger: Logger, tmp_path: Path) -> None:
     log = tmp_path / "log"
     first = logger.open(log, 1)
