@@ -8,8 +8,8 @@ import msgspec
 from herdpy.mistake import Mistake, Place, did_you_mean
 from herdpy.service import Port, Service
 
-RESERVED_NAMES = frozenset({"root", "shepherd"})
-"""The names by which Shepherd's clients mean the supervisor itself."""
+RESERVED_NAMES = frozenset({"root", "shepherd", "herdpy"})
+"""The names by which Shepherd's clients mean the supervisor itself, and the one that its log has."""
 
 ANY_IPV4 = "0.0.0.0"  # noqa: S104 - compared with, never bound to
 
