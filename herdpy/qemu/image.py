@@ -38,6 +38,9 @@ Documentation/admin-guide/kernel-parameters.txt of the kernel.
 PACKAGES = ("build-essential", "busybox-static", "ca-certificates", "netbase", "openssh-server", "qemu-guest-agent")
 """What every image has: what builds, and what the guest itself runs on."""
 
+ALMOST_FULL = 32 * 1024 * 1024
+"""Bytes: with so few left a file system is taken for full."""
+
 KERNELS = {"amd64": "linux-image-cloud-amd64"}
 """Debian's kernel for virtual machines, by architecture; its modules are in guest/initrd.py."""
 
@@ -59,7 +62,7 @@ PROGRAMS = {
 
 TEMPORARY = ".building-"
 
-SILENCE = 20 * 60.0
+SILENCE = 5 * 60.0
 """Seconds without a line from a build after which it is given up. Its longest silence, the unpacking of the base
 system, is 10 s here; apt gives up a server that is silent after two minutes."""
 
@@ -214,11 +217,18 @@ class BuildImage(msgspec.Struct, frozen=True, kw_only=True):
                 with trio.move_on_after(60, shield=True):
                     await sweep(context, self.directory, [TEMPORARY + key(self.recipe)], patience=10)
         if silence.cancelled_caught:
-            last = next((line for line in reversed(said) if line.strip()), "nothing at all")
-            raise StartFailure(f"cannot build its image: silent for {SILENCE / 60:g} minutes; the last it said: {last}")
+            raise StartFailure(f"cannot build its image: {_why_silent(self.directory, said)}")
         if not is_done:
             why = reason("\n".join(said), completed.status, self.directory)
             raise StartFailure(f"cannot build its image: {why}", [line for line in said if line.strip()][-10:])
+
+
+def _why_silent(directory: str, said: Sequence[str]) -> str:
+    """Why a build may have gone silent: apt does at times when the disk is full, and then waits for ever."""
+    if (free := os.statvfs(directory).f_bavail * os.statvfs(directory).f_frsize) < ALMOST_FULL:
+        return f"there is no space left in {directory}: free some, or move herdpy's state directory"
+    last = next((line for line in reversed(said) if line.strip()), "nothing")
+    return f"silent for {SILENCE / 60:g} minutes ({free // 1024**2} MiB are free); the last it said: {last}"
 
 
 def check(recipe: Recipe, directory: str, *, is_root: bool) -> None:

@@ -154,7 +154,8 @@ class Life:
         self._arguments: tuple[str, ...] = ()
         self._starters: list[Reply] = []
         self._stoppers: list[Reply] = []
-        self._next_start: _Start | None = None
+        self._next_starts: list[_Start] = []
+        """What was asked for while it was being stopped."""
         self._stop_asked = False
         self._activity: trio.CancelScope | None = None
         self._incarnation: Incarnation | None = None
@@ -259,15 +260,12 @@ class Life:
                 pass
             case _Start(), "stopped":
                 await self._begin_start(message)
-            case _Start(_, reply, _), "starting":
+            case _Start(_, reply, _), "starting" if not self._stoppers:
                 self._starters.append(reply)
             case _Start(_, reply, _), "running":
                 reply.give(Outcome(True, (f"Service {self.name} is already running.",)))
-            case _Start(_, reply, _), "stopping":
-                if self._next_start is None:
-                    self._next_start = message
-                else:
-                    self._starters.append(reply)
+            case _Start(), _:
+                self._next_starts.append(message)
             case _Stop(reply), "stopped":
                 reply.give(Outcome(True))
             case _Stop(reply), "starting":
@@ -340,8 +338,8 @@ class Life:
 
     # Starting.
 
-    async def _begin_start(self, request: _Start) -> None:
-        self._starters.append(request.reply)
+    async def _begin_start(self, request: _Start, *others: _Start) -> None:
+        self._starters += (start.reply for start in (request, *others))
         refusal = self._refusal(request.arguments)
         if refusal is not None:
             self._answer_starters(Outcome(False, (f"cannot start {self.name}: {refusal}",)))
@@ -481,9 +479,7 @@ class Life:
             if self.process is not None and self.process.exited.is_set():
                 self._incarnation = None  # the keeper holds it until the next supervisor buries it
             await self._enter("stopped" if self.process is None else "running")
-        if self._next_start is not None:
-            self._starters.append(self._next_start.reply)
-            self._next_start = None
+        self._take_over_next_starts()
         self._answer_starters(Outcome(False, (f"cannot start {self.name}: {self.reason}",)))
         self._answer_stoppers_early(f"cannot stop {self.name}: {self.reason}")
 
@@ -536,11 +532,14 @@ class Life:
         await self._enter("stopped")
 
     async def _take_next_start(self) -> None:
-        request, self._next_start = self._next_start, None
-        if request is not None and (request.reply.is_wanted or any(reply.is_wanted for reply in self._starters)):
-            await self._begin_start(request)
-        else:
-            self._answer_starters(Outcome(False, (f"cannot start {self.name}: it was stopped meanwhile",)))
+        wanted = [start for start in self._next_starts if start.reply.is_wanted]
+        self._next_starts.clear()
+        if wanted:
+            await self._begin_start(*wanted)
+
+    def _take_over_next_starts(self) -> None:
+        self._starters += (start.reply for start in self._next_starts)
+        self._next_starts.clear()
 
     # After a process ended by itself.
 
@@ -583,9 +582,7 @@ class Life:
             return False
         self.respawns.appendleft(time.time())
         self._note_change("stopped")
-        if self._next_start is not None:
-            self._starters.append(self._next_start.reply)
-            self._next_start = None
+        self._take_over_next_starts()
         await self._enter("starting")
         delay = _delay(policy, self._streak)
         log("service-respawning", service=self.name, delay=f"{delay:.3g}")

@@ -423,3 +423,26 @@ def test_the_delay_of_respawns_doubles_up_to_its_limit(herdpy, eventually):
     assert len(delays) >= len(expected)
     for delay, wanted in zip(delays, expected, strict=False):
         assert 0.9 * wanted <= delay <= 1.1 * wanted, delays
+
+
+def test_a_start_after_a_stop_of_a_start_is_carried_out(herdpy, eventually, tmp_path):
+    """The stop ends the first start only, although that is still under way when the second is asked for."""
+    gate = tmp_path / "gate"
+    herdpy.declare(
+        "slow",
+        f"command = {json.dumps(['sh', '-c', f'while [ ! -e {gate} ]; do sleep 0.02; done'])}\none-shot = true\n",
+    )
+    herdpy.declare("top", 'command = ["sleep", "1000"]\nrequirement = ["slow"]')
+    herdpy.start()
+    first = herdpy.herd_in_background("start", "top")
+    eventually(lambda: herdpy.status("slow")["status"] == "starting")
+    with socket.socket(socket.AF_UNIX) as stop, socket.socket(socket.AF_UNIX) as start:
+        for client in (stop, start):
+            client.settimeout(30)
+            client.connect(str(herdpy.socket))
+        stop.sendall(protocol.write_command(protocol.Command("stop", "top")))
+        start.sendall(protocol.write_command(protocol.Command("start", "top")))
+        assert first.wait(30) == 1
+        gate.touch()
+        assert b"Service top has been started." in start.recv(65536)
+    assert herdpy.status("top")["status"] == "running"

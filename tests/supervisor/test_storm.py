@@ -107,6 +107,8 @@ def processes(herdpy, name: str) -> list[int]:
     found = []
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
+            if not entry.name.isdecimal() or os.getsid(int(entry.name)) != int(entry.name):
+                continue  # what the shell has forked shows the shell's command line until it has executed its own
             if entry.name.isdecimal() and f"{herdpy.directory}:{name};".encode() in (entry / "cmdline").read_bytes():
                 found.append(int(entry.name))
     return found
