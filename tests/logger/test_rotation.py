@@ -1,7 +1,8 @@
 """Rotation: when a file is put aside, that no line is lost by it, and what becomes of what was put aside."""
 
-from __future__ import contextlib
+from __future__ import annotations
 
+import contextlib
 import gzip
 import os
 import random
