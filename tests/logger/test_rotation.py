@@ -399,8 +399,9 @@ def test_what_a_declaration_says_is_done(herdpy: Any) -> None:
     log = herdpy.log / "talker.log"
 
     def is_done() -> bool:
+        # The last file may have more than its size by one read (64 KiB): it is put aside when the next line comes.
         names = sorted(path.name for path in herdpy.log.iterdir() if path.name.startswith("talker.log."))
-        return len(names) == 3 and all(name.endswith("Z.zst") for name in names) and log.stat().st_size < 200 << 10
+        return len(names) == 3 and all(name.endswith("Z.zst") for name in names) and log.stat().st_size < 270 << 10
 
     until(is_done, "rotation")
     packed = sorted(str(path) for path in herdpy.log.iterdir() if path.name.endswith(".zst"))
