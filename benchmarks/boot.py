@@ -1,6 +1,6 @@
 """From nothing to a command in the machine, as a ratio to the same QEMU started by hand.
 
-    python benchmarks/boot.py [--rounds 5]
+    python benchmarks/boot.py [--rounds 9]
 
 Each round does both, one after the other: ``herd start build-vm`` and ``herd exec build-vm -- true``; and the same
 command line as the same user, its secrets handed over at once, ssh tried again and again until it answers. The image is
@@ -78,7 +78,7 @@ def by_hand(command: Sequence[str], ssh: Sequence[str], rooms: Path, secrets: Pa
 
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--rounds", type=int, default=5)
+    options.add_argument("--rounds", type=int, default=9)
     rounds = options.parse_args().rounds
     directory = Path(tempfile.mkdtemp(prefix="herdpy-boot-", dir="/var/tmp"))
     directory.chmod(0o711)

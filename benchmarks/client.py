@@ -2,8 +2,8 @@
 
     python benchmarks/client.py [--herd PATH] [--socket PATH --service NAME] [--rounds N]
 
-Without --socket, a small server inside this process answers; without --herd, the package is built and installed, with
-its byte code, into a virtual environment that is thrown away. The commands take turns within a round, so that a busy
+Without --socket, a small server inside this process answers; without --herd, it is the herd installed beside the
+interpreter that runs this, so that one must be what users install (make's is). The commands take turns within a round, so that a busy
 machine slows all of them alike; compare the ratios rather than the milliseconds.
 """
 
@@ -27,19 +27,6 @@ from herdpy.sexp import Raw  # noqa: E402
 
 LIMIT = 1.35
 """What the project promises: herd status, as a multiple of ``python -I -c pass``."""
-
-
-def install(directory: Path) -> Path:
-    """Build the wheel, install it as pip does, and return the herd in it."""
-    wheels = directory / "wheels"
-    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(wheels)]
-    subprocess.run(build, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    environment = directory / "environment"
-    subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
-    (wheel,) = wheels.glob("*.whl")
-    pip = [environment / "bin/pip", "install", "--quiet", "--no-deps", "--no-index", "--compile", wheel]
-    subprocess.run(pip, check=True, stderr=subprocess.DEVNULL)
-    return environment / "bin/herd"
 
 
 def serve(path: str, count: int) -> None:
@@ -88,14 +75,14 @@ def measure(commands: dict[str, list[str]], rounds: int) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--herd", type=Path, help="an installed herd")
+    parser.add_argument("--herd", type=Path, default=Path(sys.executable).parent / "herd", help="an installed herd")
     parser.add_argument("--socket", help="the socket of a running supervisor")
     parser.add_argument("--service", default="build-vm")
     parser.add_argument("--rounds", type=int, default=60)
     options = parser.parse_args()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     with tempfile.TemporaryDirectory() as directory:
-        herd = str(options.herd or install(Path(directory)))
+        herd = str(options.herd)
         path = options.socket
         if path is None:
             path = f"{directory}/socket"
