@@ -3,8 +3,8 @@
     python benchmarks/client.py [--herd PATH] [--socket PATH --service NAME] [--rounds N]
 
 Without --socket, a small server inside this process answers; without --herd, it is the herd installed beside the
-interpreter that runs this, so that one must be what users install (make's is). The commands take turns within a round, so that a busy
-machine slows all of them alike; compare the ratios rather than the milliseconds.
+interpreter that runs this, so that one must be what users install (make's is). The commands take turns within a round,
+so that a busy machine slows all of them alike; compare the ratios rather than the milliseconds.
 """
 
 import argparse
