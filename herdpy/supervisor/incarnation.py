@@ -50,7 +50,7 @@ async def spawn(
             (*process.command, *arguments),
             environment,
             process.directory or account.directory,
-            {"log": log_file, "name": service.name, "rotation": _rotation(service)},
+            {"log": log_file, "rotation": _rotation(service)},
             ids=account.ids,
             umask=process.umask,
             limits=[(limit.name, limit.soft, limit.hard) for limit in process.limits],

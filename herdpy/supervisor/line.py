@@ -208,7 +208,7 @@ class KeeperLine:
 
         Args:
             process_id: a name that no held process has.
-            output: ``{"log": PATH, "name": NAME}``, ``"supervisor"`` or ``"null"``.
+            output: ``{"log": PATH, "rotation": {...}}``, ``"supervisor"`` or ``"null"``.
             ids: uid, gid and supplementary gids; None means the keeper's own.
             scope: whether its process ``group`` goes with it at its release, or it is the ``process`` alone.
             limits: (name, soft, hard) of each resource limit of its own; None means unlimited.
