@@ -424,11 +424,6 @@ class Reader:
         self._comment = 0
         self._fault: SexpError | None = None
 
-    @property
-    def is_between(self) -> bool:
-        """Whether no expression has begun since the last one ended."""
-        return self._depth == 0
-
     def feed(self, data: bytes) -> list[str]:
         """Take the next bytes and return the texts, for :func:`read`, of the expressions that they complete.
 
