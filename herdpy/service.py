@@ -76,12 +76,83 @@ class Context(Protocol):
         """
         ...
 
+    async def execute(self, process: "Process", *, key: str | None = None) -> "End":
+        """Run a process beside the service, its output going to the service's log, and wait until it has ended.
+
+        Cancelling stops it as the service itself is stopped: its signal, its grace period, SIGKILL.
+
+        Args:
+            process: with everything it is given, as a service's own.
+            key: made by an attendant, unique among its processes, so that its successor in another supervisor can take
+                the process up again. Without one, it is ended when the supervisor is replaced.
+
+        Raises:
+            StartFailure: when it cannot be executed (the errno in words).
+        """
+        ...
+
     async def once(self, key: str, make: Callable[["Context"], Awaitable[None]]) -> None:
         """Run ``make`` unless another service is running it under the same key: then wait for that one's end.
 
         Raises:
             StartFailure: when ``make`` raised it, to everyone who waits.
         """
+
+
+class ProcessContext(Context, Protocol):
+    """What the supervisor offers beside a service's process: to its readiness, its guards and its companion."""
+
+    pid: int
+    """The main process's."""
+    process: "Process"
+    """What was spawned."""
+    log_file: str
+    """Where its output goes."""
+    log_begin: int
+    """The size that this file had before the process was spawned, in bytes."""
+
+    async def adopt(self, pid: int) -> None:
+        """Take another process of the service's for its main one: a daemon that its first process forked.
+
+        Raises:
+            StartFailure: there is no such process, or it is not one of this service's.
+        """
+
+
+class Request(Protocol):
+    """What somebody asks of a service's attendant, by an action; it is answered once."""
+
+    arguments: tuple[str, ...]
+
+    def answer(self, text: str) -> None:
+        """Tell whoever asked, in one line, what was done."""
+
+    def refuse(self, reason: str) -> None:
+        """Tell whoever asked, in one sentence, why it was not done: an :class:`ActionFailure` there."""
+
+
+class AttendantContext(Context, Protocol):
+    """What the supervisor offers to an attendant."""
+
+    memory: str
+    """What :meth:`remember` was last given, by this attendant or by its predecessor in another supervisor; else
+    empty. It lasts until the service is stopped."""
+    left: Sequence[str]
+    """Keys of the processes that a predecessor in another supervisor was executing: each is to be resumed."""
+
+    async def remember(self, text: str) -> None:
+        """Keep a text for a successor in another supervisor."""
+
+    async def resume(self, key: str) -> "End":
+        """Wait for the end of a process that a predecessor was executing; cancelling stops it."""
+        ...
+
+    async def request(self) -> Request:
+        """Wait for what is asked of the attendant, by :meth:`ActionContext.ask`."""
+        ...
+
+    def log(self, event: str, **fields: object) -> None:
+        """Tell herdpy's log, and whoever follows the events: ``timer-run``, ``status=0``."""
 
 
 @runtime_checkable
@@ -103,6 +174,28 @@ class Companion(Protocol):
     """
 
     async def run(self, context: Context) -> "End | None": ...
+
+
+@runtime_checkable
+class Guard(Protocol):
+    """Watches a service's process from the moment it is ready until it ends. Implementations are frozen structs.
+
+    ``run`` returns when the process is of no use any more, though it runs: the reason, in words that follow "it", such
+    as ``did not answer its health check 3 times in a row``. The process is then ended, and that counts as a failure.
+    """
+
+    async def run(self, context: ProcessContext) -> str: ...
+
+
+@runtime_checkable
+class Attendant(Protocol):
+    """What a service without a process of its own does while it runs: a timer waits, a listener accepts.
+
+    Implementations are frozen structs. ``run`` begins when the service has started, and anew in the next supervisor; it
+    is cancelled when the service is stopped. When it returns, or raises StartFailure, the service has ended by itself.
+    """
+
+    async def run(self, context: AttendantContext) -> "End": ...
 
 
 class End(msgspec.Struct, frozen=True, kw_only=True):
@@ -267,6 +360,14 @@ class ActionContext(Context, Protocol):
 
     is_running: bool
 
+    async def ask(self, *arguments: str) -> str:
+        """Ask the service's attendant, and wait for its answer.
+
+        Raises:
+            ActionFailure: with its reason, or because the service does not run.
+        """
+        ...
+
     def print(self, line: str) -> None:
         """Show a line to whoever asked."""
 
@@ -337,6 +438,12 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     """Done in this order after each end of the process, and when an attempt's preparation led to none; a failure is
     logged and changes nothing."""
     companion: Companion | None = None
+    guards: tuple[Guard, ...] = ()
+    """Run at once, beside a process that is ready."""
+    attendant: Attendant | None = None
+    """Of a service without attempts."""
+    transient: bool = False
+    """Whether it is gone when it has stopped."""
     takes_arguments: bool = False
     """Whether ``herd start NAME ARGUMENTS`` adds them to the command line."""
     stop: Stop = Stop()
