@@ -137,7 +137,7 @@ class AttendantContext(Context, Protocol):
     memory: str
     """What :meth:`remember` was last given, by this attendant or by its predecessor in another supervisor; else
     empty. It lasts until the service is stopped."""
-    left: Sequence[str]
+    left: tuple[str, ...]
     """Keys of the processes that a predecessor in another supervisor was executing: each is to be resumed."""
 
     async def remember(self, text: str) -> None:

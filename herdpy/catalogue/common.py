@@ -71,6 +71,8 @@ class Common(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     essential: bool = False
     """Whether herdpy stops everything and ends, with the status of its process, when this service has ended or failed
     and is not to be respawned: for containers."""
+    transient: bool = False
+    """Whether it is no longer registered once it has stopped: for what is loaded while herdpy runs."""
     provision: tuple[str, ...] = ()
     """Further names of the service, after the declaration's."""
     respawn: bool | Literal["on-failure"] = True

@@ -183,6 +183,7 @@ def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
             after=configuration.after,
             one_shot=configuration.one_shot,
             essential=configuration.essential,
+            transient=configuration.transient,
             documentation=configuration.documentation or f"Run {os.path.basename(configuration.command[0])}.",
             source=declaration.source,
             auto_start=configuration.auto_start,

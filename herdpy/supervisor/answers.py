@@ -194,6 +194,9 @@ class _ActionContext(StepContext):
     def progress(self, stage: str, done: float | None = None) -> None:
         """An action is no start: its progress is not the service's."""
 
+    async def ask(self, *arguments: str) -> str:
+        return await self._life.ask(arguments)
+
     def print(self, line: str) -> None:
         self.lines.append(line)
 
@@ -252,6 +255,7 @@ def describe(life: Life) -> Raw:
         startup_failures=[int(at) for at in life.failures],
         status=life.status,
         one_shot=service.one_shot,
+        transient=service.transient,
         respawn_limit=(policy.limit, round(policy.interval)),
         respawn_delay=policy.delay,
         reason=life.reason,

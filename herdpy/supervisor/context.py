@@ -1,7 +1,6 @@
 """What a step of a service's life may ask of the supervisor (the engine's side of ``herdpy.service.Context``)."""
 
 import os
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
@@ -9,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from herdpy.service import Completed, Context, Process, StartFailure
-from herdpy.supervisor import accounts
+from herdpy.service import Completed, Context, End, Process, StartFailure
+from herdpy.supervisor import accounts, processes
 from herdpy.supervisor.line import Held, Refused, SpawnError
 from herdpy.supervisor.log import log
 from herdpy.supervisor.race import first
@@ -52,7 +51,7 @@ class StepContext:
         line = self._registry.line
         try:
             held, descriptor = await line.spawn(
-                f"{self.name}:step:{time.monotonic_ns()}",
+                processes.new_id(self.name, "step"),
                 command,
                 account.environment if environment is None else environment,
                 directory or account.directory,
@@ -83,6 +82,14 @@ class StepContext:
         status = held.status or {}
         text = b"".join(kept)[-OUTPUT_KEPT:].decode(errors="replace")
         return Completed(status=status["exited"] if "exited" in status else -status.get("killed", 9), output=text)
+
+    async def execute(self, process: Process, *, key: str | None = None) -> End:
+        life, line = self._life, self._registry.line
+        process_id = processes.new_id(self.name, "step") if key is None else processes.new_id(self.name, "run", key)
+        held, _ = await processes.spawn(
+            line, process_id, process, processes.to_log(life.log_file, life.service.log_rotation)
+        )
+        return await processes.run_out(line, held, life.service.stop, self.name)
 
     async def once(self, key: str, make: Callable[[Context], Awaitable[None]]) -> None:
         makings = self._registry.makings

@@ -1,22 +1,17 @@
 """One process of a service, from its spawn to its burial, and what its companion learns meanwhile."""
 
-import time
 from collections.abc import Callable
 from functools import partial
 
-import msgspec
 import trio
 
 from herdpy.service import Attempt, End, Service, StartFailure
-from herdpy.supervisor import accounts, tail
+from herdpy.supervisor import processes, tail
 from herdpy.supervisor.context import StepContext
-from herdpy.supervisor.line import Held, KeeperLine, Refused, SpawnError
+from herdpy.supervisor.line import Held, KeeperLine
 from herdpy.supervisor.log import log
 from herdpy.supervisor.race import first
-from herdpy.supervisor.words import end_in_words
 
-KILL_PATIENCE = 10.0
-"""Seconds after SIGKILL until a stop is answered as failed; the kernel may hold a process in an unkillable sleep."""
 LAST_WORDS_PATIENCE = 1.0
 """Seconds given to the logger, and to the companion, to tell their last after a process has ended."""
 
@@ -37,32 +32,14 @@ async def spawn(
     Raises:
         StartFailure: it cannot be executed, or its environment cannot be had.
     """
-    process = service.attempts[number].process
-    program = process.command[0]
-    account = await accounts.resolve(process)
-    environment = account.environment | process.environment
-    for variables in process.variables:
-        environment |= await variables.read()
     begin = {path: await tail.end_of(path) for path in _spoken_in(service, log_file)}
-    try:
-        held, _ = await line.spawn(
-            f"{service.name}:main:{number}:{time.monotonic_ns()}",
-            (*process.command, *arguments),
-            environment,
-            process.directory or account.directory,
-            {"log": log_file, "rotation": _rotation(service)},
-            ids=account.ids,
-            umask=process.umask,
-            limits=[(limit.name, limit.soft, limit.hard) for limit in process.limits],
-            nice=process.nice,
-            oom_score_adjust=process.oom_score_adjustment,
-            capabilities=process.ambient_capabilities or None,
-            no_new_privileges=process.no_new_privileges,
-        )
-    except SpawnError as error:
-        raise StartFailure(error.in_words(program)) from None
-    except Refused as refusal:
-        raise StartFailure(f"{program} cannot be executed: {refusal}") from None
+    held, _ = await processes.spawn(
+        line,
+        processes.new_id(service.name, "main", str(number)),
+        service.attempts[number].process,
+        processes.to_log(log_file, service.log_rotation),
+        arguments,
+    )
     return held, begin
 
 
@@ -77,7 +54,7 @@ async def clear_away(service: Service, context: StepContext) -> None:
 
 def attempt_of(held: Held) -> int:
     """Which of its service's attempts a process is."""
-    return int(held.id.split(":")[2])
+    return int(processes.identity(held).key)
 
 
 class Incarnation:
@@ -171,16 +148,7 @@ class Incarnation:
                         await first(held.exited.wait, hurry.wait)
                 except Exception as error:
                     log("graceful-stop-failed", service=name, reason=error)
-        if not held.exited.is_set():
-            await self._line.signal(held, stop.signal)
-            with trio.move_on_after(stop.grace_period):
-                await held.exited.wait()
-        if not held.exited.is_set():
-            log("grace-period-over", service=name, seconds=stop.grace_period, signal="SIGKILL", pid=held.pid)
-            await self._line.signal(held, 9)
-            with trio.move_on_after(KILL_PATIENCE):
-                await held.exited.wait()
-        if not held.exited.is_set():
+        if not await processes.terminate(self._line, held, stop, name):
             log("service-does-not-end", service=name, pid=held.pid)
             on_failure(f"Service {name} might have failed to stop: PID {held.pid} does not end, not even by SIGKILL.")
             await held.exited.wait()
@@ -200,10 +168,7 @@ class Incarnation:
             await self._companion_gone.wait()
         self._companion.cancel()
         await self._companion_gone.wait()
-        assert self.held.status is not None
-        status = self.held.status
-        own = End(reason=f"it {end_in_words(status)}", code=status.get("exited"), signal=status.get("killed"))
-        return self._end or own
+        return self._end or processes.end_of(self.held)
 
     async def _last_words(self) -> list[str]:
         lines = []
@@ -212,10 +177,6 @@ class Incarnation:
             if last:
                 lines += [f"the last lines of {path}:", *(f"  {line}" for line in last)]
         return lines
-
-
-def _rotation(service: Service) -> dict[str, object] | None:
-    return None if service.log_rotation is None else msgspec.structs.asdict(service.log_rotation)
 
 
 def _spoken_in(service: Service, log_file: str) -> list[str]:

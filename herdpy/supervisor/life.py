@@ -14,15 +14,16 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 import msgspec
 import trio
 
-from herdpy.service import Attempt, End, Respawn, Service, StartFailure
+from herdpy.service import ActionFailure, Attempt, End, Respawn, Service, StartFailure
 from herdpy.supervisor import incarnation
+from herdpy.supervisor.attendance import Attendance
 from herdpy.supervisor.context import StepContext
 from herdpy.supervisor.incarnation import Incarnation, attempt_of
 from herdpy.supervisor.line import Held, Refused
@@ -97,8 +98,23 @@ class _Ended(msgspec.Struct, frozen=True):
     held: Held
 
 
+class _Left(msgspec.Struct, frozen=True):
+    attendance: Attendance
+
+
+class _Replace(msgspec.Struct, frozen=True):
+    service: Service
+
+
+class _Wake(msgspec.Struct, frozen=True):
+    """So that the task looks whether it is over."""
+
+
 class _Finished(msgspec.Struct, frozen=True):
     conclude: Callable[[], Awaitable[None]]
+
+
+_Message = _Start | _Stop | _Switch | _Replace | _Ended | _Left | _Wake | _Finished
 
 
 class Note(msgspec.Struct):
@@ -120,6 +136,8 @@ class Note(msgspec.Struct):
     """What the service carried along of its declaration."""
     running_since: float | None = None
     streak: int = 0
+    memory: str = ""
+    """What its attendant asked to be remembered."""
 
 
 class Life:
@@ -137,6 +155,10 @@ class Life:
         self.reason: str | None = None
         """Why it last ended or failed, in words that follow "It"."""
         self.details: dict[str, str] = {}
+        self.memory = ""
+        """What its attendant asked to be remembered."""
+        self.replacement: Service | None = None
+        """What it will be once it has stopped."""
         self.stage: str | None = None
         """What a start is doing, in a few words, and how much of that is done (0 to 1)."""
         self.done: float | None = None
@@ -144,7 +166,7 @@ class Life:
         """Set, and replaced by a new one, at each change of status or stage."""
         self._registry = registry
         self._line = registry.line
-        self._requests, self._inbox = trio.open_memory_channel[_Start | _Stop | _Switch | _Ended | _Finished](math.inf)
+        self._requests, self._inbox = trio.open_memory_channel[_Message](math.inf)
         self._deaths: deque[float] = deque(maxlen=service.respawn.limit)
         """Times of the process's ends (CLOCK_BOOTTIME seconds), for the respawn limit."""
         self._running_since: float | None = None
@@ -159,6 +181,9 @@ class Life:
         self._stop_asked = False
         self._activity: trio.CancelScope | None = None
         self._incarnation: Incarnation | None = None
+        self._attendance: Attendance | None = None
+        self._is_over = False
+        """Whether it is no longer registered."""
         self._context = StepContext(self, registry)
         self._nursery: trio.Nursery
 
@@ -171,21 +196,41 @@ class Life:
             arguments: further ones, for its command line.
             transaction: the start that this one is part of; None means that it is one by itself.
         """
+        if self._is_over:
+            return self._not_registered()
         reply = Reply()
         self._requests.send_nowait(_Start(tuple(arguments), reply, transaction))
         return await reply.wait()
 
     async def stop(self) -> Outcome:
         """Stop it, its dependents first, and wait until it has stopped."""
+        if self._is_over:
+            return Outcome(True)
         reply = Reply()
         self._requests.send_nowait(_Stop(reply))
         return await reply.wait()
 
     async def switch(self, enabled: bool) -> Outcome:
         """Enable it (which forgets its failures) or disable it; a running one goes on running."""
+        if self._is_over:
+            return Outcome(True)
         reply = Reply()
         self._requests.send_nowait(_Switch(enabled, reply))
         return await reply.wait()
+
+    def replace(self, service: Service) -> None:
+        """Let it be another service of the same name from its next stop on; at once when it is stopped."""
+        self._requests.send_nowait(_Replace(service))
+
+    async def ask(self, arguments: Sequence[str]) -> str:
+        """Ask its attendant, and wait for the answer.
+
+        Raises:
+            ActionFailure: with its reason, or because the service does not run.
+        """
+        if self._attendance is None or self.status != "running":
+            raise ActionFailure(f"{self.name} is {self.status}; start it with: herd start {self.name}")
+        return await self._attendance.ask(tuple(arguments))
 
     @property
     def process(self) -> Held | None:
@@ -223,26 +268,45 @@ class Life:
 
     # The task.
 
-    async def run(self, note: str | None = None, held: Held | None = None) -> None:
-        """Live: go on where the last supervisor ended, then take what comes into the inbox, for ever.
+    async def run(
+        self, note: str | None = None, held: Held | None = None, beside: Mapping[str, Held] | None = None
+    ) -> None:
+        """Live: go on where the last supervisor ended, then take what comes into the inbox, until it is unregistered.
 
         Args:
             note: what the keeper kept of it for us.
             held: the service's process, if the keeper holds one.
+            beside: the processes that its attendant was executing, by their keys.
         """
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             try:
-                await self._resume(note, held)
+                await self._resume(note, held, beside or {})
             except Exception as error:
                 await self._settle(error)
             async for message in self._inbox:
-                try:
-                    await self._take(message)
-                except Exception as error:
-                    await self._settle(error)
+                if self._is_over:
+                    self._refuse(message)
+                else:
+                    try:
+                        await self._take(message)
+                    except Exception as error:
+                        await self._settle(error)
+                if self._is_over and not self._inbox.statistics().current_buffer_used:
+                    return
 
-    async def _take(self, message: _Start | _Stop | _Switch | _Ended | _Finished) -> None:
+    def _refuse(self, message: _Message) -> None:
+        """Answer who asked while it was being unregistered."""
+        match message:
+            case _Start(_, reply, _):
+                reply.give(self._not_registered())
+            case _Stop(reply) | _Switch(_, reply):
+                reply.give(Outcome(True))
+
+    def _not_registered(self) -> Outcome:
+        return Outcome(False, (f"Service {self.name} is no longer registered.",))
+
+    async def _take(self, message: _Message) -> None:
         match message, self.status:
             case _Finished(conclude), _:
                 self._activity = None
@@ -283,6 +347,16 @@ class Life:
                 self._act(self._bury, self._ended)
             case _Ended(), _:
                 pass  # the activity that starts or stops it waits for its end itself
+            case _Left(attendance), "running" if attendance is self._attendance:
+                self._stop_asked = False
+                await self._enter("stopping")
+                self._act(self._dismiss, self._ended)
+            case _Left(), _:
+                pass
+            case _Replace(service), "stopped":
+                self._become(service)
+            case _Replace(service), _:
+                self.replacement = service
 
     async def _enter(self, status: Status) -> None:
         self._note_change(status)
@@ -311,6 +385,7 @@ class Life:
             self.service.declaration,
             self._running_since,
             self._streak,
+            self.memory,
         )
         try:
             await self._line.note(f"service:{self.name}", msgspec.json.encode(note).decode())
@@ -380,8 +455,7 @@ class Life:
                 if lines:
                     self.reason = "something it requires could not be started"
                     return Outcome(False, lines)
-                for step in self.service.prepare:
-                    await step.run(self._context)
+                await self._prepare()
             for attempt in self.service.attempts[number:]:
                 if held is None:
                     held = await self._incarnate(number, attempt)
@@ -409,6 +483,20 @@ class Life:
             return Outcome(False, (f"cannot start {self.name}: {self.reason}",))
         return Outcome(True, (f"Service {self.name} has been started.",))
 
+    async def _prepare(self) -> None:
+        try:
+            for step in self.service.prepare:
+                await step.run(self._context)
+        except BaseException:
+            if not self.service.attempts:
+                await self._clear_away()
+            raise
+
+    async def _clear_away(self) -> None:
+        """Run the aftermath of what came to no process, whose burial would do it."""
+        with trio.move_on_after(CLEARING_PATIENCE, shield=True):
+            await incarnation.clear_away(self.service, self._context)
+
     async def _incarnate(self, number: int, attempt: Attempt) -> Held:
         try:
             for step in attempt.prepare:
@@ -416,8 +504,7 @@ class Life:
             self.details.update(attempt.details)
             held, begin = await incarnation.spawn(self._line, self.service, number, self._arguments, self.log_file)
         except BaseException:
-            with trio.move_on_after(CLEARING_PATIENCE, shield=True):  # there is no process whose burial would do it
-                await incarnation.clear_away(self.service, self._context)
+            await self._clear_away()
             raise
         self._adopt(held, begin)
         return held
@@ -451,11 +538,37 @@ class Life:
             self._answer_starters(outcome)
             return
         self._running_since = time.clock_gettime(time.CLOCK_BOOTTIME)
+        self._attend({})
         await self._enter("running")
         log("service-started", service=self.name, pid=self.process and self.process.pid, **self.details)
         self._answer_starters(outcome)
         if self.process is not None and self.process.exited.is_set():
             self._requests.send_nowait(_Ended(self.process))
+
+    def _attend(self, left: Mapping[str, Held]) -> None:
+        if self.service.attendant is None:
+            return
+        self._attendance = attendance = Attendance(
+            self.service.attendant,
+            self,
+            self._registry,
+            left,
+            self._keep_memory,
+            self._nursery,
+            lambda: self._requests.send_nowait(_Left(attendance)),
+        )
+
+    async def _keep_memory(self, text: str) -> None:
+        self.memory = text
+        await self._remember()
+
+    async def _dismiss(self) -> End:
+        """After its attendant has ended by itself."""
+        assert self._attendance is not None
+        assert self._attendance.end is not None
+        end, self._attendance = self._attendance.end, None
+        await self._clear_away()
+        return end
 
     def _answer_starters(self, outcome: Outcome) -> None:
         if not outcome.done:
@@ -494,8 +607,31 @@ class Life:
     async def _bring_down(self, gracefully: bool) -> Outcome:
         dependents = await self._registry.stop_dependents(self.service)
         log("service-stopping", service=self.name)
-        await self._put_down(gracefully=gracefully)
+        if self.service.attempts:
+            await self._put_down(gracefully=gracefully)
+        else:
+            failure = await self._take_down(gracefully=gracefully)
+            if failure is not None and not self._registry.closing:
+                line = f"Service {self.name} might have failed to stop: {failure}"
+                return Outcome(False, (line, *failure.details), dependents)
         return Outcome(True, stopped=(self.name, *dependents))
+
+    async def _take_down(self, *, gracefully: bool) -> StartFailure | None:
+        """End what has no process of its own; returns why it could not be, and goes on running."""
+        if self._attendance is not None:
+            await self._attendance.leave()
+            self._attendance = None
+        stop = self.service.stop
+        if gracefully and stop.graceful is not None:
+            try:
+                with trio.fail_after(stop.graceful_timeout):
+                    await stop.graceful.run(self._context)
+            except StartFailure as failure:
+                return failure
+            except trio.TooSlowError:
+                return StartFailure(f"it was not done after {stop.graceful_timeout:g} s")
+        await self._clear_away()
+        return None
 
     async def _put_down(self, *, gracefully: bool) -> None:
         if self._incarnation is not None:
@@ -505,9 +641,7 @@ class Life:
             self._incarnation = None
 
     def _answer_stoppers_early(self, line: str) -> None:
-        for reply in self._stoppers:
-            reply.give(Outcome(False, (line,)))
-        self._stoppers.clear()
+        self._answer_stoppers(Outcome(False, (line,)))
 
     async def _bury(self) -> End:
         assert self._incarnation is not None
@@ -517,19 +651,50 @@ class Life:
 
     async def _stopped(self, outcome: Outcome | None) -> None:
         assert outcome is not None
+        if not outcome.done:
+            self.reason = outcome.lines[0]
+            self._attend({})
+            await self._enter("running")
+            self._answer_stoppers(outcome)
+            return
         self.reason = None
         self.respawns.clear()
         self.failures.clear()
         await self._rest()
         log("service-stopped", service=self.name)
+        self._answer_stoppers(outcome)
+        await self._take_next_start()
+
+    def _answer_stoppers(self, outcome: Outcome) -> None:
         for reply in self._stoppers:
             reply.give(outcome)
         self._stoppers.clear()
-        await self._take_next_start()
 
     async def _rest(self) -> None:
         self.details.clear()
+        self.memory = ""
+        replacement, self.replacement = self.replacement, None
+        if replacement is not None:
+            self._become(replacement)
         await self._enter("stopped")
+        if self.service.transient and not self._next_starts:
+            await self._registry.unregister(self)
+
+    def _become(self, service: Service) -> None:
+        before, self.service = self.service, service
+        self._deaths = deque(self._deaths, maxlen=service.respawn.limit)
+        self._registry.rename(self, before)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it is stopped, and nothing is under way."""
+        return self.status == "stopped" and self._activity is None
+
+    async def retire(self) -> None:
+        """End the task of a service that is idle, and forget its note."""
+        self._is_over = True
+        self._requests.send_nowait(_Wake())
+        await self._line.note(f"service:{self.name}", None)
 
     async def _take_next_start(self) -> None:
         wanted = [start for start in self._next_starts if start.reply.is_wanted]
@@ -591,12 +756,12 @@ class Life:
 
     # After the supervisor itself has died.
 
-    async def _resume(self, text: str | None, held: Held | None) -> None:
+    async def _resume(self, text: str | None, held: Held | None, beside: Mapping[str, Held]) -> None:
         note = read_note(self.name, text)
         if note is not None:
             self.status, self.enabled, self.reason = note.status, note.enabled, note.reason
             self._arguments, self.details, self._stop_asked = note.arguments, note.details, note.stop_asked
-            self._running_since, self._streak = note.running_since, note.streak
+            self._running_since, self._streak, self.memory = note.running_since, note.streak, note.memory
             self.changes.extend(note.changes)
             self.respawns.extend(note.respawns)
             self.failures.extend(note.failures)
@@ -605,6 +770,11 @@ class Life:
             self._note_change("running")
         if held is not None:
             self._adopt(held, {})
+        if self.status == "running" and not self.service.attempts:
+            self._attend(beside)
+        else:
+            for left in beside.values():
+                self._nursery.start_soon(self._registry.be_rid_of, left)
         ended = held is not None and held.exited.is_set()
         match self.status:
             case "starting":

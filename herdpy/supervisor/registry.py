@@ -3,14 +3,16 @@
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
+import msgspec
 import trio
 
 from herdpy.service import Respawn, Service
+from herdpy.supervisor import processes
 from herdpy.supervisor.context import Making
 from herdpy.supervisor.life import Life, Outcome, Reply, read_note
 from herdpy.supervisor.line import Held, KeeperLine, Refused
 from herdpy.supervisor.log import log
-from herdpy.supervisor.plan import Plan
+from herdpy.supervisor.plan import Plan, make_plan
 
 _Item = TypeVar("_Item")
 
@@ -35,6 +37,9 @@ class Registry:
         self.closing = False
         self.hurry = trio.Event()
         """Set when a shutdown is asked for a second time: graceful ways are left out."""
+        self._requirers: dict[str, list[Life]] = {}
+        """Who requires a name."""
+        self._nursery: trio.Nursery
         self._leftovers: list[Held] = []
         """What the last supervisor's steps left behind, and is being ended."""
 
@@ -44,34 +49,104 @@ class Registry:
         Args:
             remake: makes a service that runs but is not in the plan, from the declaration in its note.
         """
+        self._nursery = nursery
         for service in plan.services:
             self._add(service)
-        processes, self._leftovers = self._sort_held()
+        self._add_registered(remake)
+        found = _sorted(self.line.held.values())
+        self._leftovers = found.leftovers
         for held in self._leftovers:
-            nursery.start_soon(self._be_rid_of, held)
-        for name in processes.keys() - self.lives.keys():
-            log("service-not-declared", service=name, pid=processes[name].pid)
+            nursery.start_soon(self.be_rid_of, held)
+        for name in found.processes.keys() - self.lives.keys():
+            log("service-not-declared", service=name, pid=found.processes[name].pid)
             self._add(_undeclared(name, self.line.notes.get(f"service:{name}"), remake))
+        for name in found.beside.keys() - self.lives.keys():
+            for held in found.beside[name].values():
+                nursery.start_soon(self.be_rid_of, held)
         for name, life in self.lives.items():
-            nursery.start_soon(life.run, self.line.notes.get(f"service:{name}"), processes.get(name))
+            note = self.line.notes.get(f"service:{name}")
+            nursery.start_soon(life.run, note, found.processes.get(name), found.beside.get(name))
 
-    def _add(self, service: Service) -> None:
-        life = Life(service, self)
-        self.lives[service.name] = life
-        for name in service.provision:
-            self.by_name[name] = life
+    def _add_registered(self, remake: Callable[[str], tuple[Service, ...]]) -> None:
+        """Add what was registered while the last supervisor ran, by the notes that say so."""
+        for key, text in self.line.notes.items():
+            if not key.startswith("registered:"):
+                continue
+            name = key.removeprefix("registered:")
+            try:
+                made = [service for service in remake(text) if service.name == name]
+            except ValueError as error:
+                log("service-not-remade", service=name, reason=error)
+                continue
+            for service in made:
+                if self.by_name.keys().isdisjoint(service.provision):
+                    self._add(service)
 
-    def _sort_held(self) -> tuple[dict[str, Held], list[Held]]:
-        """Tell the services' processes from what the last supervisor's steps left behind."""
-        processes: dict[str, Held] = {}
-        leftovers: list[Held] = []
-        for held in sorted(self.line.held.values(), key=lambda held: held.exited.is_set()):  # what runs comes first
-            name, kind = held.id.split(":")[:2]
-            if kind == "main" and name not in processes:
-                processes[name] = held
+    async def register(self, services: Iterable[Service]) -> tuple[str, ...]:
+        """Add services while everything runs; one that has the name of a registered one replaces it at its next stop.
+
+        Each needs its declaration, by which the next supervisor makes it anew.
+
+        Returns:
+            The canonical names of those that replace one.
+
+        Raises:
+            NotRegistered: they do not go together with what there is; then none is added.
+        """
+        wanted = {service.name: service for service in services}
+        others = [life.replacement or life.service for name, life in self.lives.items() if name not in wanted]
+        plan, mistakes = make_plan([*others, *wanted.values()])
+        if plan is None:
+            raise NotRegistered(tuple(mistake.problem for mistake in mistakes))
+        replaced = []
+        for service in wanted.values():
+            life = self.lives.get(service.name)
+            if life is not None:
+                life.replace(service)
+                replaced.append(service.name)
             else:
-                leftovers.append(held)
-        return processes, leftovers
+                self._nursery.start_soon(self._add(service).run)
+            await self.line.note(f"registered:{service.name}", service.declaration)
+        return tuple(replaced)
+
+    async def unregister(self, life: Life) -> None:
+        """Forget a service that is stopped.
+
+        Raises:
+            NotRegistered: it is not stopped, or others require it.
+        """
+        if not life.is_idle:
+            raise NotRegistered((f"{life.name} is {life.status}; stop it first",))
+        requirers = [other.name for name in life.service.provision for other in self._requirers.get(name, ())]
+        if requirers and not life.service.transient:
+            raise NotRegistered((f"{', '.join(dict.fromkeys(requirers))} requires {life.name}",))
+        self._index(life, life.service, add=False)
+        del self.lives[life.name]
+        log("service-unregistered", service=life.name)
+        await life.retire()
+        await self.line.note(f"registered:{life.name}", None)
+
+    def rename(self, life: Life, before: Service) -> None:
+        """Find a service that became another one by its present names."""
+        self._index(life, before, add=False)
+        self._index(life, life.service, add=True)
+
+    def _index(self, life: Life, service: Service, *, add: bool) -> None:
+        for name in service.provision:
+            if add:
+                self.by_name[name] = life
+            elif self.by_name.get(name) is life:
+                del self.by_name[name]
+        for name in dict.fromkeys(service.requirement):
+            if add:
+                self._requirers.setdefault(name, []).append(life)
+            else:
+                self._requirers[name].remove(life)
+
+    def _add(self, service: Service) -> Life:
+        life = self.lives[service.name] = Life(service, self)
+        self._index(life, service, add=True)
+        return life
 
     def transaction(self) -> "Transaction":
         """A start that is asked for by itself."""
@@ -80,10 +155,10 @@ class Registry:
     async def leftovers_gone(self, name: str) -> None:
         """Wait until what the last supervisor's steps left of a service has ended: its steps are repeated."""
         for held in self._leftovers:
-            if held.id.split(":")[0] == name:
+            if processes.identity(held).service == name:
                 await held.exited.wait()
 
-    async def _be_rid_of(self, held: Held) -> None:
+    async def be_rid_of(self, held: Held) -> None:
         log("removing-what-a-step-left", process=held.id, pid=held.pid)
         try:
             if not held.exited.is_set():
@@ -127,8 +202,7 @@ class Registry:
         async def stop(life: Life) -> None:
             stopped.extend((await life.stop()).stopped)
 
-        names = frozenset(service.provision)
-        dependents = (life for life in self.lives.values() if not names.isdisjoint(life.service.requirement))
+        dependents = dict.fromkeys(life for name in service.provision for life in self._requirers.get(name, ()))
         await _each(stop, (life for life in dependents if life.status != "stopped"))
         return tuple(dict.fromkeys(stopped))
 
@@ -214,6 +288,38 @@ class Transaction:
         finally:
             reply.give(outcome)
         return outcome
+
+
+class NotRegistered(Exception):  # noqa: N818 - it says what the services are not
+    """Services that could not be registered, or one that could not be unregistered; ``problems`` say why."""
+
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+class _Found(msgspec.Struct, frozen=True):
+    """What the keeper held when this supervisor began."""
+
+    processes: dict[str, Held]
+    """The services' own, by the name."""
+    beside: dict[str, dict[str, Held]]
+    """What their attendants were executing, by the name and the key."""
+    leftovers: list[Held]
+    """What their steps left behind."""
+
+
+def _sorted(held_ones: Iterable[Held]) -> _Found:
+    found = _Found({}, {}, [])
+    for held in sorted(held_ones, key=lambda held: held.exited.is_set()):  # what runs comes first
+        whose = processes.identity(held)
+        if whose.kind == "main" and whose.service not in found.processes:
+            found.processes[whose.service] = held
+        elif whose.kind == "run":
+            found.beside.setdefault(whose.service, {})[whose.key] = held
+        else:
+            found.leftovers.append(held)
+    return found
 
 
 def _undeclared(name: str, note_text: str | None, remake: Callable[[str], tuple[Service, ...]]) -> Service:

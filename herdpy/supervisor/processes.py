@@ -1,0 +1,125 @@
+"""A process of a service, whether its own or one beside it: how it is spawned, how it is ended, how it ended."""
+
+import time
+
+import msgspec
+import trio
+
+from herdpy.service import End, Process, Rotation, StartFailure, Stop
+from herdpy.supervisor import accounts
+from herdpy.supervisor.line import Held, KeeperLine, Packet, Refused, SpawnError
+from herdpy.supervisor.log import log
+from herdpy.supervisor.words import end_in_words
+
+KILL_PATIENCE = 10.0
+"""Seconds after SIGKILL until a process is said not to end; the kernel may hold it in an unkillable sleep."""
+LAST_WORDS_PATIENCE = 1.0
+"""Seconds given to the logger to write the last lines of a process that has ended."""
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Whose process it is, as its id at the keeper says: ``SERVICE:KIND:KEY:N``, where N makes it unique."""
+
+    service: str
+    kind: str
+    """``main``: the service's own. ``step``: what a step runs. ``run``: what its attendant runs, by a key."""
+    key: str
+    """The number of the service's attempt (``main``), or the attendant's key (``run``); empty for a step."""
+
+
+def new_id(service: str, kind: str, key: str = "") -> str:
+    """An id for a process about to be spawned."""
+    return f"{service}:{kind}:{key}:{time.monotonic_ns()}"
+
+
+def identity(held: Held) -> Identity:
+    """Whose process it is."""
+    service, kind, rest = held.id.split(":", 2)
+    return Identity(service, kind, rest.rpartition(":")[0])
+
+
+def to_log(path: str, rotation: Rotation | None) -> Packet:
+    """A process's output, as the keeper is told of it."""
+    return {"log": path, "rotation": None if rotation is None else msgspec.structs.asdict(rotation)}
+
+
+async def spawn(
+    line: KeeperLine, process_id: str, process: Process, output: Packet | str, arguments: tuple[str, ...] = ()
+) -> tuple[Held, int | None]:
+    """Spawn a process.
+
+    Args:
+        output: as :meth:`KeeperLine.spawn` takes it.
+        arguments: what is added to its command line.
+
+    Returns:
+        The process, and the read end of its output when that goes to the supervisor.
+
+    Raises:
+        StartFailure: it cannot be executed, or its environment cannot be had.
+    """
+    program = process.command[0]
+    account = await accounts.resolve(process)
+    environment = account.environment | process.environment
+    for variables in process.variables:
+        environment |= await variables.read()
+    try:
+        return await line.spawn(
+            process_id,
+            (*process.command, *arguments),
+            environment,
+            process.directory or account.directory,
+            output,
+            ids=account.ids,
+            umask=process.umask,
+            limits=[(limit.name, limit.soft, limit.hard) for limit in process.limits],
+            nice=process.nice,
+            oom_score_adjust=process.oom_score_adjustment,
+            capabilities=process.ambient_capabilities or None,
+            no_new_privileges=process.no_new_privileges,
+        )
+    except SpawnError as error:
+        raise StartFailure(error.in_words(program)) from None
+    except Refused as refusal:
+        raise StartFailure(f"{program} cannot be executed: {refusal}") from None
+
+
+async def terminate(line: KeeperLine, held: Held, stop: Stop, service: str) -> bool:
+    """Send the signal to its process group, and after the grace period SIGKILL.
+
+    Returns:
+        Whether it has ended; not even SIGKILL ends one that waits in the kernel.
+    """
+    if not held.exited.is_set():
+        await line.signal(held, stop.signal)
+        with trio.move_on_after(stop.grace_period):
+            await held.exited.wait()
+    if not held.exited.is_set():
+        log("grace-period-over", service=service, seconds=stop.grace_period, signal="SIGKILL", pid=held.pid)
+        await line.signal(held, 9)
+        with trio.move_on_after(KILL_PATIENCE):
+            await held.exited.wait()
+    return held.exited.is_set()
+
+
+async def run_out(line: KeeperLine, held: Held, stop: Stop, service: str) -> End:
+    """Wait until a process beside the service has ended, and let go of it; cancelling ends it."""
+    try:
+        await held.exited.wait()
+        with trio.move_on_after(LAST_WORDS_PATIENCE):
+            await held.drained.wait()
+    finally:
+        with trio.CancelScope(shield=True):  # each wait in there has its bound
+            if await terminate(line, held, stop, service):
+                await line.release(held)
+            else:
+                log("process-does-not-end", service=service, pid=held.pid)
+    return end_of(held)
+
+
+def end_of(held: Held) -> End:
+    """How a process that has ended did so."""
+    assert held.status is not None
+    return End(
+        reason=f"it {end_in_words(held.status)}", code=held.status.get("exited"), signal=held.status.get("killed")
+    )
