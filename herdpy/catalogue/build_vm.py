@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from herdpy.catalogue.common import Common, Declaration, ServiceType, name_problem, path_mistakes
+from herdpy.catalogue.common import Common, Declaration, ServiceType, name_problem, path_mistakes, rotation_facts
 from herdpy.catalogue.facts import HostFacts
 from herdpy.qemu.command_line import Boot, Disk, Forwarding, Machine, Rooms, command_line
 from herdpy.qemu.guix import WriteDeclaration
@@ -224,6 +224,7 @@ def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
                 plain("console-log", "console log", rooms.console_log),
                 plain("secret-root", "secrets", secret_root),
                 plain("log-file", "log", wanted.log_file or facts.log_file(name)),
+                *rotation_facts(wanted),
                 plain("user", "QEMU runs as", user or facts.user),
                 Fact("command", "command line", attempts[0].process.command, shlex.join(attempts[0].process.command)),
             ),

@@ -9,7 +9,7 @@ import msgspec
 
 from herdpy.catalogue.facts import HostFacts
 from herdpy.mistake import Place
-from herdpy.service import Respawn, Rotation, Service
+from herdpy.service import Fact, Respawn, Rotation, Service
 
 NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-@")
 
@@ -149,6 +149,21 @@ class Common(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             success=self.success_exit_codes,
             final=self.no_respawn_exit_codes,
         )
+
+
+def rotation_facts(configuration: Common) -> Iterator[Fact]:
+    """The line of ``herd configuration NAME`` about the log's rotation, if it is rotated."""
+    rotation = configuration.log_rotation
+    if rotation is None:
+        return
+    unit = " bytes" if isinstance(rotation.size, int) else ""
+    at = None if rotation.size is None else f"at {rotation.size}{unit}"
+    every = None if rotation.every is None else f"every {rotation.every}"
+    when = " or ".join(said for said in (at, every) if said is not None)
+    for_days = "" if rotation.keep_days is None else f" for {rotation.keep_days} days"
+    compression = "not compressed" if rotation.compress == "none" else f"compressed by {rotation.compress}"
+    text = f"{when}; {rotation.keep} kept{for_days}, {compression}"
+    yield Fact("log-rotation", "log-rotation", msgspec.to_builtins(rotation), text)
 
 
 def _rotation_mistakes(rotation: LogRotation) -> Iterator[tuple[str, str]]:

@@ -1,9 +1,11 @@
 """The table ``log-rotation``, which every type has."""
 
+from typing import Any
+
 import msgspec
 import pytest
 
-from herdpy.catalogue.common import Common, LogRotation, size_in_bytes
+from herdpy.catalogue.common import Common, LogRotation, rotation_facts, size_in_bytes
 from herdpy.logger import rotation as logger
 from herdpy.service import Rotation
 
@@ -59,3 +61,22 @@ def test_what_is_declared_is_what_the_logger_understands() -> None:
     told = msgspec.structs.asdict(wanted)
     understood = logger.rotation(told)
     assert {name: getattr(understood, name) for name in told} == told
+
+
+@pytest.mark.parametrize(
+    ("declared", "line"),
+    [
+        ({"size": "10M"}, "at 10M; 5 kept, compressed by gzip"),
+        ({"size": 8192, "every": "day", "keep": 3}, "at 8192 bytes or every day; 3 kept, compressed by gzip"),
+        ({"every": "week", "keep-days": 90, "compress": "none"}, "every week; 5 kept for 90 days, not compressed"),
+    ],
+)
+def test_the_configuration_shows_it(declared: dict[str, Any], line: str) -> None:
+    configuration = msgspec.convert({"log-rotation": declared}, Common)
+    [fact] = rotation_facts(configuration)
+    assert (fact.key, fact.text) == ("log-rotation", line)
+    assert declared.items() <= fact.value.items()
+
+
+def test_a_log_that_is_never_rotated_has_no_such_line() -> None:
+    assert list(rotation_facts(Common())) == []

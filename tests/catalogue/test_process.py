@@ -7,9 +7,10 @@ import msgspec
 import pytest
 
 from herdpy.catalogue import TYPES
+from herdpy.catalogue.command import signal_number
 from herdpy.catalogue.common import Declaration, Unsuitable
 from herdpy.catalogue.facts import Directories, HostFacts
-from herdpy.catalogue.process import ProcessConfiguration, services, signal_number
+from herdpy.catalogue.process import ProcessConfiguration, services
 from herdpy.configuration import declared_services
 from herdpy.mistake import Place
 from herdpy.preparation.credentials import PlaceCredentials, RemoveCredentials
