@@ -32,7 +32,7 @@ ORPHANS_DELAY = 0.1
 """Seconds from the end of some child to the look for orphans: by then a service's end is mostly dealt with."""
 
 TRIES = 5
-"""So many supervisors that ended without a word, when none has ever said one, and we give up."""
+"""So many supervisors that ended before they were ready, when none has ever been, and we give up."""
 
 
 class Keeper:
@@ -63,12 +63,13 @@ class Keeper:
         self._notes: dict[str, bytes] = {}
         self._pipes: dict[int, Pipe] = {}
         self._pipe_number = 0
-        self._listener = listener
+        self._control, control = listener
+        self._held = {self._control: control}
         self._pid_file = pid_file
         self._on_ready: Callable[[], None] | None = on_ready
         self._spawner = spawner
         self._is_known = False  # to the supervisor there is now: it has said hello
-        self._was_known = False  # to any supervisor
+        self._was_ready = False  # any supervisor
         self._is_ending = False
         self._asked_to_end = 0
         self._signal: int | None = None
@@ -92,6 +93,8 @@ class Keeper:
             "spawn": self._spawn,
             "signal": self._send_signal,
             "release": self._release,
+            "hold": self._hold,
+            "let_go": self._let_go,
             "note": self._note,
             "ready": self._ready,
             "exit": self._exit,
@@ -160,12 +163,14 @@ class Keeper:
             self._answer(process.told(serial))
         for packet in self._notes.values():
             self._supervisor.send(packet)
-        name, listener = self._listener
-        self._supervisor.send(encode({"kind": "listener", "serial": serial, "name": name}), (listener,))
+        for name, descriptor in self._held.items():
+            # A copy: the supervisor may have us let go of it before it has read this.
+            told = encode({"kind": "listener", "serial": serial, "name": name})
+            self._supervisor.send(told, (os.dup(descriptor),), give=True)
         self._answer({"kind": "state", "serial": serial, "version": VERSION, "signal": self._signal})
         if self._signal == signal.SIGHUP:
             self._signal = None
-        self._is_known = self._was_known = True
+        self._is_known = True
 
     def _spawn(self, asked: Mapping[str, Any], _: memoryview) -> None:
         serial = request.number(asked, "serial")
@@ -178,6 +183,8 @@ class Keeper:
         if rotation is not None and not isinstance(rotation, dict):
             raise BadRequest("spawn: output: rotation must be an object or null")
         child, scope, output = request.child(asked), request.scope(asked), request.output(asked)
+        child.listening = [(self._descriptor(held, "spawn"), name) for held, name in request.descriptors(asked)]
+        child.stdin = self._beside("spawn") if request.takes_stdin(asked) else None
         reading, writing = -1, -1
         try:
             try:
@@ -270,6 +277,43 @@ class Keeper:
         self._drop(process)
         self._answer({"kind": "released", "serial": serial})
 
+    def _hold(self, asked: Mapping[str, Any], _: memoryview) -> None:
+        serial = request.number(asked, "serial")
+        name = request.text(asked, "name")
+        descriptor = self._beside("hold")
+        if name in self._held:
+            raise BadRequest(f"hold: there is a descriptor {name!r} already; let it go first")
+        self._take_beside(descriptor)
+        self._held[name] = descriptor
+        self._answer({"kind": "held", "serial": serial, "name": name})
+
+    def _let_go(self, asked: Mapping[str, Any], _: memoryview) -> None:
+        serial = request.number(asked, "serial")
+        name = request.text(asked, "name")
+        descriptor = self._descriptor(name, "let_go")
+        if name == self._control:
+            raise BadRequest(f"let_go: {name!r} is the keeper's own")
+        del self._held[name]
+        os.close(descriptor)
+        self._answer({"kind": "let_go", "serial": serial, "name": name})
+
+    def _descriptor(self, name: str, kind: str) -> int:
+        descriptor = self._held.get(name)
+        if descriptor is None:
+            raise BadRequest(f"{kind}: there is no descriptor {name!r}")
+        return descriptor
+
+    def _beside(self, kind: str) -> int:
+        """Return the descriptor beside the request; it is closed after the request unless it is taken."""
+        assert self._supervisor.line is not None
+        if len(self._supervisor.line.beside) != 1:
+            raise BadRequest(f"{kind}: one descriptor must come beside it, not {len(self._supervisor.line.beside)}")
+        return self._supervisor.line.beside[0]
+
+    def _take_beside(self, descriptor: int) -> None:
+        assert self._supervisor.line is not None
+        self._supervisor.line.beside.remove(descriptor)
+
     def _note(self, asked: Mapping[str, Any], packet: memoryview) -> None:
         """Keep a note as the packet it came in: it is sent back as it was, whatever it says."""
         key = request.text(asked, "key")
@@ -281,6 +325,7 @@ class Keeper:
             raise BadRequest("note: text must be a string or null")
 
     def _ready(self, asked: Mapping[str, Any], _: memoryview) -> None:
+        self._was_ready = True
         problem = self._pid_file.write()
         if problem is not None:
             self._say(problem)
@@ -422,7 +467,7 @@ class Keeper:
         self._is_known = False
         if self._is_ending:
             self._end_services()
-        elif not self._was_known and self._supervisor.ends >= TRIES:
+        elif not self._was_ready and self._supervisor.ends >= TRIES:
             self._give_up(
                 f"the supervisor does not start: {TRIES} tries, see above; tried: {self._supervisor.command[0]}"
             )

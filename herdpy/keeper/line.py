@@ -6,7 +6,8 @@ import _socket
 import errno
 import os
 
-from herdpy.keeper.message import LIMIT, ancillary
+from herdpy.keeper.message import ANCILLARY_SIZE, LIMIT, ancillary
+from herdpy.keeper.message import descriptors as descriptors_in
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,9 +30,15 @@ def pair() -> tuple[_socket.socket, _socket.socket]:
 
 
 class Line:
-    """One connection. What the other end does not take yet waits here."""
+    """One connection. What the other end does not take yet waits here.
+
+    Attributes:
+        beside: the descriptors that came beside the packet received last, close-on-exec. Whoever keeps one takes it
+            out; the others are closed by the next :meth:`receive`, or by :meth:`close`.
+    """
 
     def __init__(self, socket: _socket.socket) -> None:
+        self.beside: list[int] = []
         self._socket: _socket.socket | None = socket
         self._waiting: list[tuple[bytes, Sequence[int], bool]] = []
         self.descriptor = socket.fileno()
@@ -75,20 +82,23 @@ class Line:
 
     def receive(self) -> memoryview | None:
         """Return the next packet, valid until the next call; empty at the end; None when there is none now."""
+        self._drop_beside()
         if self._socket is None:
             return None
         try:
-            length, _, flags, _ = self._socket.recvmsg_into((_room,))
+            length, passed, flags, _ = self._socket.recvmsg_into((_room,), ANCILLARY_SIZE, _socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
             return None
         except OSError:
             return _room[:0]  # ECONNRESET: the other end is gone with our packets unread
+        self.beside = descriptors_in(passed)
         if flags & _socket.MSG_TRUNC or length > LIMIT:
             return memoryview(b"\0")  # no JSON: it is refused as such
         return _room[:length]
 
     def close(self) -> None:
         """Close it; what waited is lost."""
+        self._drop_beside()
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -96,6 +106,11 @@ class Line:
             if give:
                 _close(descriptors)
         self._waiting.clear()
+
+    def _drop_beside(self) -> None:
+        if self.beside:
+            passed, self.beside = self.beside, []
+            _close(passed)
 
 
 def _close(descriptors: Sequence[int]) -> None:

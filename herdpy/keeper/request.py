@@ -23,6 +23,14 @@ LAST_LIMIT = 2**53
 """Of what a resource limit can be, but for none at all: JSON's numbers are exact so far."""
 
 
+MOST_DESCRIPTORS = 128
+"""That a spawn may ask for: fewer than the open files that any child may have (getrlimit(2), RLIMIT_NOFILE)."""
+
+
+LONGEST_NAME = 255
+"""Of a name in LISTEN_FDNAMES (sd_listen_fds(3), sd_is_socket(3): fdname_is_valid)."""
+
+
 class BadRequest(Exception):  # noqa: N818
     """A request that cannot be understood or granted; ``str()`` says why."""
 
@@ -94,6 +102,32 @@ def output(request: Request) -> str | tuple[str, ...]:
     if isinstance(found, dict) and isinstance(found.get("log"), str) and found["log"].startswith("/"):
         return (_text(found["log"], "spawn: output: log"),)
     raise BadRequest('spawn: output must be {"log": ABSOLUTE PATH}, "supervisor" or "null"')
+
+
+def descriptors(request: Request) -> list[tuple[str, str]]:
+    """Return what a spawn asks for from descriptor 3 on: (name that we hold it by, name in LISTEN_FDNAMES) of each."""
+    found = request.get("descriptors")
+    if found is None:
+        return []
+    if not isinstance(found, list) or len(found) > MOST_DESCRIPTORS:
+        raise BadRequest(f"spawn: descriptors must be a list of at most {MOST_DESCRIPTORS} pairs of names")
+    pairs = []
+    for one in found:
+        if not isinstance(one, list) or len(one) != 2:
+            raise BadRequest("spawn: descriptors must be a list of [held name, name for the child]")
+        held, name = (_text(word, "spawn: descriptors") for word in one)
+        if len(name) > LONGEST_NAME or ":" in name or not name.isascii() or not (name.isprintable() or name == ""):
+            raise BadRequest(f"spawn: descriptors: {name!r} cannot be a name in LISTEN_FDNAMES")
+        pairs.append((held, name))
+    return pairs
+
+
+def takes_stdin(request: Request) -> bool:
+    """Tell whether a spawn's stdin and stdout are to be the descriptor beside it."""
+    found = request.get("stdin", False)
+    if type(found) is not bool:
+        raise BadRequest("spawn: stdin must be true or false")
+    return found
 
 
 def _limits(found: object) -> list[tuple[str, int, int]]:

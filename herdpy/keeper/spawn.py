@@ -18,13 +18,15 @@ What a child of a fork takes on, in this order, and why:
    the two when the user changes, for the exec to fail if there are too many (setrlimit(2), execve(2): EAGAIN).
 
 Each child begins with: a session of its own (and so a process group), no signal blocked or ignored, /dev/null as its
-stdin, its output as stdout and stderr, no other descriptor (all of ours are close-on-exec), and the limits that the
-keeper itself was started with, but for those it was given.
+stdin, its output as stdout and stderr (or a connection as stdin and stdout, as inetd has it), no other descriptor but
+those it was given (all of ours are close-on-exec), and the limits that the keeper itself was started with, but for
+those it was given.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import resource
 
@@ -53,9 +55,9 @@ class SpawnFailure(Exception):  # noqa: N818 - it names what happened to the chi
 
     Attributes:
         errno: what the kernel said.
-        stage: what was being done: ``output``, ``fork``, ``oom``, ``limits``, ``nice``, ``groups``, ``gid``, ``uid``,
-            ``capabilities``, ``directory``, ``no-new-privileges``, ``exec``, or ``interpreter`` when the program is
-            there but what its first line names is not.
+        stage: what was being done: ``output``, ``fork``, ``descriptors``, ``oom``, ``limits``, ``nice``, ``groups``,
+            ``gid``, ``uid``, ``capabilities``, ``directory``, ``no-new-privileges``, ``exec``, or ``interpreter`` when
+            the program is there but what its first line names is not.
         path: what it was done on (a path, a number, a limit's name), or an empty string.
     """
 
@@ -73,6 +75,8 @@ class Child:
         limits: (name as in ``herdpy.kernel.LIMITS``, soft, hard) of each resource limit of its own.
         nice: the nice value itself, not a difference.
         capabilities: the numbers of those that it has in spite of its user (the ambient ones); empty means none.
+        stdin: the descriptor that is its stdin and stdout, or None: /dev/null, and where its output goes.
+        listening: (descriptor, name) of each that it gets from 3 on, as sd_listen_fds(3) says.
     """
 
     __slots__ = (
@@ -83,9 +87,11 @@ class Child:
         "gid",
         "groups",
         "limits",
+        "listening",
         "nice",
         "no_new_privileges",
         "oom_score_adjust",
+        "stdin",
         "uid",
         "umask",
     )
@@ -118,15 +124,21 @@ class Child:
         self.oom_score_adjust = oom_score_adjust
         self.capabilities = capabilities
         self.no_new_privileges = no_new_privileges
+        self.stdin: int | None = None
+        self.listening: Sequence[tuple[int, str]] = ()
 
     def is_bare(self) -> bool:
-        """Tell whether it has our own user, group and supplementary groups, and nothing that only a fork can give."""
+        """Tell whether it has our own user, group and supplementary groups, and nothing that only a fork can give.
+
+        Listening descriptors are such a thing: their environment says the PID (LISTEN_PID).
+        """
         return (
             not self.limits
             and self.nice is None
             and self.oom_score_adjust is None
             and self.capabilities is None
             and not self.no_new_privileges
+            and not self.listening
             and (self.uid is None or (self.uid,) * 3 == os.getresuid())
             and (self.gid is None or (self.gid,) * 3 == os.getresgid())
             and (self.groups is None or set(self.groups) == set(os.getgroups()))
@@ -144,6 +156,7 @@ class Spawner:
         # posix_spawn_file_actions_adddup2(3) refuses a descriptor beyond the limit of the moment, which is the
         # children's: so their output is put onto one from our beginning, when numbers were low.
         self._low = os.dup(null)
+        self._low_stdin = os.dup(null)
         self._children = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._ours = (self._children[1], self._children[1])
         self._restore_limit()
@@ -158,6 +171,12 @@ class Spawner:
         Raises:
             SpawnFailure: when there is no child.
         """
+        if child.stdin is not None:
+            # The open file is the child's from now on. Who accepted the connection had it nonblocking for itself.
+            try:
+                os.set_blocking(child.stdin, True)
+            except OSError as error:  # it can only be named, not read (open(2), O_PATH)
+                raise SpawnFailure(error.errno or errno.EIO, "descriptors", "") from None
         output = self._null if output is None else output
         if child.is_bare():
             return self._by_vfork(child, output), None
@@ -171,19 +190,20 @@ class Spawner:
         Raises:
             SpawnFailure: when its program cannot be executed.
         """
-        actions = [*self._standard(output), (os.POSIX_SPAWN_DUP2, line, 3)]
+        actions = [*self._standard(output, None), (os.POSIX_SPAWN_DUP2, line, 3)]
         return _look_up(command[0], environment, lambda path: _posix_spawn(path, command, environment, actions))
 
-    def _standard(self, output: int) -> list[tuple[int, int, int]]:
+    def _standard(self, output: int, stdin: int | None) -> list[tuple[int, int, int]]:
         # dup2, not open: while the limit is the children's, a new descriptor may be beyond it.
         return [
-            (os.POSIX_SPAWN_DUP2, self._null, 0),
-            (os.POSIX_SPAWN_DUP2, output, 1),
+            (os.POSIX_SPAWN_DUP2, self._null if stdin is None else stdin, 0),
+            (os.POSIX_SPAWN_DUP2, output if stdin is None else stdin, 1),
             (os.POSIX_SPAWN_DUP2, output, 2),
         ]
 
     def _by_vfork(self, child: Child, output: int) -> int:
-        actions = self._standard(os.dup2(output, self._low, inheritable=False))
+        stdin = None if child.stdin is None else os.dup2(child.stdin, self._low_stdin, inheritable=False)
+        actions = self._standard(os.dup2(output, self._low, inheritable=False), stdin)
         umask = None if child.umask is None else os.umask(child.umask)
         try:
             if child.directory is not None:
@@ -198,6 +218,8 @@ class Spawner:
             if umask is not None:
                 os.umask(umask)
             os.dup2(self._null, self._low, inheritable=False)  # or the pipe would never come to its end
+            if stdin is not None:
+                os.dup2(self._null, self._low_stdin, inheritable=False)
 
     def _execute(self, path: str, child: Child, actions: list[tuple[int, int, int]]) -> int:
         self._lend_limit()
@@ -228,11 +250,21 @@ class Spawner:
     def _become(self, child: Child, output: int, errors: int) -> None:
         """Be the child: never returns, whatever happens."""
         stage, path = "exec", child.command[0]
+        environment = child.environment
         try:
             os.setsid()
-            os.dup2(self._null, 0)
-            os.dup2(output, 1)
+            os.dup2(self._null if child.stdin is None else child.stdin, 0)
+            os.dup2(output if child.stdin is None else child.stdin, 1)
             os.dup2(output, 2)
+            if child.listening:
+                stage, path = "descriptors", ""
+                errors = _pass_on([descriptor for descriptor, _ in child.listening], errors)
+                environment = {
+                    **environment,
+                    "LISTEN_PID": str(os.getpid()),
+                    "LISTEN_FDS": str(len(child.listening)),
+                    "LISTEN_FDNAMES": ":".join(name for _, name in child.listening),
+                }
             if child.oom_score_adjust is not None:
                 stage, path = "oom", str(child.oom_score_adjust)
                 _set_oom_score_adjust(child.oom_score_adjust)
@@ -278,7 +310,7 @@ class Spawner:
                 stage, path = "limits", name
                 _limit(LIMITS[name], soft, hard)
             stage, path = "exec", child.command[0]
-            _look_up(path, child.environment, lambda found: os.execve(found, child.command, child.environment))
+            _look_up(path, environment, lambda found: os.execve(found, child.command, environment))
         except SpawnFailure as error:
             os.write(errors, b"%b\0%d\0%b" % (error.stage.encode(), error.errno, os.fsencode(error.path)))
         except OSError as error:
@@ -315,6 +347,24 @@ def failure(words: bytes) -> SpawnFailure:
     """Return what the child of a fork wrote before it ended."""
     stage, number, path = words.split(b"\0", 2)
     return SpawnFailure(int(number), stage.decode(), os.fsdecode(path))
+
+
+def _pass_on(descriptors: Sequence[int], errors: int) -> int:
+    """In the child of a fork, let these be descriptors 3, 4 and so on, which an exec does not close.
+
+    Returns:
+        The number that ``errors`` has from now on: it made room.
+
+    Raises:
+        OSError: EMFILE when there are no descriptors left.
+    """
+    room = 3 + len(descriptors)
+    errors = fcntl.fcntl(errors, fcntl.F_DUPFD_CLOEXEC, room)
+    # Each of them may be where another one has to go.
+    aside = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, room) for descriptor in descriptors]
+    for number, descriptor in enumerate(aside, 3):
+        os.dup2(descriptor, number)
+    return errors
 
 
 def _set_oom_score_adjust(score: int) -> None:

@@ -42,6 +42,7 @@ _GIVEN = {
     "oom": ("the OOM score adjustment", "; below the one that herdpy has, it takes root (CAP_SYS_RESOURCE)"),
     "capabilities": ("its ambient capabilities", "; only root's herdpy can give them, and only those that it has"),
     "no-new-privileges": ("no-new-privileges", ""),
+    "descriptors": ("its descriptors", ""),
 }
 """Of a stage of the keeper's (herdpy/keeper/spawn.py): what was to be given, and what to do when that is refused."""
 
@@ -96,7 +97,7 @@ class KeeperLine:
         self.notes: dict[str, str] = {}
         """The notes as the keeper told them at hello; not kept up to date afterwards."""
         self.listeners: dict[str, int] = {}
-        """Descriptors of the listening sockets, by name."""
+        """Descriptors that the keeper held at hello, by name: ``control``, and those of :meth:`hold`; ours to close."""
 
     async def run(self) -> None:
         """Take what the keeper sends, until it closes the line.
@@ -137,7 +138,8 @@ class KeeperLine:
             case "note":
                 self.notes[packet["key"]] = packet["text"]
             case "listener":
-                self.listeners[packet["name"]] = descriptors[0]
+                for descriptor in descriptors:  # none, when we have no room left for it
+                    self.listeners[packet["name"]] = descriptor
             case _:
                 self._answer(packet, descriptors)
 
@@ -153,22 +155,28 @@ class KeeperLine:
         answer.packet, answer.descriptors = packet, descriptors
         answer.arrived.set()
 
-    async def _send(self, packet: Packet) -> None:
+    async def _send(self, packet: Packet, descriptors: Sequence[int] = ()) -> None:
         try:
             encoded = message.encode(packet)
         except message.MessageError as error:
             raise Refused(str(error)) from None
-        async with self._send_lock:
-            await self._socket.send(encoded)
+        try:
+            async with self._send_lock:
+                if descriptors:
+                    await self._socket.sendmsg([encoded], message.ancillary(descriptors))
+                else:
+                    await self._socket.send(encoded)
+        except OSError as error:  # the line is lost, or too many descriptors are on their way (unix(7), ETOOMANYREFS)
+            raise Refused(f"cannot ask the keeper: {error.strerror}") from None
 
-    async def _ask(self, packet: Packet) -> _Answer:
+    async def _ask(self, packet: Packet, descriptors: Sequence[int] = ()) -> _Answer:
         self._serial += 1
         answer = self._answers[self._serial] = _Answer()
         # Once sent, a request is carried out: its answer is always taken, or a process would be held that nobody knows.
         serial = self._serial
         with trio.CancelScope(shield=True):
             try:
-                await self._send({**packet, "serial": serial})
+                await self._send({**packet, "serial": serial}, descriptors)
             except Refused:
                 del self._answers[serial]
                 raise
@@ -203,6 +211,8 @@ class KeeperLine:
         oom_score_adjust: int | None = None,
         capabilities: Sequence[str] | None = None,
         no_new_privileges: bool = False,
+        descriptors: Sequence[tuple[str, str]] = (),
+        stdin: int | None = None,
     ) -> tuple[Held, int | None]:
         """Have the keeper spawn a process.
 
@@ -213,6 +223,10 @@ class KeeperLine:
             scope: whether its process ``group`` goes with it at its release, or it is the ``process`` alone.
             limits: (name, soft, hard) of each resource limit of its own; None means unlimited.
             capabilities: the ambient ones; None means the keeper's own.
+            descriptors: (name that it is held by, name in LISTEN_FDNAMES) of each that it has from 3 on, as
+                sd_listen_fds(3) says.
+            stdin: what is to be its stdin and stdout, such as a connection; ours stays ours to close. The file is made
+                blocking.
 
         Returns:
             The process, and the read end of its output when that was to be the supervisor.
@@ -240,7 +254,10 @@ class KeeperLine:
                 "oom_score_adjust": oom_score_adjust,
                 "capabilities": None if capabilities is None else list(capabilities),
                 "no_new_privileges": no_new_privileges,
-            }
+                "descriptors": [list(pair) for pair in descriptors],
+                "stdin": stdin is not None,
+            },
+            () if stdin is None else (stdin,),
         )
         packet = answer.packet
         if packet["kind"] == "failed":
@@ -256,6 +273,24 @@ class KeeperLine:
         """Let go of a process that has ended: what is left of its group is killed, the zombie reaped."""
         if self.held.pop(held.id, None) is not None:
             await self._ask({"kind": "release", "id": held.id})
+
+    async def hold(self, name: str, descriptor: int) -> None:
+        """Have the keeper hold a copy of a descriptor, for the next supervisor and for ``spawn``; ours stays ours.
+
+        Every later supervisor finds it in ``listeners``.
+
+        Raises:
+            Refused: it holds one by this name already, or has no descriptor left.
+        """
+        await self._ask({"kind": "hold", "name": name}, (descriptor,))
+
+    async def let_go(self, name: str) -> None:
+        """Have the keeper close the descriptor that it holds by this name; what we have in ``listeners`` stays ours.
+
+        Raises:
+            Refused: there is none.
+        """
+        await self._ask({"kind": "let_go", "name": name})
 
     async def note(self, key: str, text: str | None) -> None:
         """Have the keeper remember a text under a key, for the next supervisor; None forgets it."""

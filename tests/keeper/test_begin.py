@@ -230,6 +230,16 @@ def test_a_supervisor_that_never_says_hello_ends_the_keeper_after_five_tries(kee
     assert errors.splitlines()[-1].startswith("herdpy: the supervisor does not start")
 
 
+def test_a_supervisor_that_never_becomes_ready_ends_the_keeper_after_five_tries(keeper: Running) -> None:
+    keeper.begin()
+    for _ in range(5):
+        keeper.supervisor().kill()
+    status, _, errors = keeper.wait()
+    assert status == 1
+    assert errors.splitlines()[-1].startswith("herdpy: the supervisor does not start: 5 tries")
+    assert not keeper.socket.exists()
+
+
 def test_asked_to_end_three_times_the_keeper_kills_everything(keeper: Running) -> None:
     keeper.begin()
     supervisor = keeper.supervisor()

@@ -82,6 +82,7 @@ def test_many_killed_supervisors_harm_no_service(keeper: Running) -> None:
     keeper.begin()
     supervisor = keeper.supervisor()
     log = keeper.place / "log" / "service.log"
+    supervisor.tell("ready")
     script = "i=0; while :; do echo $((i += 1)); sleep 0.01; done"
     told = supervisor.spawn("service", "sh", "-c", script, output={"log": str(log)})
     for _ in range(5):
@@ -230,6 +231,7 @@ def test_a_supervisor_that_closes_its_line_is_replaced(keeper: Running) -> None:
 def test_restarts_come_at_once_and_then_later_and_later(keeper: Running) -> None:
     keeper.begin()
     supervisor = keeper.supervisor()
+    supervisor.tell("ready")
     waits = []
     for _ in range(5):
         begin = time.monotonic()
