@@ -43,6 +43,10 @@ class Context(Protocol):
     name: str
     """The service's canonical name."""
 
+    @property
+    def details(self) -> Mapping[str, str]:
+        """What :meth:`detail` remembers at the moment."""
+
     def progress(self, stage: str, done: float | None = None) -> None:
         """Tell whoever watches this start what is going on.
 
@@ -419,6 +423,9 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     """Services that are started along with it; whether they start, or are there at all, does not matter to it."""
     after: tuple[str, ...] = ()
     """Services whose start it waits for when they are starting too, however that ends."""
+    members: tuple[str, ...] = ()
+    """Services that are started with it, once what it requires runs, and stopped after it; while it runs they may come
+    and go by themselves."""
     one_shot: bool = False
     """Whether it is done, and stopped again, when its process has ended with success."""
     essential: bool = False

@@ -74,6 +74,8 @@ class Herdpy:
         self.socket = directory / "run" / "socket"
         self.services.mkdir()
         self.process: subprocess.Popen[str] | None = None
+        self.prefix: tuple[str, ...] = ()
+        """What executes herdpy, such as ``unshare``."""
         self.environment = {**os.environ, "HERDPY_SOCKET": str(self.socket), "LC_ALL": "C.UTF-8"}
 
     def declare(self, name: str, text: str) -> Path:
@@ -84,6 +86,7 @@ class Herdpy:
 
     def command(self) -> list[str]:
         return [
+            *self.prefix,
             str(BIN / "herdpy"),
             *("--services", str(self.services)),
             *("--socket", str(self.socket)),

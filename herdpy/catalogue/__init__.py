@@ -8,7 +8,10 @@ if TYPE_CHECKING:
     from herdpy.catalogue.common import ServiceType
 
 MODULES = {
+    "host": "herdpy.catalogue.host",
+    "mount": "herdpy.catalogue.mount",
     "process": "herdpy.catalogue.process",
+    "target": "herdpy.catalogue.target",
     "virtual-build-machine": "herdpy.catalogue.build_vm",
 }
 """The module of each type. Adding a service type is adding its module and its line here."""

@@ -20,7 +20,8 @@ def name_problem(name: str) -> str | None:
         return "a service's name cannot be empty"
     if name[0] in "-.":
         return f"a service's name cannot begin with {name[0]!r}"
-    if not NAME_CHARACTERS.issuperset(name):
+    allowed = NAME_CHARACTERS | {"/"} if name.startswith("file-system-/") else NAME_CHARACTERS
+    if not allowed.issuperset(name):
         return "a service's name is made of ASCII letters, digits, '.', '_', '-' and '@'"
     return None
 
@@ -228,6 +229,31 @@ class Unsuitable(Exception):  # noqa: N818 - it says what the declaration is
         super().__init__(f"{key}: {problem}")
         self.key = key
         self.problem = problem
+
+
+def as_service(declaration: Declaration, **own: Any) -> Service:
+    """A service with what its declaration says in the fields of :class:`Common`, and what its type adds.
+
+    Args:
+        own: further fields of :class:`~herdpy.service.Service`, or other values for these.
+    """
+    configuration: Common = declaration.configuration
+    shared: dict[str, Any] = {
+        "provision": declaration.provision,
+        "requirement": configuration.requirement,
+        "wants": configuration.wants,
+        "after": configuration.after,
+        "essential": configuration.essential,
+        "transient": configuration.transient,
+        "source": declaration.source,
+        "auto_start": configuration.auto_start,
+        "respawn": configuration.respawn_policy(),
+        "log_file": configuration.log_file,
+        "log_rotation": configuration.rotation(),
+    }
+    if configuration.documentation is not None:
+        own["documentation"] = configuration.documentation
+    return Service(**shared | own)
 
 
 class ServiceType(msgspec.Struct, frozen=True, kw_only=True):

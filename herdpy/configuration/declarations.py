@@ -7,6 +7,8 @@ import msgspec
 
 from herdpy.catalogue.common import Common, Declaration, ServiceType
 from herdpy.configuration.conversion import convert, find_mistakes, key_path, widen_dates
+from herdpy.configuration.instances import KEY as INSTANCES
+from herdpy.configuration.instances import instances
 from herdpy.configuration.layers import Source, merge, read_layer
 from herdpy.configuration.places import Places
 from herdpy.mistake import KeyPath, Mistake, did_you_mean, value_words
@@ -60,13 +62,18 @@ def load(
             table = merge(table, source.table)
         if table.get("mask") is True:
             continue
-        result = _declare(name, sources[name], table, types, others=sources)
-        if isinstance(result, Declaration):
-            declarations.append(result)
-        else:
-            mistakes.extend(result)
+        its_declarations, problem = instances(name, table)
+        if problem is not None:
+            mistakes.append(Places(sources[name]).place(INSTANCES).mistake(problem))
             mistaken.add(name)
-            mistaken.update(_strings(table.get("provision")))
+        for member, its_table in its_declarations:
+            result = _declare(member, sources[name], its_table, types, others=sources)
+            if isinstance(result, Declaration):
+                declarations.append(result)
+            else:
+                mistakes.extend(mistake for mistake in result if mistake not in mistakes)
+                mistaken.add(member)
+                mistaken.update(_strings(its_table.get("provision")))
     return Configuration(
         declarations=tuple(declarations), mistakes=tuple(sorted(mistakes)), mistaken=frozenset(mistaken)
     )

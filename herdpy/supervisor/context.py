@@ -32,6 +32,10 @@ class StepContext:
         self._life = life
         self._registry = registry
 
+    @property
+    def details(self) -> Mapping[str, str]:
+        return self._life.details
+
     def progress(self, stage: str, done: float | None = None) -> None:
         self._life.tell_stage(stage, done)
 

@@ -456,6 +456,10 @@ class Life:
                     self.reason = "something it requires could not be started"
                     return Outcome(False, lines)
                 await self._prepare()
+                lines = await self._registry.start_members(self.service, transaction)
+                if lines:
+                    self.reason = "not all of its members could be started"
+                    return Outcome(False, lines)
             for attempt in self.service.attempts[number:]:
                 if held is None:
                     held = await self._incarnate(number, attempt)
@@ -614,7 +618,8 @@ class Life:
             if failure is not None and not self._registry.closing:
                 line = f"Service {self.name} might have failed to stop: {failure}"
                 return Outcome(False, (line, *failure.details), dependents)
-        return Outcome(True, stopped=(self.name, *dependents))
+        members = await self._registry.stop_each(self.service.members)
+        return Outcome(True, stopped=(self.name, *dependents, *members))
 
     async def _take_down(self, *, gracefully: bool) -> StartFailure | None:
         """End what has no process of its own; returns why it could not be, and goes on running."""

@@ -78,7 +78,7 @@ def sound_plan(services: Iterable[Service]) -> Plan:
     requirements = {
         service.name: required
         for service, required in zip(candidates, _requirements(candidates, by_name).values(), strict=True)
-        if all(name in by_name for name in service.requirement)
+        if all(name in by_name for name in (*service.requirement, *service.members))
     }
     dependents = _reversed(requirements)
     order = _order([service for service in candidates if service.name in requirements], by_name, requirements)
@@ -108,7 +108,7 @@ def _requirements(services: Iterable[Service], by_name: Mapping[str, Service]) -
 def _order(
     services: Iterable[Service], by_name: Mapping[str, Service], requirements: Mapping[str, tuple[str, ...]]
 ) -> dict[str, tuple[str, ...]]:
-    """The canonical names that each service waits for at its start: what it requires, and what it comes after.
+    """The canonical names that each service waits for at its start: what it requires, its members, what it comes after.
 
     What it only comes after need not be there.
     """
@@ -119,7 +119,7 @@ def _order(
                     *requirements[service.name],
                     *(
                         by_name[name].name
-                        for name in service.after
+                        for name in (*service.members, *service.after)
                         if name in by_name and by_name[name].name in requirements
                     ),
                 )
@@ -164,6 +164,10 @@ def _unknown_requirements(
                 near = did_you_mean(name, by_name, mistaken)
                 problem = f"{service.name} requires {name}, which nothing provides{near}"
                 yield locate(service.source, name, "requirement").mistake(problem)
+        for name in dict.fromkeys(service.members):
+            if name not in by_name and not _would_be_provided(name, mistaken):
+                problem = f"{service.name} has the member {name}, which nothing provides"
+                yield locate(service.source, name, "members").mistake(problem + did_you_mean(name, by_name, mistaken))
 
 
 def _would_be_provided(name: str, mistaken: frozenset[str]) -> bool:
@@ -242,7 +246,11 @@ def _cycle_mistake(cycle: Sequence[str], by_name: Mapping[str, Service], locate:
     # The declaration may say any of the next service's names.
     key, said = next(
         (key, name)
-        for key, names in (("requirement", service.requirement), ("after", service.after))
+        for key, names in (
+            ("requirement", service.requirement),
+            ("members", service.members),
+            ("after", service.after),
+        )
         for name in names
         if name in by_name and by_name[name].name == following
     )

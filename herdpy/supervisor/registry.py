@@ -181,29 +181,43 @@ class Registry:
         Returns:
             Why that failed, in sentences; nothing when it did not.
         """
+        return await self._start_each(service, service.requirement, "depends on", transaction)
+
+    async def start_members(self, service: Service, transaction: "Transaction") -> tuple[str, ...]:
+        """Start a service's members, all at once; returns why that failed, in sentences."""
+        return await self._start_each(service, service.members, "has the member", transaction)
+
+    async def _start_each(
+        self, service: Service, names: Iterable[str], relation: str, transaction: "Transaction"
+    ) -> tuple[str, ...]:
         lines: list[str] = []
 
         async def start(name: str) -> None:
             life = self.by_name.get(name)
             if life is None:  # of a service that runs although its declaration is gone
-                lines.append(f"Service {service.name} depends on {name}, which is no longer declared.")
+                lines.append(f"Service {service.name} {relation} {name}, which is no longer declared.")
                 return
             outcome = await transaction.start(life)
             if not outcome.done:
-                lines.extend((*outcome.lines, f"Service {service.name} depends on {life.name}."))
+                lines.extend((*outcome.lines, f"Service {service.name} {relation} {life.name}."))
 
-        await _each(start, service.requirement)
+        await _each(start, names)
         return tuple(lines)
 
     async def stop_dependents(self, service: Service) -> tuple[str, ...]:
         """Stop what requires a service, all at once; returns the canonical names of what was stopped."""
+        dependents = (life.name for name in service.provision for life in self._requirers.get(name, ()))
+        return await self.stop_each(dependents)
+
+    async def stop_each(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Stop services, all at once; returns the canonical names of what was stopped."""
         stopped: list[str] = []
 
         async def stop(life: Life) -> None:
             stopped.extend((await life.stop()).stopped)
 
-        dependents = dict.fromkeys(life for name in service.provision for life in self._requirers.get(name, ()))
-        await _each(stop, (life for life in dependents if life.status != "stopped"))
+        lives = dict.fromkeys(self.by_name[name] for name in names if name in self.by_name)
+        await _each(stop, (life for life in lives if life.status != "stopped"))
         return tuple(dict.fromkeys(stopped))
 
     async def start_before(self, service: Service, transaction: "Transaction", nursery: trio.Nursery) -> None:

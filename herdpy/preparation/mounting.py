@@ -1,0 +1,134 @@
+"""Mounting a file system, and unmounting it.
+
+The work is mount(8)'s and umount(8)'s, which know helpers such as mount.nfs and names such as UUID=...; what is mounted
+is read from /proc/self/mountinfo (proc(5)).
+"""
+
+import os
+import re
+
+import msgspec
+import trio
+
+from herdpy.service import Context, StartFailure
+
+STATE = "mount"
+"""The detail that says whose the mount is."""
+FOUND = "was there already, and stays there"
+PATIENCE = 60.0
+"""Seconds for mount(8) and umount(8): a server that does not answer must not hold a start for ever."""
+ESCAPED = re.compile(r"\\([0-7]{3})")
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """What is mounted on a directory."""
+
+    device: str
+    file_system: str
+
+
+class Mount(msgspec.Struct, frozen=True, kw_only=True):
+    """Mounts a file system, unless it is there already."""
+
+    device: str
+    mount_point: str
+    file_system: str
+    options: tuple[str, ...]
+    create_mount_point: bool
+
+    async def run(self, context: Context) -> None:
+        there = await trio.to_thread.run_sync(self._look, abandon_on_cancel=True)
+        if there is not None:
+            if not self._is_as_declared(there):
+                raise StartFailure(
+                    f"{there.device} ({there.file_system}) is mounted on {self.mount_point} already; "
+                    f"unmount it: umount {self.mount_point}"
+                )
+            if context.details.get(STATE) is None:
+                context.detail(STATE, FOUND)
+            return
+        if os.geteuid() != 0:
+            raise StartFailure(f"only root can mount something on {self.mount_point}; let root's herdpy run it")
+        await trio.to_thread.run_sync(self._see_to_directory, abandon_on_cancel=True)
+        options = ["-o", ",".join(self.options)] if self.options else []
+        command = ["mount", "-t", self.file_system, *options, "--", self.device, self.mount_point]
+        await _run(context, command, f"{self.device} cannot be mounted on {self.mount_point}")
+        context.detail(STATE, "mounted")
+
+    def _look(self) -> Entry | None:
+        return mounted_on(self.mount_point)
+
+    def _is_as_declared(self, there: Entry) -> bool:
+        if self.file_system == "none":  # a bind mount shows the type of what is bound
+            return True
+        same_device = self.device in {"none", there.device} or "=" in self.device
+        return there.file_system == self.file_system and same_device
+
+    def _see_to_directory(self) -> None:
+        if os.path.isdir(self.mount_point):
+            return
+        if not self.create_mount_point:
+            raise StartFailure(f"there is no directory {self.mount_point}; make it, or set create-mount-point = true")
+        try:
+            os.makedirs(self.mount_point, 0o755)
+        except OSError as error:
+            raise StartFailure(f"cannot make the directory {self.mount_point}: {error.strerror}") from None
+
+
+class Unmount(msgspec.Struct, frozen=True, kw_only=True):
+    """Unmounts what :class:`Mount` has mounted; what was there before it stays."""
+
+    mount_point: str
+
+    async def run(self, context: Context) -> None:
+        if context.details.get(STATE) == FOUND:
+            return
+        if await trio.to_thread.run_sync(mounted_on, self.mount_point, abandon_on_cancel=True) is None:
+            return  # somebody else has done it
+        advice = f"see who uses it: fuser -vm {self.mount_point}"
+        await _run(context, ["umount", "--", self.mount_point], f"{self.mount_point} cannot be unmounted", advice)
+
+
+async def _run(context: Context, command: list[str], failure: str, advice: str = "") -> None:
+    with trio.move_on_after(PATIENCE):
+        completed = await context.command(command)
+        if completed.status == 0:
+            return
+        said = completed.output.strip().rpartition("\n")[2].removeprefix(f"{command[0]}: ").rstrip(".")
+        raise StartFailure("; ".join(filter(None, (f"{failure}: {said or 'no reason given'}", advice))))
+    raise StartFailure(f"{failure}: {command[0]} was not done after {PATIENCE:g} s")
+
+
+def mounted_on(mount_point: str) -> Entry | None:
+    """What is mounted on a directory; of several, the last, which hides the others.
+
+    What an automounter has there (on a host with systemd, on /proc/sys/fs/binfmt_misc) is made to mount what it shall.
+
+    Raises:
+        OSError: there is no /proc.
+    """
+    entry = _entry(mount_point)
+    if entry is not None and entry.file_system == "autofs":
+        try:
+            os.listdir(mount_point)
+        except OSError:
+            return None
+        entry = _entry(mount_point)
+        if entry is not None and entry.file_system == "autofs":
+            return None
+    return entry
+
+
+def _entry(mount_point: str) -> Entry | None:
+    found = None
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+        for line in table:
+            before, _, after = line.partition(" - ")
+            if _unescaped(before.split()[4]) == mount_point:
+                file_system, device = after.split()[:2]
+                found = Entry(_unescaped(device), file_system)
+    return found
+
+
+def _unescaped(text: str) -> str:
+    return ESCAPED.sub(lambda match: chr(int(match[1], 8)), text)
