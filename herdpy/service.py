@@ -7,7 +7,7 @@ field. The vocabulary is GNU Shepherd's.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -396,6 +396,8 @@ class Action(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     documentation: str
     operation: Operation
+    right: Literal["read", "operate", "full"] = "operate"
+    """What it takes to ask for it, when groups may ask (``[control]``): ``full`` where asking could make one root."""
 
 
 class Rotation(msgspec.Struct, frozen=True, kw_only=True):

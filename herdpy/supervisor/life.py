@@ -755,7 +755,7 @@ class Life:
         self._take_over_next_starts()
         await self._enter("starting")
         delay = _delay(policy, self._streak)
-        log("service-respawning", service=self.name, delay=f"{delay:.3g}")
+        log("service-respawning", service=self.name, delay=round(delay, 4))
         self._act(partial(self._bring_up, delay=delay), self._started)
         return True
 
