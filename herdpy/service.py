@@ -164,10 +164,21 @@ class Step(Protocol):
     """One thing to be done in a service's life. Implementations are frozen structs.
 
     Raises:
-        StartFailure: in a preparation or a readiness step.
+        StartFailure: in a preparation step.
     """
 
     async def run(self, context: Context) -> None: ...
+
+
+@runtime_checkable
+class Readiness(Protocol):
+    """Returns once a service's process is ready; any :class:`Step` can be one. Implementations are frozen structs.
+
+    Raises:
+        StartFailure: it does not get ready.
+    """
+
+    async def run(self, context: ProcessContext) -> None: ...
 
 
 @runtime_checkable
@@ -177,7 +188,7 @@ class Companion(Protocol):
     ``run`` returns, when it knows, why the process is about to end; it is cancelled a moment after the process's end.
     """
 
-    async def run(self, context: Context) -> "End | None": ...
+    async def run(self, context: ProcessContext) -> "End | None": ...
 
 
 @runtime_checkable
@@ -271,14 +282,35 @@ class Process(msgspec.Struct, frozen=True, kw_only=True):
     """Whether no program that it executes gets privileges of its own (prctl(2), PR_SET_NO_NEW_PRIVS)."""
 
 
+class Notify(msgspec.Struct, frozen=True, kw_only=True):
+    """A process that tells of itself through a datagram socket, as sd_notify(3) has it."""
+
+    socket: str
+    """The path of the socket, which NOTIFY_SOCKET names to the process: at most 107 bytes (unix(7))."""
+    tells_ready: bool = True
+    """Whether the service is ready when it has said READY=1, and the readiness step, if there is one, has returned."""
+    access: Literal["main", "all"] = "main"
+    """Whose word counts: the main process's, or that of any process of the service."""
+    watchdog: float | None = None
+    """Seconds within which the process, once it is ready, has to say WATCHDOG=1 again and again, or it is ended by
+    SIGABRT and has failed; None means that it need not."""
+    user: str | None = None
+    """Who may write to the socket; None means: who the process is spawned as. For a process that changes its user."""
+
+
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """One way to get the service running; when it does not get ready, the next one is tried."""
 
     process: Process
     prepare: tuple[Step, ...] = ()
     """Done in this order before the process is spawned, after the service's own preparation."""
-    readiness: Step | None = None
-    """Returns once the service is ready; None means: ready once the exec has succeeded."""
+    readiness: Readiness | None = None
+    """None means: ready once the exec has succeeded, and READY=1 is said if ``notify`` wants that."""
+    notify: Notify | None = None
+    """None means that the process is given no NOTIFY_SOCKET."""
+    forking: bool = False
+    """Whether the process spawned is to end with 0 when another, which it leaves behind, is to be adopted: by the
+    readiness step, or by MAINPID=. That it ends otherwise before the service is ready is a failed start."""
     timeout: float = 300.0
     """Seconds from the spawn until ready."""
     details: tuple[tuple[str, str], ...] = ()
@@ -286,7 +318,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Stop(msgspec.Struct, frozen=True, kw_only=True):
-    """How a service is stopped: its own graceful way, then the signal to its process group, then SIGKILL."""
+    """How a service is stopped: its own graceful way, then the signal to its processes, then SIGKILL."""
 
     graceful: Step | None = None
     graceful_timeout: float = 30.0
@@ -294,6 +326,8 @@ class Stop(msgspec.Struct, frozen=True, kw_only=True):
     signal: int = 15
     grace_period: float = 5.0
     """Seconds from the signal to SIGKILL (Shepherd's default-process-termination-grace-period)."""
+    scope: Literal["group", "process"] = "group"
+    """Whether all its processes end with the main one, or that one alone is ended: the others are none of ours."""
 
 
 class Respawn(msgspec.Struct, frozen=True, kw_only=True):
@@ -396,8 +430,6 @@ class Action(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     documentation: str
     operation: Operation
-    right: Literal["read", "operate", "full"] = "operate"
-    """What it takes to ask for it, when groups may ask (``[control]``): ``full`` where asking could make one root."""
 
 
 class Rotation(msgspec.Struct, frozen=True, kw_only=True):

@@ -64,7 +64,15 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
         return os.path.join(self.directories.log, f"{name}.log")
 
     def credentials_directory(self, name: str) -> str:
-        """Where a service finds its credentials.
+        """Where a service finds its credentials."""
+        return self._place_of_services("credentials", name)
+
+    def notification_socket(self, name: str) -> str:
+        """Where a service writes to what it has to say of itself (sd_notify(3))."""
+        return self._place_of_services("notify", name)
+
+    def _place_of_services(self, purpose: str, name: str) -> str:
+        """A path that a service's user can come by.
 
         Beside the directory of the usual control socket when that is in /run, in memory; that one itself is closed to
         the users of services. The herdpy that has a control socket of its own may be one of several: its state
@@ -73,8 +81,8 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
         places = self.directories
         is_usual = places.socket == os.path.join(places.runtime, "socket")
         if is_usual and places.runtime.startswith("/run/"):
-            return os.path.join(f"{places.runtime}-credentials", name)
-        return os.path.join(places.state, "credentials", name)
+            return os.path.join(f"{places.runtime}-{purpose}", name)
+        return os.path.join(places.state, purpose, name)
 
 
 def gather(directories: Directories, environment: Mapping[str, str] = os.environ) -> HostFacts:

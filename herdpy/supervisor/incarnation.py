@@ -1,24 +1,41 @@
-"""One process of a service, from its spawn to its burial, and what its companion learns meanwhile."""
+"""One process of a service, from its spawn to its burial, and what is beside it meanwhile."""
 
-from collections.abc import Callable
+import os
+import signal
+from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
+import msgspec
 import trio
 
-from herdpy.service import Attempt, End, Service, StartFailure
-from herdpy.supervisor import processes, tail
+from herdpy.service import Attempt, End, Guard, Process, Service, StartFailure
+from herdpy.supervisor import hearing, notify, processes, tail
 from herdpy.supervisor.context import StepContext
+from herdpy.supervisor.hearing import Heard, Hearing
 from herdpy.supervisor.line import Held, KeeperLine
 from herdpy.supervisor.log import log
-from herdpy.supervisor.race import first
+from herdpy.supervisor.race import Patience, first
+
+if TYPE_CHECKING:
+    from herdpy.supervisor.life import Life
+    from herdpy.supervisor.registry import Registry
 
 LAST_WORDS_PATIENCE = 1.0
 """Seconds given to the logger, and to the companion, to tell their last after a process has ended."""
 
 
-async def spawn(
-    line: KeeperLine, service: Service, number: int, arguments: tuple[str, ...], log_file: str
-) -> tuple[Held, dict[str, int]]:
+class Spawned(msgspec.Struct, frozen=True):
+    """A process that a service's attempt has just got."""
+
+    held: Held
+    begin: dict[str, int]
+    """The sizes that the files it speaks in had before, in bytes."""
+    notifications: int | None
+    """The descriptor of its notification socket, if it has one."""
+
+
+async def spawn(line: KeeperLine, service: Service, number: int, arguments: tuple[str, ...], log_file: str) -> Spawned:
     """Spawn the process of a service's attempt.
 
     Args:
@@ -26,21 +43,32 @@ async def spawn(
         arguments: what is added to its command line.
         log_file: where its output goes.
 
-    Returns:
-        The process, and the sizes that the files it speaks in had before.
-
     Raises:
-        StartFailure: it cannot be executed, or its environment cannot be had.
+        StartFailure: it cannot be executed, or its environment or its notification socket cannot be had.
     """
+    attempt = service.attempts[number]
+    process, terms = attempt.process, attempt.notify
     begin = {path: await tail.end_of(path) for path in _spoken_in(service, log_file)}
-    held, _ = await processes.spawn(
-        line,
-        processes.new_id(service.name, "main", str(number)),
-        service.attempts[number].process,
-        processes.to_log(log_file, service.log_rotation),
-        arguments,
-    )
-    return held, begin
+    notifications = None
+    try:
+        if terms is not None:
+            notifications = await hearing.prepare(line, service.name, terms, process)
+        held, _ = await processes.spawn(
+            line,
+            processes.new_id(service.name, "main", f"{number}@{begin[log_file]}"),
+            process,
+            processes.to_log(log_file, service.log_rotation),
+            arguments,
+            told={} if terms is None else notify.given(terms),
+            scope=service.stop.scope,
+        )
+    except BaseException:
+        if terms is not None and notifications is not None:
+            os.close(notifications)
+            with trio.CancelScope(shield=True):  # the keeper answers at once
+                await hearing.forget(line, service.name, terms)
+        raise
+    return Spawned(held, begin, notifications)
 
 
 async def clear_away(service: Service, context: StepContext) -> None:
@@ -54,45 +82,118 @@ async def clear_away(service: Service, context: StepContext) -> None:
 
 def attempt_of(held: Held) -> int:
     """Which of its service's attempts a process is."""
-    return int(processes.identity(held).key)
+    return int(processes.identity(held).key.partition("@")[0])
+
+
+def _log_begin(held: Held) -> int:
+    """The size that the service's log file had before a process was spawned, in bytes."""
+    return int(processes.identity(held).key.partition("@")[2] or 0)
+
+
+class Complaint(msgspec.Struct, frozen=True):
+    """Why a process is of no use any more, though it runs."""
+
+    reason: str
+    """In words that follow "it"."""
+    signal: int | None = None
+    """What it is to be ended with; None means the service's own stop signal."""
+
+
+class ProcessContext(StepContext):
+    """What is offered beside a service's process (``herdpy.service.ProcessContext``)."""
+
+    def __init__(self, life: "Life", registry: "Registry", incarnation: "Incarnation", process: Process) -> None:
+        super().__init__(life, registry)
+        self.pid = incarnation.held.pid
+        self.process = process
+        self.log_file = life.log_file
+        self.log_begin = _log_begin(incarnation.held)
+        self._incarnation = incarnation
+
+    async def adopt(self, pid: int) -> None:
+        await self._incarnation.adopt(pid)
 
 
 class Incarnation:
-    """A service's process while there is one. Made by the service's task; its nursery runs the companion."""
+    """A service's process while there is one. Made by the service's task; its nursery runs what is beside it.
 
-    def __init__(
-        self,
-        service: Service,
-        held: Held,
-        begin: dict[str, int],
-        log_file: str,
-        line: KeeperLine,
-        context: StepContext,
-        nursery: trio.Nursery,
-    ) -> None:
-        self.held = held
+    Args:
+        spawned: the process. Of one that the last supervisor spawned, the sizes are not known.
+    """
+
+    def __init__(self, life: "Life", registry: "Registry", spawned: Spawned, nursery: trio.Nursery) -> None:
+        self.held = spawned.held
+        self.patience = Patience()
+        service = life.service
+        number = attempt_of(self.held)
+        self._attempt = service.attempts[number] if number < len(service.attempts) else None
+        self.context = ProcessContext(
+            life, registry, self, self._attempt.process if self._attempt is not None else Process(command=())
+        )
+        self._life = life
         self._service = service
-        self._begin = begin
-        self._log_file = log_file
-        self._line = line
-        self._context = context
+        self._begin = {life.log_file: self.context.log_begin, **spawned.begin}
+        self._line = registry.line
+        self._nursery = nursery
+        self._is_adopted = False
+        self._adopted = trio.Event()
+        """Set, and replaced by a new one, when another process becomes the main one."""
         self._end: End | None = None
+        self._buried: End | None = None
+        self._beside = trio.CancelScope()
+        """Of the guards."""
         self._companion = trio.CancelScope()
         self._companion_gone = trio.Event()
         if service.companion is None:
             self._companion_gone.set()
         else:
             nursery.start_soon(self._accompany)
+        self._hearing: Hearing | None = None
+        if spawned.notifications is not None and self._attempt is not None and self._attempt.notify is not None:
+            # What it said to the last supervisor; of one that was spawned just now, nothing yet.
+            heard = Heard() if spawned.begin else hearing.remembered(self._line, service.name)
+            self._hearing = Hearing(service.name, self._attempt.notify, spawned.notifications, self._line, self, heard)
+            nursery.start_soon(self._hearing.run)
 
     async def _accompany(self) -> None:
         assert self._service.companion is not None
         try:
             with self._companion:
-                self._end = await self._service.companion.run(self._context)
+                self._end = await self._service.companion.run(self.context)
         except Exception as error:
             log("companion-crashed", service=self._service.name, exc_info=error)
         finally:
             self._companion_gone.set()
+
+    def tell_stage(self, stage: str | None) -> None:
+        """Show what it is doing."""
+        self._life.tell_stage(stage)
+
+    # Which process it is.
+
+    async def adopt(self, pid: int) -> None:
+        """Take another of the service's processes for the main one.
+
+        Raises:
+            StartFailure: there is no such process, or it is not one of this service's.
+        """
+        if pid == self.held.pid and not self.held.exited.is_set():
+            return
+        raise StartFailure(f"PID {pid} cannot be taken for its main process: this herdpy cannot adopt any")
+
+    async def catch_up(self) -> None:
+        """Act upon what it has said of itself: it may have named another main process before it ended."""
+        if self._hearing is not None:
+            await self._hearing.catch_up()
+
+    @property
+    def is_succeeded(self) -> bool:
+        """Whether it ended as the first process of a forking daemon does, whose successor is yet to be adopted."""
+        if self._attempt is None or not self._attempt.forking or self._is_adopted:
+            return False
+        return self.held.status is not None and self.held.status.get("exited") == 0
+
+    # Its beginning.
 
     async def get_ready(self, attempt: Attempt) -> None:
         """Wait until it is ready, as its attempt says.
@@ -100,16 +201,38 @@ class Incarnation:
         Raises:
             StartFailure: it was not within the attempt's time, or ended before.
         """
-        if attempt.readiness is None:
+        terms = attempt.notify
+        if attempt.readiness is None and not attempt.forking and (terms is None or not terms.tells_ready):
             return
         winner = None
-        with trio.move_on_after(attempt.timeout):
-            winner = await first(partial(attempt.readiness.run, self._context), self.held.exited.wait)
+        with self.patience(attempt.timeout):
+            winner = await first(partial(self._become_ready, attempt), self._end_early)
         if winner is None:
             raise StartFailure(f"it was not ready after {attempt.timeout:g} s", await self._last_words())
-        if winner == 1:
+        if winner == 1 or self.held.exited.is_set():
             end = await self._hear_out()
-            raise StartFailure(f"{end.reason} before it was ready", await self._last_words())
+            why = "before it was ready"
+            raise StartFailure(f"{end.reason} {why}", await self._last_words())
+
+    async def _become_ready(self, attempt: Attempt) -> None:
+        if attempt.readiness is not None:
+            await attempt.readiness.run(self.context)
+        if self._hearing is not None and attempt.notify is not None and attempt.notify.tells_ready:
+            await self._hearing.ready.wait()
+        while attempt.forking and not self._is_adopted:
+            await self._adopted.wait()
+
+    async def _end_early(self) -> None:
+        """Wait for an end that leaves nobody to get ready."""
+        while True:
+            await self.held.exited.wait()
+            adopted = self._adopted
+            await self.catch_up()
+            if not self.held.exited.is_set():
+                continue  # another is the main process by now
+            if not self.is_succeeded:
+                return
+            await adopted.wait()
 
     async def finish(self, patience: float, success: tuple[int, ...]) -> None:
         """Wait until the process of a one-shot service has ended, and bury it.
@@ -121,7 +244,7 @@ class Incarnation:
         Raises:
             StartFailure: it did not end in time, or not with success.
         """
-        with trio.move_on_after(patience) as waiting:
+        with self.patience(patience) as waiting:
             await self.held.exited.wait()
         if waiting.cancelled_caught:
             raise StartFailure(f"it was not done after {patience:g} s", await self._last_words())
@@ -129,26 +252,80 @@ class Incarnation:
         if end.code not in success:
             raise StartFailure(end.reason, await self._last_words())
 
-    async def put_down(
-        self, *, gracefully: bool, hurry: trio.Event, on_failure: Callable[[str], None] = lambda line: None
+    # While it runs.
+
+    def watch(self, complain: Callable[[Complaint], None]) -> None:
+        """Let its guards watch it, and its watchdog, until it ends; ``complain`` is called once at most."""
+        watchers: list[Callable[[], Awaitable[Complaint | None]]] = [
+            partial(self._stand_guard, guard) for guard in self._service.guards
+        ]
+        if self._hearing is not None:
+            watchers += [partial(self._await_silence, self._hearing), partial(self._await_stopping, self._hearing)]
+        if watchers:
+            self._nursery.start_soon(self._watch, watchers, complain)
+
+    async def _watch(
+        self, watchers: list[Callable[[], Awaitable[Complaint | None]]], complain: Callable[[Complaint], None]
     ) -> None:
-        """End it: its own graceful way, then the signal to its group, then SIGKILL; then bury it.
+        complaints: list[Complaint | None] = []
+
+        async def ask(watcher: Callable[[], Awaitable[Complaint | None]]) -> None:
+            complaints.append(await watcher())
+
+        with self._beside:
+            await first(*(partial(ask, watcher) for watcher in watchers))
+            complain(complaints[0] or await self._await_end())
+
+    async def _stand_guard(self, guard: Guard) -> Complaint:
+        try:
+            return Complaint(await guard.run(self.context))
+        except Exception as error:  # a mistake of herdpy's is no reason to end what runs
+            log("guard-crashed", service=self._service.name, guard=type(guard).__name__, exc_info=error)
+            return await trio.sleep_forever()
+
+    async def _await_silence(self, heard: Hearing) -> Complaint:
+        return Complaint(await heard.watch(), signal.SIGABRT)
+
+    async def _await_stopping(self, heard: Hearing) -> None:
+        await heard.stopping.wait()
+
+    async def _await_end(self) -> Complaint:
+        """After STOPPING=1 nobody guards it any more, but it has to end."""
+        with self.patience(self._service.stop.grace_period):
+            await trio.sleep_forever()
+        return Complaint("said STOPPING=1, and did not end")
+
+    # Its end.
+
+    async def put_down(
+        self,
+        *,
+        gracefully: bool,
+        hurry: trio.Event,
+        number: int | None = None,
+        on_failure: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        """End it: its own graceful way, then the signal to its processes, then SIGKILL; then bury it.
 
         Args:
             gracefully: whether to try the graceful way, which takes a process that was ready.
             hurry: leaves the graceful way when set.
+            number: the signal's; None means the service's own.
             on_failure: told, in a sentence, when not even SIGKILL ends it; it is waited for all the same.
         """
+        self._beside.cancel()
         held, stop, name = self.held, self._service.stop, self._service.name
         if gracefully and stop.graceful is not None and not held.exited.is_set():
-            with trio.move_on_after(stop.graceful_timeout):
+            with self.patience(stop.graceful_timeout):
                 try:
-                    ask = partial(stop.graceful.run, self._context)
+                    ask = partial(stop.graceful.run, self.context)
                     if await first(held.exited.wait, ask, hurry.wait) == 1:
                         await first(held.exited.wait, hurry.wait)
                 except Exception as error:
                     log("graceful-stop-failed", service=name, reason=error)
-        if not await processes.terminate(self._line, held, stop, name):
+        if number is not None:
+            stop = msgspec.structs.replace(stop, signal=number)
+        if not await processes.terminate(self._line, held, stop, name, patience=self.patience):
             log("service-does-not-end", service=name, pid=held.pid)
             on_failure(f"Service {name} might have failed to stop: PID {held.pid} does not end, not even by SIGKILL.")
             await held.exited.wait()
@@ -156,9 +333,15 @@ class Incarnation:
 
     async def bury(self) -> End:
         """After its end: wait for its last lines, let the keeper release it, clear away; returns why it ended."""
+        if self._buried is not None:
+            return self._buried
+        self._beside.cancel()
         end = await self._hear_out()
         await self._line.release(self.held)
-        await clear_away(self._service, self._context)
+        if self._hearing is not None:
+            await self._hearing.leave()
+        await clear_away(self._service, self._life.context)
+        self._buried = end
         return end
 
     async def _hear_out(self) -> End:
@@ -168,11 +351,17 @@ class Incarnation:
             await self._companion_gone.wait()
         self._companion.cancel()
         await self._companion_gone.wait()
-        return self._end or processes.end_of(self.held)
+        await self.catch_up()
+        end = self._end or processes.end_of(self.held)
+        if self._hearing is not None and self._hearing.heard.error:
+            end = msgspec.structs.replace(end, reason=f"{end.reason} ({os.strerror(self._hearing.heard.error)})")
+        return end
 
     async def _last_words(self) -> list[str]:
         lines = []
-        for path in _spoken_in(self._service, self._log_file):
+        if self._hearing is not None and self._hearing.heard.status is not None:
+            lines.append(f"its last status: {self._hearing.heard.status}")
+        for path in _spoken_in(self._service, self._life.log_file):
             last = await tail.last_lines(path, 10, since=self._begin.get(path, 0))
             if last:
                 lines += [f"the last lines of {path}:", *(f"  {line}" for line in last)]

@@ -11,28 +11,29 @@ every transition is made in one place, :meth:`Life._take`, and there is no lock 
 """
 
 import math
-import os
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 import trio
 
-from herdpy.service import ActionFailure, Attempt, End, Respawn, Service, StartFailure
-from herdpy.supervisor import incarnation
+from herdpy.service import ActionFailure, Attempt, End, Service, StartFailure
+from herdpy.supervisor import hearing, incarnation
 from herdpy.supervisor.attendance import Attendance
 from herdpy.supervisor.context import StepContext
-from herdpy.supervisor.incarnation import Incarnation, attempt_of
+from herdpy.supervisor.incarnation import Complaint, Incarnation, Spawned, attempt_of
 from herdpy.supervisor.line import Held, Refused
 from herdpy.supervisor.log import log
+from herdpy.supervisor.note import NOTE_VERSION, Note, Status, read_note
+from herdpy.supervisor.outcome import Outcome, Reply, Unmet
+from herdpy.supervisor.respawn import History
 
 if TYPE_CHECKING:
     from herdpy.supervisor.registry import Registry, Transaction
 
-Status = Literal["stopped", "starting", "running", "stopping"]
 _Result = TypeVar("_Result")
 
 CHANGES_KEPT = 30
@@ -41,42 +42,6 @@ FAILURES_KEPT = 10
 
 CLEARING_PATIENCE = 10.0
 """Seconds for clearing away what was prepared for a process that never was."""
-
-NOTE_VERSION = 1
-
-
-class Outcome(msgspec.Struct, frozen=True):
-    """What came of a request to start or to stop."""
-
-    done: bool
-    lines: tuple[str, ...] = ()
-    """Sentences for whoever asked."""
-    stopped: tuple[str, ...] = ()
-    """Canonical names of the services that were stopped, the one asked for first."""
-
-
-class Reply:
-    """The answer to one request, once."""
-
-    __slots__ = ("_arrived", "_outcome", "is_wanted")
-
-    def __init__(self) -> None:
-        self._arrived = trio.Event()
-        self._outcome = Outcome(False)
-        self.is_wanted = True
-        """Whether anybody waits for it: a start that is stopped no longer wants what it requires."""
-
-    def give(self, outcome: Outcome) -> None:
-        self._outcome = outcome
-        self._arrived.set()
-
-    async def wait(self) -> Outcome:
-        try:
-            await self._arrived.wait()
-        except trio.Cancelled:
-            self.is_wanted = False
-            raise
-        return self._outcome
 
 
 class _Start(msgspec.Struct, frozen=True):
@@ -98,6 +63,11 @@ class _Ended(msgspec.Struct, frozen=True):
     held: Held
 
 
+class _Useless(msgspec.Struct, frozen=True):
+    held: Held
+    complaint: Complaint
+
+
 class _Left(msgspec.Struct, frozen=True):
     attendance: Attendance
 
@@ -114,30 +84,7 @@ class _Finished(msgspec.Struct, frozen=True):
     conclude: Callable[[], Awaitable[None]]
 
 
-_Message = _Start | _Stop | _Switch | _Replace | _Ended | _Left | _Wake | _Finished
-
-
-class Note(msgspec.Struct):
-    """What the keeper remembers of a service, so that the next supervisor goes on where this one ended."""
-
-    version: int
-    status: Status
-    enabled: bool
-    stop_asked: bool
-    """Of a stopping service: whether someone asked for it, or its process ended by itself."""
-    arguments: tuple[str, ...]
-    changes: list[tuple[Status, float]]
-    respawns: list[float]
-    deaths: list[float]
-    failures: list[float]
-    reason: str | None
-    details: dict[str, str]
-    declaration: str = ""
-    """What the service carried along of its declaration."""
-    running_since: float | None = None
-    streak: int = 0
-    memory: str = ""
-    """What its attendant asked to be remembered."""
+_Message = _Start | _Stop | _Switch | _Replace | _Ended | _Useless | _Left | _Wake | _Finished
 
 
 class Life:
@@ -167,24 +114,21 @@ class Life:
         self._registry = registry
         self._line = registry.line
         self._requests, self._inbox = trio.open_memory_channel[_Message](math.inf)
-        self._deaths: deque[float] = deque(maxlen=service.respawn.limit)
-        """Times of the process's ends (CLOCK_BOOTTIME seconds), for the respawn limit."""
-        self._running_since: float | None = None
-        """When it came to run (CLOCK_BOOTTIME seconds)."""
-        self._streak = 0
-        """So many ends in a row without a stretch of health."""
+        self._history = History(service.respawn)
         self._arguments: tuple[str, ...] = ()
         self._starters: list[Reply] = []
         self._stoppers: list[Reply] = []
         self._next_starts: list[_Start] = []
         """What was asked for while it was being stopped."""
         self._stop_asked = False
+        self._complaint: str | None = None
+        """Why its process is being ended although nobody asked."""
         self._activity: trio.CancelScope | None = None
         self._incarnation: Incarnation | None = None
         self._attendance: Attendance | None = None
         self._is_over = False
         """Whether it is no longer registered."""
-        self._context = StepContext(self, registry)
+        self.context = StepContext(self, registry)
         self._nursery: trio.Nursery
 
     # What others ask.
@@ -314,7 +258,7 @@ class Life:
             case _Switch(enabled, reply), _:
                 self.enabled = enabled
                 if enabled:
-                    self._deaths.clear()
+                    self._history.deaths.clear()
                     self.failures.clear()
                     self.reason = None
                 await self._remember()
@@ -342,10 +286,14 @@ class Life:
             case _Stop(reply), "stopping":
                 self._stoppers.append(reply)
             case _Ended(held), "running" if held is self.process:
-                self._stop_asked = False
+                await self._take_end(held)
+            case _Useless(held, complaint), "running" if held is self.process and not held.exited.is_set():
+                log("service-useless", service=self.name, reason=complaint.reason)
+                self.failures.appendleft(time.time())
+                self._stop_asked, self._complaint = False, complaint.reason
                 await self._enter("stopping")
-                self._act(self._bury, self._ended)
-            case _Ended(), _:
+                self._act(partial(self._end_useless, complaint), self._ended)
+            case _Ended() | _Useless(), _:
                 pass  # the activity that starts or stops it waits for its end itself
             case _Left(attendance), "running" if attendance is self._attendance:
                 self._stop_asked = False
@@ -378,14 +326,15 @@ class Life:
             self._arguments,
             list(self.changes),
             list(self.respawns),
-            list(self._deaths),
+            list(self._history.deaths),
             list(self.failures),
             self.reason,
             self.details,
             self.service.declaration,
-            self._running_since,
-            self._streak,
+            self._history.running_since,
+            self._history.streak,
             self.memory,
+            self._complaint,
         )
         try:
             await self._line.note(f"service:{self.name}", msgspec.json.encode(note).decode())
@@ -420,8 +369,7 @@ class Life:
             self._answer_starters(Outcome(False, (f"cannot start {self.name}: {refusal}",)))
             return
         self._arguments = request.arguments
-        self._deaths.clear()
-        self._streak = 0
+        self._history.forget()
         self.respawns.clear()
         self.reason = None
         await self._enter("starting")
@@ -438,45 +386,29 @@ class Life:
             return f"it takes no arguments, and {' '.join(arguments)} was given"
         return None
 
-    async def _bring_up(
-        self, transaction: "Transaction | None" = None, held: Held | None = None, delay: float = 0.0
-    ) -> Outcome:
+    async def _bring_up(self, transaction: "Transaction | None" = None, delay: float = 0.0) -> Outcome:
         """Get it running: what it requires, its preparation, then the first way that gets ready."""
-        number = 0 if held is None else attempt_of(held)
+
+        async def work() -> None:
+            await trio.sleep(delay)
+            of = transaction or self._registry.transaction()
+            await self._gather(of)
+            await self._prepare()
+            await self._registry.start_members(self.service, of)
+            await self._try_attempts()
+
+        return await self._outcome(work)
+
+    async def _go_on_bringing_up(self) -> Outcome:
+        """Get it running from where the last supervisor was: its process was spawned already."""
+        return await self._outcome(self._try_attempts)
+
+    async def _outcome(self, start: Callable[[], Awaitable[None]]) -> Outcome:
         try:
-            if held is None:
-                await trio.sleep(delay)
-                if not self.enabled:
-                    raise StartFailure("it was disabled meanwhile")
-                await self._registry.leftovers_gone(self.name)
-                transaction = transaction or self._registry.transaction()
-                await self._registry.start_before(self.service, transaction, self._nursery)
-                lines = await self._registry.start_requirements(self.service, transaction)
-                if lines:
-                    self.reason = "something it requires could not be started"
-                    return Outcome(False, lines)
-                await self._prepare()
-                lines = await self._registry.start_members(self.service, transaction)
-                if lines:
-                    self.reason = "not all of its members could be started"
-                    return Outcome(False, lines)
-            for attempt in self.service.attempts[number:]:
-                if held is None:
-                    held = await self._incarnate(number, attempt)
-                assert self._incarnation is not None
-                try:
-                    await self._incarnation.get_ready(attempt)
-                    if self.service.one_shot:
-                        await self._incarnation.finish(attempt.timeout, self.service.respawn.success)
-                        self._incarnation = None
-                    break
-                except StartFailure as failure:
-                    await self._put_down(gracefully=False)
-                    held = None
-                    number += 1
-                    if number == len(self.service.attempts):
-                        raise
-                    log("start-attempt-failed", service=self.name, reason=failure, **dict(attempt.details))
+            await start()
+        except Unmet as unmet:
+            self.reason = str(unmet)
+            return Outcome(False, unmet.details, is_own=False)
         except StartFailure as failure:
             self.reason = str(failure)
             return Outcome(False, (f"cannot start {self.name}: {failure}", *failure.details))
@@ -487,38 +419,86 @@ class Life:
             return Outcome(False, (f"cannot start {self.name}: {self.reason}",))
         return Outcome(True, (f"Service {self.name} has been started.",))
 
+    async def _gather(self, transaction: "Transaction") -> None:
+        """Wait for what has to be there, or gone, before it can begin.
+
+        Raises:
+            Unmet: something it requires could not be started.
+            StartFailure: it was disabled while it waited to be respawned.
+        """
+        if not self.enabled:
+            raise StartFailure("it was disabled meanwhile")
+        await self._registry.leftovers_gone(self.name)
+        await self._registry.start_before(self.service, transaction, self._nursery)
+        await self._registry.start_requirements(self.service, transaction)
+
     async def _prepare(self) -> None:
         try:
             for step in self.service.prepare:
-                await step.run(self._context)
+                await step.run(self.context)
         except BaseException:
             if not self.service.attempts:
                 await self._clear_away()
             raise
 
+    async def _try_attempts(self) -> None:
+        """Try its ways to start until one gets ready; one that has a process already is the first.
+
+        Raises:
+            StartFailure: of the last one, or what kept a process from being spawned.
+        """
+        first = 0 if self.process is None else attempt_of(self.process)
+        for number, attempt in list(enumerate(self.service.attempts))[first:]:
+            if self._incarnation is None:
+                await self._incarnate(number, attempt)
+            try:
+                await self._get_ready(attempt)
+                return
+            except StartFailure as failure:
+                await self._put_down(gracefully=False)
+                if number + 1 == len(self.service.attempts):
+                    raise
+                log("start-attempt-failed", service=self.name, reason=failure, **dict(attempt.details))
+
+    async def _get_ready(self, attempt: Attempt) -> None:
+        assert self._incarnation is not None
+        await self._incarnation.get_ready(attempt)
+        if self.service.one_shot:
+            await self._incarnation.finish(attempt.timeout, self.service.respawn.success)
+            self._incarnation = None
+
     async def _clear_away(self) -> None:
         """Run the aftermath of what came to no process, whose burial would do it."""
         with trio.move_on_after(CLEARING_PATIENCE, shield=True):
-            await incarnation.clear_away(self.service, self._context)
+            await incarnation.clear_away(self.service, self.context)
 
-    async def _incarnate(self, number: int, attempt: Attempt) -> Held:
+    async def _incarnate(self, number: int, attempt: Attempt) -> None:
+        """Spawn its process.
+
+        Raises:
+            StartFailure: it cannot be executed, or the attempt's own preparation failed.
+        """
         try:
             for step in attempt.prepare:
-                await step.run(self._context)
+                await step.run(self.context)
             self.details.update(attempt.details)
-            held, begin = await incarnation.spawn(self._line, self.service, number, self._arguments, self.log_file)
+            spawned = await incarnation.spawn(self._line, self.service, number, self._arguments, self.log_file)
         except BaseException:
             await self._clear_away()
             raise
-        self._adopt(held, begin)
-        return held
+        self._adopt(spawned)
 
-    def _adopt(self, held: Held, begin: dict[str, int]) -> None:
-        """Take a process for the service's own: its end is told to the task, its companion runs beside it."""
-        self._incarnation = Incarnation(
-            self.service, held, begin, self.log_file, self._line, self._context, self._nursery
-        )
+    def _adopt(self, spawned: Spawned) -> None:
+        """Take a process for the service's own: its end is told to the task."""
+        held = spawned.held
+        self._incarnation = Incarnation(self, self._registry, spawned, self._nursery)
         held.on_exit = lambda: self._requests.send_nowait(_Ended(held))
+
+    def _watch(self) -> None:
+        """Have the process, which is ready, guarded; a complaint is told to the task."""
+        if self._incarnation is not None:
+            held = self._incarnation.held
+            self._incarnation.watch(lambda complaint: self._requests.send_nowait(_Useless(held, complaint)))
 
     async def _started(self, outcome: Outcome | None) -> None:
         if outcome is None or self._stoppers:
@@ -529,11 +509,13 @@ class Life:
             self.failures.appendleft(time.time())
             self.details.clear()
             log("service-failed-to-start", service=self.name, reason=self.reason)
-            if self._deaths and await self._respawn_or_rest(End(reason=self.reason or "it could not be started")):
+            end = End(reason=self.reason or "it could not be started")
+            # What is down for want of another is no reason to count against it, nor would it help to try again.
+            if self._history.deaths and outcome.is_own and await self._respawn_or_rest(end):
                 return
             await self._rest()
             self._answer_starters(outcome)
-            self._give_up_if_essential(End(reason=self.reason or "it could not be started"))
+            self._give_up_if_essential(end)
             return
         if self.service.one_shot:
             log("service-done", service=self.name)
@@ -541,11 +523,12 @@ class Life:
             await self._rest()
             self._answer_starters(outcome)
             return
-        self._running_since = time.clock_gettime(time.CLOCK_BOOTTIME)
+        self._history.running_since = time.clock_gettime(time.CLOCK_BOOTTIME)
         self._attend({})
         await self._enter("running")
         log("service-started", service=self.name, pid=self.process and self.process.pid, **self.details)
         self._answer_starters(outcome)
+        self._watch()
         if self.process is not None and self.process.exited.is_set():
             self._requests.send_nowait(_Ended(self.process))
 
@@ -630,7 +613,7 @@ class Life:
         if gracefully and stop.graceful is not None:
             try:
                 with trio.fail_after(stop.graceful_timeout):
-                    await stop.graceful.run(self._context)
+                    await stop.graceful.run(self.context)
             except StartFailure as failure:
                 return failure
             except trio.TooSlowError:
@@ -647,6 +630,21 @@ class Life:
 
     def _answer_stoppers_early(self, line: str) -> None:
         self._answer_stoppers(Outcome(False, (line,)))
+
+    async def _take_end(self, held: Held) -> None:
+        """Its process has ended by itself, unless it had named another main process before."""
+        assert self._incarnation is not None
+        await self._incarnation.catch_up()
+        if held.exited.is_set():
+            self._stop_asked = False
+            await self._enter("stopping")
+            self._act(self._bury, self._ended)
+
+    async def _end_useless(self, complaint: Complaint) -> End:
+        assert self._incarnation is not None
+        await self._incarnation.put_down(gracefully=False, hurry=self._registry.hurry, number=complaint.signal)
+        self._incarnation = None
+        return End(reason=f"it {complaint.reason}")
 
     async def _bury(self) -> End:
         assert self._incarnation is not None
@@ -687,7 +685,7 @@ class Life:
 
     def _become(self, service: Service) -> None:
         before, self.service = self.service, service
-        self._deaths = deque(self._deaths, maxlen=service.respawn.limit)
+        self._history.adopt(service.respawn)
         self._registry.rename(self, before)
 
     @property
@@ -716,7 +714,7 @@ class Life:
     async def _ended(self, end: End | None) -> None:
         assert end is not None
         log("service-exited", service=self.name, reason=end.reason)
-        self.reason = end.reason
+        self.reason, self._complaint = end.reason, None
         if self._stoppers:
             await self._stop()
         elif end.wanted or not await self._respawn_or_rest(end):
@@ -733,30 +731,19 @@ class Life:
         policy = self.service.respawn
         if not policy.enabled or not self.enabled or self._registry.closing:
             return False
-        if end.code is not None and end.code in policy.final:
-            self.reason = f"{end.reason}, after which it is not to be respawned"
-            return False
-        if policy.only_on_failure and end.code is not None and end.code in policy.success:
-            return False
-        now = time.clock_gettime(time.CLOCK_BOOTTIME)
-        if self._running_since is not None and now - self._running_since >= policy.healthy_after:
-            self._streak = 0
-        self._running_since = None
-        self._streak += 1
-        self._deaths.appendleft(now)
-        if len(self._deaths) >= policy.limit and now - self._deaths[policy.limit - 1] <= policy.interval:
+        verdict = self._history.judge(policy, end, time.clock_gettime(time.CLOCK_BOOTTIME))
+        self.reason = verdict.reason
+        if verdict.disables:
             self.enabled = False
-            times = f"{policy.limit} times in {policy.interval:g} s"
-            self.reason = f"respawning too fast: it ended {times}, the last time because {end.reason}"
             log("service-disabled", service=self.name, reason=self.reason)
+        if verdict.delay is None:
             return False
         self.respawns.appendleft(time.time())
         self._note_change("stopped")
         self._take_over_next_starts()
         await self._enter("starting")
-        delay = _delay(policy, self._streak)
-        log("service-respawning", service=self.name, delay=round(delay, 4))
-        self._act(partial(self._bring_up, delay=delay), self._started)
+        log("service-respawning", service=self.name, delay=f"{verdict.delay:.3g}")
+        self._act(partial(self._bring_up, delay=verdict.delay), self._started)
         return True
 
     # After the supervisor itself has died.
@@ -766,56 +753,49 @@ class Life:
         if note is not None:
             self.status, self.enabled, self.reason = note.status, note.enabled, note.reason
             self._arguments, self.details, self._stop_asked = note.arguments, note.details, note.stop_asked
-            self._running_since, self._streak, self.memory = note.running_since, note.streak, note.memory
+            self._history.running_since, self._history.streak = note.running_since, note.streak
+            self._history.deaths.extend(note.deaths[: self._history.deaths.maxlen])
+            self.memory, self._complaint = note.memory, note.complaint
             self.changes.extend(note.changes)
             self.respawns.extend(note.respawns)
             self.failures.extend(note.failures)
-            self._deaths.extend(note.deaths[: self._deaths.maxlen])
         if held is not None and self.status == "stopped":  # its note was refused, or is not understood
             self._note_change("running")
         if held is not None:
-            self._adopt(held, {})
+            self._adopt(Spawned(held, {}, hearing.left(self._line, self.name)))
         if self.status == "running" and not self.service.attempts:
             self._attend(beside)
         else:
             for left in beside.values():
                 self._nursery.start_soon(self._registry.be_rid_of, left)
+        await self._go_on(held)
+
+    async def _go_on(self, held: Held | None) -> None:
+        """Do what the last supervisor was doing when it ended."""
         ended = held is not None and held.exited.is_set()
         match self.status:
+            case "starting" if held is None:
+                self._act(self._bring_up, self._started)
             case "starting":
-                if ended and not self.service.one_shot:  # what a one-shot has done is not done again
+                assert self._incarnation is not None
+                # What a one-shot has done is not done again; a daemon may have left its successor.
+                if ended and not self.service.one_shot and not self._incarnation.is_succeeded:
                     await self._bury()
-                    held = None
-                self._act(partial(self._bring_up, None, held), self._started)
+                    self._act(self._bring_up, self._started)
+                else:
+                    self._act(self._go_on_bringing_up, self._started)
             case "stopping" if self._stop_asked:
                 was_running = len(self.changes) > 1 and self.changes[1][0] == "running"
                 self._act(partial(self._bring_down, was_running), self._stopped)
+            case "stopping" if self._complaint is not None and held is not None:
+                self._act(partial(self._end_useless, Complaint(self._complaint)), self._ended)
             case "running" | "stopping" if held is not None:
-                self.status = "stopping" if ended else "running"
-                if ended:
-                    self._act(self._bury, self._ended)
+                self.status = "running"
+                self._watch()
+                await self._take_end(held)
             case "running" | "stopping" if self.service.attempts or self.status == "stopping":
                 self.status = "stopping"
                 self._act(_already_gone, self._ended)
-
-
-def _delay(policy: Respawn, streak: int) -> float:
-    """Seconds until the next start after so many ends in a row."""
-    if policy.delay_limit is None:
-        return policy.delay
-    doubled = min(policy.delay_limit, policy.delay * 2.0 ** min(streak - 1, 64))
-    return doubled * (0.9 + 0.2 * os.urandom(1)[0] / 255)  # the module random is not worth its import
-
-
-def read_note(name: str, text: str | None) -> Note | None:
-    """What the keeper kept of a service for the next supervisor; None when that is nothing, or makes no sense."""
-    if text is None:
-        return None
-    try:
-        return msgspec.json.decode(text, type=Note)
-    except msgspec.MsgspecError as error:
-        log("note-not-understood", service=name, reason=error)
-        return None
 
 
 async def _already_gone() -> End:

@@ -1,6 +1,8 @@
 """A process of a service, whether its own or one beside it: how it is spawned, how it is ended, how it ended."""
 
+import signal
 import time
+from collections.abc import Callable, Mapping
 
 import msgspec
 import trio
@@ -44,13 +46,22 @@ def to_log(path: str, rotation: Rotation | None) -> Packet:
 
 
 async def spawn(
-    line: KeeperLine, process_id: str, process: Process, output: Packet | str, arguments: tuple[str, ...] = ()
+    line: KeeperLine,
+    process_id: str,
+    process: Process,
+    output: Packet | str,
+    arguments: tuple[str, ...] = (),
+    *,
+    told: Mapping[str, str] | None = None,
+    scope: str = "group",
 ) -> tuple[Held, int | None]:
     """Spawn a process.
 
     Args:
         output: as :meth:`KeeperLine.spawn` takes it.
         arguments: what is added to its command line.
+        told: environment variables of ours, over all others.
+        scope: as :meth:`KeeperLine.spawn` takes it.
 
     Returns:
         The process, and the read end of its output when that goes to the supervisor.
@@ -63,6 +74,7 @@ async def spawn(
     environment = account.environment | process.environment
     for variables in process.variables:
         environment |= await variables.read()
+    environment |= told or {}
     try:
         return await line.spawn(
             process_id,
@@ -72,6 +84,7 @@ async def spawn(
             output,
             ids=account.ids,
             umask=process.umask,
+            scope=scope,
             limits=[(limit.name, limit.soft, limit.hard) for limit in process.limits],
             nice=process.nice,
             oom_score_adjust=process.oom_score_adjustment,
@@ -84,19 +97,29 @@ async def spawn(
         raise StartFailure(f"{program} cannot be executed: {refusal}") from None
 
 
-async def terminate(line: KeeperLine, held: Held, stop: Stop, service: str) -> bool:
-    """Send the signal to its process group, and after the grace period SIGKILL.
+async def terminate(
+    line: KeeperLine,
+    held: Held,
+    stop: Stop,
+    service: str,
+    *,
+    patience: Callable[[float], trio.CancelScope] = trio.move_on_after,
+) -> bool:
+    """Send the signal to its processes, and after the grace period SIGKILL.
+
+    Args:
+        patience: makes the scope of the grace period, which the process may ask to prolong.
 
     Returns:
         Whether it has ended; not even SIGKILL ends one that waits in the kernel.
     """
     if not held.exited.is_set():
-        await line.signal(held, stop.signal)
-        with trio.move_on_after(stop.grace_period):
+        await line.signal(held, stop.signal, stop.scope)
+        with patience(stop.grace_period):
             await held.exited.wait()
     if not held.exited.is_set():
         log("grace-period-over", service=service, seconds=stop.grace_period, signal="SIGKILL", pid=held.pid)
-        await line.signal(held, 9)
+        await line.signal(held, signal.SIGKILL, stop.scope)
         with trio.move_on_after(KILL_PATIENCE):
             await held.exited.wait()
     return held.exited.is_set()

@@ -39,3 +39,20 @@ async def first(*contenders: Callable[[], Awaitable[object]]) -> int:
         raise failure
     assert winner is not None
     return winner
+
+
+class Patience:
+    """How long the supervisor waits for a process, which may ask for more while it is waited for (sd_notify(3))."""
+
+    def __init__(self) -> None:
+        self._scope: trio.CancelScope | None = None
+
+    def __call__(self, seconds: float) -> trio.CancelScope:
+        """A scope that is left after so many seconds, or later."""
+        self._scope = trio.CancelScope(deadline=trio.current_time() + seconds)
+        return self._scope
+
+    def extend(self, seconds: float) -> None:
+        """Wait for at least so many seconds from now on, if anybody waits."""
+        if self._scope is not None:
+            self._scope.deadline = max(self._scope.deadline, trio.current_time() + seconds)

@@ -1,6 +1,6 @@
 """All services of the plan, each with its life."""
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TypeVar
 
 import msgspec
@@ -9,9 +9,11 @@ import trio
 from herdpy.service import Respawn, Service
 from herdpy.supervisor import processes
 from herdpy.supervisor.context import Making
-from herdpy.supervisor.life import Life, Outcome, Reply, read_note
+from herdpy.supervisor.life import Life
 from herdpy.supervisor.line import Held, KeeperLine, Refused
 from herdpy.supervisor.log import log
+from herdpy.supervisor.note import read_note
+from herdpy.supervisor.outcome import Outcome, Reply, Unmet
 from herdpy.supervisor.plan import Plan, make_plan
 
 _Item = TypeVar("_Item")
@@ -24,8 +26,6 @@ class Registry:
         self.line = line
         self.log_dir = log_dir
         """Where the output of services goes that name no log file."""
-        self.own_log = f"{log_dir}/herdpy.log"
-        """herdpy's own."""
         self.lives: dict[str, Life] = {}
         """By canonical name, in the plan's order."""
         self.by_name: dict[str, Life] = {}
@@ -174,37 +174,46 @@ class Registry:
         await held.exited.wait()
         await self.line.release(held)
 
-    async def start_requirements(self, service: Service, transaction: "Transaction") -> tuple[str, ...]:
+    async def start_requirements(self, service: Service, transaction: "Transaction") -> None:
         """Start what a service requires, all at once.
 
         Args:
             transaction: the start that this one is part of; a one-shot service is run once in it.
 
-        Returns:
-            Why that failed, in sentences; nothing when it did not.
+        Raises:
+            Unmet: not everything could be started.
         """
-        return await self._start_each(service, service.requirement, "depends on", transaction)
+        failed = await self._start_each(service, service.requirement, "depends on", transaction)
+        if failed:
+            raise Unmet(f"{' and '.join(failed)}, which it requires, could not be started", _lines(failed))
 
-    async def start_members(self, service: Service, transaction: "Transaction") -> tuple[str, ...]:
-        """Start a service's members, all at once; returns why that failed, in sentences."""
-        return await self._start_each(service, service.members, "has the member", transaction)
+    async def start_members(self, service: Service, transaction: "Transaction") -> None:
+        """Start a service's members, all at once.
+
+        Raises:
+            Unmet: not everything could be started.
+        """
+        failed = await self._start_each(service, service.members, "has the member", transaction)
+        if failed:
+            raise Unmet(f"{' and '.join(failed)}, which belongs to it, could not be started", _lines(failed))
 
     async def _start_each(
         self, service: Service, names: Iterable[str], relation: str, transaction: "Transaction"
-    ) -> tuple[str, ...]:
-        lines: list[str] = []
+    ) -> dict[str, tuple[str, ...]]:
+        """Start services at once; returns why some could not be, in sentences, by their names."""
+        failed: dict[str, tuple[str, ...]] = {}
 
         async def start(name: str) -> None:
             life = self.by_name.get(name)
             if life is None:  # of a service that runs although its declaration is gone
-                lines.append(f"Service {service.name} {relation} {name}, which is no longer declared.")
+                failed[name] = (f"Service {service.name} {relation} {name}, which is no longer declared.",)
                 return
             outcome = await transaction.start(life)
             if not outcome.done:
-                lines.extend((*outcome.lines, f"Service {service.name} {relation} {life.name}."))
+                failed[name] = (*outcome.lines, f"Service {service.name} {relation} {life.name}.")
 
         await _each(start, names)
-        return tuple(lines)
+        return failed
 
     async def stop_dependents(self, service: Service) -> tuple[str, ...]:
         """Stop what requires a service, all at once; returns the canonical names of what was stopped."""
@@ -356,3 +365,7 @@ async def _each(function: Callable[[_Item], Awaitable[None]], items: Iterable[_I
     async with trio.open_nursery() as nursery:
         for item in items:
             nursery.start_soon(function, item)
+
+
+def _lines(failed: Mapping[str, Iterable[str]]) -> list[str]:
+    return [line for lines in failed.values() for line in lines]

@@ -1,0 +1,64 @@
+"""Whether a service that ended by itself is started again, and after what delay."""
+
+import os
+from collections import deque
+
+import msgspec
+
+from herdpy.service import End, Respawn
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What a policy says of an end."""
+
+    delay: float | None
+    """Seconds until the next start; None when there is to be none."""
+    reason: str
+    """Why it ended or, when that is more to the point, why it is not started again; in words that follow "It"."""
+    disables: bool = False
+    """Whether nothing may start it until someone has looked into it."""
+
+
+class History:
+    """A service's ends, as far as its policy counts them; times are CLOCK_BOOTTIME seconds."""
+
+    def __init__(self, policy: Respawn) -> None:
+        self.deaths: deque[float] = deque(maxlen=policy.limit)
+        """Newest first, as many as the limit may need."""
+        self.running_since: float | None = None
+        self.streak = 0
+        """So many ends in a row without a stretch of health."""
+
+    def forget(self) -> None:
+        """Somebody starts the service: what was before does not count."""
+        self.deaths.clear()
+        self.streak = 0
+
+    def adopt(self, policy: Respawn) -> None:
+        """Count by another policy from now on."""
+        self.deaths = deque(self.deaths, maxlen=policy.limit)
+
+    def judge(self, policy: Respawn, end: End, now: float) -> Verdict:
+        """Count an end, unless the policy leaves it at that, and say what follows."""
+        if end.code is not None and end.code in policy.final:
+            return Verdict(None, f"{end.reason}, after which it is not to be respawned")
+        if policy.only_on_failure and end.code is not None and end.code in policy.success:
+            return Verdict(None, end.reason)
+        if self.running_since is not None and now - self.running_since >= policy.healthy_after:
+            self.streak = 0
+        self.running_since = None
+        self.streak += 1
+        self.deaths.appendleft(now)
+        if len(self.deaths) >= policy.limit and now - self.deaths[policy.limit - 1] <= policy.interval:
+            times = f"{policy.limit} times in {policy.interval:g} s"
+            why = f"respawning too fast: it ended {times}, the last time because {end.reason}"
+            return Verdict(None, why, disables=True)
+        return Verdict(_delay(policy, self.streak), end.reason)
+
+
+def _delay(policy: Respawn, streak: int) -> float:
+    """Seconds until the next start after so many ends in a row."""
+    if policy.delay_limit is None:
+        return policy.delay
+    doubled = min(policy.delay_limit, policy.delay * 2.0 ** min(streak - 1, 64))
+    return doubled * (0.9 + 0.2 * os.urandom(1)[0] / 255)  # the module random is not worth its import
