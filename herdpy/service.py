@@ -80,7 +80,9 @@ class Context(Protocol):
         """
         ...
 
-    async def execute(self, process: "Process", *, key: str | None = None) -> "End":
+    async def execute(
+        self, process: "Process", *, key: str | None = None, on_line: Callable[[str], None] | None = None
+    ) -> "End":
         """Run a process beside the service, its output going to the service's log, and wait until it has ended.
 
         Cancelling stops it as the service itself is stopped: its signal, its grace period, SIGKILL.
@@ -89,6 +91,7 @@ class Context(Protocol):
             process: with everything it is given, as a service's own.
             key: made by an attendant, unique among its processes, so that its successor in another supervisor can take
                 the process up again. Without one, it is ended when the supervisor is replaced.
+            on_line: called with each line it writes, which then does not go to the log. Not together with a key.
 
         Raises:
             StartFailure: when it cannot be executed (the errno in words).
@@ -397,6 +400,15 @@ class ActionContext(Context, Protocol):
     """What an action may ask of the supervisor, besides what a step may."""
 
     is_running: bool
+    pid: int | None
+    """The main process's, while there is one."""
+
+    async def signal(self, number: int) -> None:
+        """Send a signal to the main process alone; nothing happens when there is none any more.
+
+        Raises:
+            ActionFailure: it is not ours to signal.
+        """
 
     async def ask(self, *arguments: str) -> str:
         """Ask the service's attendant, and wait for its answer.

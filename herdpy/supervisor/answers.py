@@ -13,6 +13,7 @@ from herdpy.sexp import Raw, Symbol
 from herdpy.supervisor import usage
 from herdpy.supervisor.context import StepContext
 from herdpy.supervisor.life import Life
+from herdpy.supervisor.line import Refused
 from herdpy.supervisor.log import log
 from herdpy.supervisor.outcome import Outcome
 from herdpy.supervisor.registry import Registry
@@ -190,10 +191,21 @@ class _ActionContext(StepContext):
     def __init__(self, life: Life, registry: Registry) -> None:
         super().__init__(life, registry)
         self.is_running = life.status == "running"
+        held = life.process
+        self.pid = None if held is None or held.exited.is_set() else held.pid
         self.lines: list[str] = []
 
     def progress(self, stage: str, done: float | None = None) -> None:
         """An action is no start: its progress is not the service's."""
+
+    async def signal(self, number: int) -> None:
+        held = self._life.process
+        if held is None:
+            return
+        try:
+            await self._registry.line.signal(held, number, "process")
+        except Refused as refusal:
+            raise ActionFailure(str(refusal)) from None
 
     async def ask(self, *arguments: str) -> str:
         return await self._life.ask(arguments)

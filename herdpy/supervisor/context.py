@@ -1,6 +1,5 @@
 """What a step of a service's life may ask of the supervisor (the engine's side of ``herdpy.service.Context``)."""
 
-import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
@@ -67,14 +66,9 @@ class StepContext:
         except Refused as refusal:
             raise StartFailure(f"{command[0]} cannot be executed: {refusal}") from None
         assert descriptor is not None
-        kept: deque[bytes] = deque()
-        async with trio.lowlevel.FdStream(descriptor) as output:
+
+        async def run_out() -> None:
             try:
-                # Its end is the process's, not the pipe's: a daemon it left behind may hold the pipe open.
-                if await first(partial(_collect, output, kept, on_line), held.exited.wait) == 1:
-                    os.set_blocking(descriptor, False)
-                    with trio.move_on_after(0.5):
-                        await _collect(output, kept, on_line)
                 await held.exited.wait()
             finally:
                 with trio.CancelScope(shield=True):
@@ -83,17 +77,25 @@ class StepContext:
                         await line.release(held)
                     else:
                         log("step-does-not-end", service=self.name, command=command[0], pid=held.pid)
-        status = held.status or {}
-        text = b"".join(kept)[-OUTPUT_KEPT:].decode(errors="replace")
-        return Completed(status=status["exited"] if "exited" in status else -status.get("killed", 9), output=text)
 
-    async def execute(self, process: Process, *, key: str | None = None) -> End:
+        written = _Written(on_line)
+        await _hear(descriptor, written, run_out)
+        status = held.status or {}
+        ended = status["exited"] if "exited" in status else -status.get("killed", 9)
+        return Completed(status=ended, output=written.text)
+
+    async def execute(
+        self, process: Process, *, key: str | None = None, on_line: Callable[[str], None] | None = None
+    ) -> End:
         life, line = self._life, self._registry.line
         process_id = processes.new_id(self.name, "step") if key is None else processes.new_id(self.name, "run", key)
-        held, _ = await processes.spawn(
-            line, process_id, process, processes.to_log(life.log_file, life.service.log_rotation)
-        )
-        return await processes.run_out(line, held, life.service.stop, self.name)
+        to_log = processes.to_log(life.log_file, life.service.log_rotation)
+        held, descriptor = await processes.spawn(line, process_id, process, to_log if on_line is None else "supervisor")
+        run_out = partial(processes.run_out, line, held, life.service.stop, self.name)
+        if descriptor is None:
+            return await run_out()
+        await _hear(descriptor, _Written(on_line), run_out)
+        return processes.end_of(held)
 
     async def once(self, key: str, make: Callable[[Context], Awaitable[None]]) -> None:
         makings = self._registry.makings
@@ -136,21 +138,57 @@ class Making:
         self.failure: StartFailure | None = None
 
 
-async def _collect(output: trio.lowlevel.FdStream, kept: deque[bytes], on_line: Callable[[str], None] | None) -> None:
-    size = sum(map(len, kept))
-    rest = b""
-    while chunk := await output.receive_some(OUTPUT_KEPT):
-        kept.append(chunk)
-        size += len(chunk)
-        while size - len(kept[0]) > OUTPUT_KEPT:
-            size -= len(kept.popleft())
-        if on_line is not None:
-            *lines, rest = (rest + chunk).split(b"\n")
-            rest = rest[-OUTPUT_KEPT:]
+class _Written:
+    """What a command writes: its end is kept, and each line told."""
+
+    def __init__(self, on_line: Callable[[str], None] | None) -> None:
+        self._on_line = on_line
+        self._kept: deque[bytes] = deque()
+        self._size = 0
+        self._rest = b""
+
+    def add(self, chunk: bytes) -> None:
+        self._kept.append(chunk)
+        self._size += len(chunk)
+        while self._size - len(self._kept[0]) > OUTPUT_KEPT:
+            self._size -= len(self._kept.popleft())
+        if self._on_line is not None:
+            *lines, rest = (self._rest + chunk).split(b"\n")
+            self._rest = rest[-OUTPUT_KEPT:]
             for line in lines:
-                on_line(line.decode(errors="replace"))
-    if on_line is not None and rest:
-        on_line(rest.decode(errors="replace"))
+                self._on_line(line.decode(errors="replace"))
+
+    def finish(self) -> None:
+        """Tell a last line without a newline, too."""
+        if self._on_line is not None and self._rest:
+            self._on_line(self._rest.decode(errors="replace"))
+
+    @property
+    def text(self) -> str:
+        return b"".join(self._kept)[-OUTPUT_KEPT:].decode(errors="replace")
+
+
+async def _hear(descriptor: int, written: _Written, end: Callable[[], Awaitable[object]]) -> None:
+    """Read what a process writes until it has ended, and what is in the pipe then.
+
+    Its end is the process's, not the pipe's: a daemon it left behind may hold the pipe open.
+    """
+    async with trio.lowlevel.FdStream(descriptor) as output:
+
+        async def read() -> None:
+            while chunk := await output.receive_some(OUTPUT_KEPT):
+                written.add(chunk)
+
+        async def read_on() -> None:
+            await read()
+            await trio.sleep_forever()
+
+        try:
+            await first(end, read_on)
+            with trio.move_on_after(0.5):
+                await read()
+        finally:
+            written.finish()
 
 
 async def _be_rid_of(held: Held, signal: Callable[[Held, int], Awaitable[None]]) -> None:
