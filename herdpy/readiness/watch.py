@@ -1,0 +1,193 @@
+"""Waiting for something to happen at a path, without looking there again and again (inotify(7)).
+
+One inotify instance serves everyone: a user may have 128 of them (fs.inotify.max_user_instances), and more daemons than
+that can be starting at once. What another machine does on a network's file system inotify does not tell.
+"""
+
+import errno
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+import trio
+
+from herdpy.service import StartFailure
+
+if TYPE_CHECKING:
+    import inotify_simple
+
+_Seen = TypeVar("_Seen")
+
+_Place = tuple[int, str | None]
+"""A watch descriptor, and a name in that directory; None means what is watched itself."""
+
+
+class Watch:
+    """What happens at one path, be it that a directory on the way to it appears, is moved or is removed."""
+
+    def __init__(self, path: str, inotify: "_Inotify") -> None:
+        self.path = path
+        self._inotify = inotify
+        self._happened = trio.Event()
+
+    async def look(self, look: Callable[[], _Seen]) -> _Seen:
+        """Begin to watch, then look: what happens from now on ends the next :meth:`change`.
+
+        Args:
+            look: called in a thread, which is left to itself when we are cancelled: a file system may hang.
+
+        Raises:
+            StartFailure: the kernel does not let us watch anything more.
+        """
+        self._happened = trio.Event()
+
+        def arm_and_look() -> _Seen:
+            self._inotify.arm(self)
+            return look()
+
+        return await trio.to_thread.run_sync(arm_and_look, abandon_on_cancel=True)
+
+    async def change(self) -> None:
+        """Wait until something has happened since the last look began; it need not be what one waits for."""
+        await self._happened.wait()
+
+    def tell(self) -> None:
+        """End the waiting."""
+        self._happened.set()
+
+
+class _Inotify:
+    """The inotify instance. A system task reads it; that task and the threads of looks share the tables."""
+
+    def __init__(self) -> None:
+        import ctypes
+
+        import inotify_simple
+
+        # Else it would have ldconfig find the C library, as a child of ours, while everybody waits.
+        inotify_simple._libc = inotify_simple._libc or ctypes.CDLL(None, use_errno=True)
+        flags = inotify_simple.flags
+        itself = flags.DELETE_SELF | flags.MOVE_SELF | flags.ATTRIB | flags.MASK_ADD
+        self._of_directory = int(
+            itself | flags.CREATE | flags.MOVED_TO | flags.DELETE | flags.MOVED_FROM | flags.ONLYDIR
+        )
+        self._of_file = int(itself | flags.MODIFY)
+        self._is_gone = int(flags.IGNORED)
+        self._events_lost = int(flags.Q_OVERFLOW)
+        self._inotify = inotify_simple.INotify(nonblocking=True)
+        self._lock = threading.Lock()
+        self._watching: dict[int, dict[str | None, set[Watch]]] = {}
+        """Who watches which names, by watch descriptor."""
+        self._places: dict[Watch, set[_Place]] = {}
+        """Of each watch."""
+        self._arming: set[Watch] = set()
+        """Those of which a thread may have a descriptor already that the tables do not know yet."""
+        trio.lowlevel.spawn_system_task(self._read, name="inotify")
+
+    def begin(self, path: str) -> Watch:
+        watch = Watch(path, self)
+        self._places[watch] = set()
+        return watch
+
+    def end(self, watch: Watch) -> None:
+        with self._lock:
+            for place in self._places.pop(watch):
+                self._forget(watch, place)
+
+    def arm(self, watch: Watch) -> None:
+        """Watch each directory on the way for the next one, as far as they are there, and the file for its content.
+
+        Called in a thread; the watch may have ended before it is done.
+        """
+        with self._lock:
+            self._arming.add(watch)
+        places = set()
+        path = "/"
+        try:
+            for name in (*filter(None, watch.path.split("/")), None):
+                try:
+                    places.add((self._add(path, name), name))
+                except (FileNotFoundError, NotADirectoryError):
+                    break
+                except PermissionError:
+                    pass  # one that we may pass but not read
+                path = os.path.join(path, name or "")
+        finally:
+            with self._lock:
+                self._arming.discard(watch)
+                known = self._places.get(watch)
+                for descriptor, name in places:
+                    self._watching.setdefault(descriptor, {}).setdefault(name, set()).add(watch)
+                for place in places if known is None else known - places:
+                    self._forget(watch, place)
+                if known is not None:
+                    self._places[watch] = places
+
+    def _add(self, path: str, name: str | None) -> int:
+        try:
+            descriptor: int = self._inotify.add_watch(path, self._of_file if name is None else self._of_directory)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.ENOMEM):
+                raise
+            next_step = "raise fs.inotify.max_user_watches with sysctl"
+            raise StartFailure(f"cannot watch {path}: this user watches too many files; {next_step}") from None
+        return descriptor
+
+    def _forget(self, watch: Watch, place: _Place) -> None:
+        descriptor, name = place
+        names = self._watching.get(descriptor, {})
+        names.get(name, set()).discard(watch)
+        if not names.get(name):
+            names.pop(name, None)
+        if not names and self._watching.pop(descriptor, None) is not None:
+            try:
+                self._inotify.rm_watch(descriptor)
+            except OSError as error:
+                if error.errno != errno.EINVAL:  # what was watched is gone, and its descriptor with it
+                    raise
+
+    async def _read(self) -> None:
+        with self._inotify:
+            while True:
+                await trio.lowlevel.wait_readable(self._inotify.fd)
+                for event in self._inotify.read(timeout=0):
+                    for watch in self._concerned(event):
+                        watch.tell()
+
+    def _concerned(self, event: "inotify_simple.Event") -> set[Watch]:
+        with self._lock:
+            if event.mask & self._events_lost:
+                return set(self._places)
+            names = self._watching.get(event.wd, {})
+            if event.mask & self._is_gone:
+                self._watching.pop(event.wd, None)
+            concerned = names.get(event.name, set()) if event.name else set[Watch]().union(*names.values())
+            return self._arming | concerned
+
+
+_instance: trio.lowlevel.RunVar[_Inotify] = trio.lowlevel.RunVar("inotify")
+
+
+@contextmanager
+def watching(path: str) -> Iterator[Watch]:
+    """Watch an absolute path for as long as the block runs.
+
+    Raises:
+        StartFailure: there can be no inotify instance.
+    """
+    try:
+        inotify = _instance.get()
+    except LookupError:
+        try:
+            inotify = _Inotify()
+        except OSError as error:
+            next_step = "raise fs.inotify.max_user_instances with sysctl, or the limit nofile of herdpy"
+            raise StartFailure(f"cannot watch {path}: {error.strerror}; {next_step}") from None
+        _instance.set(inotify)
+    watch = inotify.begin(path)
+    try:
+        yield watch
+    finally:
+        inotify.end(watch)
