@@ -17,6 +17,7 @@ from herdpy.supervisor.line import Refused
 from herdpy.supervisor.log import log
 from herdpy.supervisor.outcome import Outcome
 from herdpy.supervisor.registry import Registry
+from herdpy.supervisor.restart import restart
 
 Send = Callable[[bytes], Awaitable[None]]
 
@@ -139,7 +140,7 @@ class Answers:
                 result = [Symbol(name) for name in outcome.stopped] if outcome.done else [False]
                 return write_reply(result, messages=outcome.lines)
             case "restart":
-                outcome = await self._registry.restart(life)
+                outcome = await restart(self._registry, life)
                 log_outcome("restart", life, outcome)
                 return write_reply([outcome.done], messages=outcome.lines)
             case "status":

@@ -273,16 +273,18 @@ class Registry:
         await _each(start, services)
         return tuple(lines)
 
-    async def restart(self, life: Life) -> Outcome:
-        """Stop a service with its dependents, then start again all that was stopped, itself in any case."""
-        stop = await life.stop()
-        if not stop.done:
-            return stop
-        outcome = await life.start()
-        if not outcome.done:
-            return outcome
-        lines = await self.start_all(self.by_name[name] for name in stop.stopped if name != life.name)
-        return Outcome(not lines, (*outcome.lines, *lines))
+    def stopped_with(self, life: Life) -> tuple[Life, ...]:
+        """What a stop of a service stops besides it, as things are."""
+        found = [life]
+        for one in found:
+            dependents = (other for name in one.service.provision for other in self._requirers.get(name, ()))
+            members = (self.by_name[name] for name in one.service.members if name in self.by_name)
+            found += [
+                other
+                for other in dict.fromkeys((*dependents, *members))
+                if other.status != "stopped" and other not in found
+            ]
+        return tuple(found[1:])
 
     async def stop_all(self) -> None:
         """Stop every service, dependents first, what is independent at once; nothing can be started any more."""

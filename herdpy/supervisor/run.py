@@ -6,7 +6,7 @@ from collections.abc import Callable
 import trio
 
 from herdpy.service import Service
-from herdpy.supervisor import control
+from herdpy.supervisor import control, restart
 from herdpy.supervisor import log as own_log
 from herdpy.supervisor.answers import Answers
 from herdpy.supervisor.declared import DeclaredPlan
@@ -66,6 +66,8 @@ async def supervise(
         log("supervisor-ready" if is_first else "supervisor-back", services=len(registry.lives))
         if missed_signal is not None:
             on_signal(missed_signal)
+        if restart.unfinished(registry):
+            nursery.start_soon(restart.finish, registry)
         state, _, exit_status = line.notes.get("supervisor", "").partition(" ")
         if state == "stopping":
             registry.exit_status = int(exit_status or 0)

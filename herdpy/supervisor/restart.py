@@ -1,0 +1,80 @@
+"""A restart: a service is stopped with its dependents, then all that was stopped is started again.
+
+What is to be started again is noted at the keeper beforehand, so that a restart which the supervisor did not live to
+see through still ends with everything running.
+"""
+
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import msgspec
+import trio
+
+from herdpy.supervisor.log import log
+from herdpy.supervisor.outcome import Outcome
+
+if TYPE_CHECKING:
+    from herdpy.supervisor.life import Life
+    from herdpy.supervisor.registry import Registry
+
+NOTE = "restart:"
+"""What the keys of these notes begin with; a number that makes them unique follows."""
+
+
+class _Restart(msgspec.Struct, frozen=True):
+    service: str
+    process: str | None
+    """The id of the process that is to end; None when the service has none."""
+    others: tuple[str, ...]
+    """What is stopped along with it."""
+
+
+async def restart(registry: "Registry", life: "Life") -> Outcome:
+    """Stop a service with its dependents, then start again all that was stopped, itself in any case."""
+    key = f"{NOTE}{time.monotonic_ns()}"
+    others = tuple(other.name for other in registry.stopped_with(life))
+    begun = _Restart(life.name, None if life.process is None else life.process.id, others)
+    await registry.line.note(key, msgspec.json.encode(begun).decode())
+    try:
+        stop = await life.stop()
+        if not stop.done:
+            return stop
+        return await _start_again(registry, life, stop.stopped)
+    finally:
+        with trio.CancelScope(shield=True):  # it is sent at once
+            await registry.line.note(key, None)
+
+
+def unfinished(registry: "Registry") -> bool:
+    """Whether the last supervisor left any restart behind."""
+    return any(key.startswith(NOTE) for key in registry.line.notes)
+
+
+async def finish(registry: "Registry") -> None:
+    """See the restarts through that the last supervisor had begun."""
+    async with trio.open_nursery() as nursery:
+        for key, text in registry.line.notes.items():
+            if key.startswith(NOTE):
+                nursery.start_soon(_finish, registry, key, text)
+
+
+async def _finish(registry: "Registry", key: str, text: str) -> None:
+    begun = msgspec.json.decode(text, type=_Restart)
+    life = registry.lives.get(begun.service)
+    if life is not None and not registry.closing:
+        log("restart-goes-on", service=life.name)
+        before = None if begun.process is None else registry.line.held.get(begun.process)
+        if begun.process is None or (before is not None and not before.exited.is_set()):
+            await life.stop()
+        await _start_again(registry, life, begun.others)
+    await registry.line.note(key, None)
+
+
+async def _start_again(registry: "Registry", life: "Life", names: Iterable[str]) -> Outcome:
+    outcome = await life.start()
+    if not outcome.done:
+        return outcome
+    others = (registry.lives[name] for name in names if name != life.name and name in registry.lives)
+    lines = await registry.start_all(others)
+    return Outcome(not lines, (*outcome.lines, *lines))
