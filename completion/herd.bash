@@ -59,7 +59,7 @@ _herd() {
     local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
     local options=(-s --socket= --json -n --log-history= -v --verbose -f --follow --since= --help --usage --version)
     local actions=(start stop restart status enable disable doc configuration usage log tree detailed-status graph
-        help exec console offload)
+        events help exec console offload)
     local operands=() words=() index is_command=
     COMPREPLY=()
     for ((index = 1; index < COMP_CWORD; index++)); do
@@ -108,7 +108,7 @@ _herd() {
     esac
     if [[ $current == -* ]]; then
         case ${#operands[@]},${operands[0]} in
-            0,* | 1,* | *,status | *,log | *,tree | *,graph | *,detailed-status) words=("${options[@]}") ;;
+            0,* | 1,* | *,status | *,log | *,events | *,tree | *,graph | *,detailed-status) words=("${options[@]}") ;;
         esac
     fi
     _herd_offer "${words[@]}"

@@ -256,6 +256,16 @@ def write_progress(service: str, stage: str, done: float | None = None) -> bytes
     return f"(progress (version 0) (service {name}) (stage {write_string(stage)}) (done {share}))\n".encode()
 
 
+def write_events_begin(time: float) -> bytes:
+    """Return the line that begins what the action ``events`` streams, and tells that from then on nothing is missed."""
+    return f"(events (version 0) (time {write(float(time))}))\n".encode()
+
+
+def write_event(time: float, document: str) -> bytes:
+    """Return one line of what the action ``events`` streams: an event as JSON, and when it happened (UNIX seconds)."""
+    return f"(event (version 0) (time {write(float(time))}) (json {write_string(document)}))\n".encode()
+
+
 def write_reach(
     *, running: bool, ssh: "Sequence[str]" = (), console: str | None = None, console_log: str | None = None
 ) -> Raw:

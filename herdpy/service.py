@@ -442,6 +442,8 @@ class Action(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     documentation: str
     operation: Operation
+    right: Literal["read", "operate", "full"] = "operate"
+    """What it takes to ask for it, when groups may ask (``[control]``): ``full`` where asking could make one root."""
 
 
 class Rotation(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,6 +18,7 @@ Overviews of all services:
   tree [SERVICE]             what requires what, from SERVICE down
   graph                      the same for Graphviz
   log                        when they entered which state
+  events [-f] [SERVICE]      what happens, in lines of JSON; with -f also what is yet to come
   help                       the actions that the server knows
 
 Inside a running service that is a machine:
@@ -32,9 +33,9 @@ stop root             stop everything, and herdpy
 Options:
   -s, --socket=FILE   the supervisor's socket (or set HERDPY_SOCKET)
       --json          answer in JSON
-  -n, --log-history=N lines of output, for log and status
-  -f, --follow        for log: go on with what is written
-      --since=TIME    for log: from then on: 09:30, 2026-01-31, '2026-01-31 09:30', or 10m, 2h, 1d ago
+  -n, --log-history=N lines of output, for log and status; or of events
+  -f, --follow        for log and events: go on with what comes
+      --since=TIME    for log and events: from then on: 09:30, 2026-01-31, '2026-01-31 09:30', or 10m, 2h, 1d ago
   -v, --verbose       for status: with usage, which a terminal shows anyway
       --help          this text
       --usage         the short form of it

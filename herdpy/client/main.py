@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 ROOT = ("root", "shepherd")
-DEFAULT_ROOT = ("status", "detailed-status", "help", "log", "graph", "tree")
+DEFAULT_ROOT = ("status", "detailed-status", "help", "log", "graph", "tree", "events")
 """Actions whose service may be left out."""
 RENDERED_STATUS = ("detailed-status", "log", "graph")
 """Actions on root that are a status of all, shown in another way."""
-VIEWS = ("status", "detailed-status", "log", "graph", "tree")
+VIEWS = ("status", "detailed-status", "log", "graph", "tree", "events")
 """Actions for which no server takes arguments: options may stand after the service, too."""
 ROOT_ACTIONS = ("help", "halt", "power-off", "load", "eval", "unload", "reload", "daemonize", "restart")
 SWAPPABLE = ("start", "stop", "status", "doc")
@@ -140,8 +140,8 @@ def parse(argv: "Sequence[str]") -> Request:
             raise _Finished("Usage: herd ACTION [SERVICE [OPTIONS...]]\n", 1, is_option=False)
         operands.append("root")
     request = Request(operands[0], operands[1], operands[2:], options)
-    if request.action != "log" and (request.is_following or request.since is not None):
-        raise Failure(f"--follow and --since are for herd log, not for herd {request.action}")
+    if request.action not in ("log", "events") and (request.is_following or request.since is not None):
+        raise Failure(f"--follow and --since are for herd log and herd events, not for herd {request.action}")
     return request
 
 
@@ -195,7 +195,13 @@ def run(request: Request) -> int:
             if path is not None:
                 return log.show(request, path)
         elif request.is_following:
-            raise Failure("what happens cannot be followed by herd log; a service's output can: herd log -f SERVICE")
+            raise Failure(
+                "herd log -f is for a service's output: herd log -f SERVICE; what happens is told by: herd events -f"
+            )
+    if request.action == "events":
+        from herdpy.client import events
+
+        return events.show(request)
     action, service, arguments = request.action, request.service, request.arguments
     if (action in RENDERED_STATUS and service in ROOT) or (action == "tree" and not arguments):
         action, service = "status", "root"

@@ -1,25 +1,27 @@
 """What the supervisor does for, and answers to, each command. The words are GNU Shepherd's where it has the command."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import trio
 
 from herdpy import protocol
 from herdpy.protocol import Command, write_reply
-from herdpy.service import ActionFailure, Fact, StartFailure
+from herdpy.service import Action, ActionFailure, Fact, StartFailure
 from herdpy.sexp import Raw, Symbol
-from herdpy.supervisor import usage
+from herdpy.supervisor import rights, usage
 from herdpy.supervisor.context import StepContext
 from herdpy.supervisor.life import Life
 from herdpy.supervisor.line import Refused
 from herdpy.supervisor.log import log
-from herdpy.supervisor.outcome import Outcome
+from herdpy.supervisor.peer import described
 from herdpy.supervisor.registry import Registry
 from herdpy.supervisor.restart import restart
+from herdpy.supervisor.rights import Right
 
-Send = Callable[[bytes], Awaitable[None]]
+if TYPE_CHECKING:
+    from herdpy.supervisor.control import Client
 
 ROOT = ("root", "shepherd")
 """The names under which the supervisor itself is asked."""
@@ -31,6 +33,8 @@ OWN_ACTIONS = {
     "usage": "Show the processor time, the memory and the tasks of the running service.",
 }
 """What every service of herdpy can be asked besides; and, only by a client of ours, ``progress`` and ``reach``."""
+AT_A_STRETCH = 64
+"""Services that are described before others have their turn: some milliseconds."""
 WITHOUT_ARGUMENTS = ("status", "enable", "disable")
 """Those of the general actions for which Shepherd refuses arguments."""
 
@@ -56,6 +60,7 @@ Usage: herd ACTION [SERVICE [ARGUMENT...]]
   configuration SERVICE           what it runs with
   usage SERVICE                   its processor time, memory and tasks
   log [-f] [-n N] [SERVICE]       its output; or what happened to all services
+  events [--follow] [SERVICE]     what happens, in lines of JSON
   tree [SERVICE]                  what requires what
   console SERVICE                 the serial console of a virtual machine
   exec SERVICE [-- COMMAND...]    a command, or a shell, in a virtual machine
@@ -71,26 +76,64 @@ class Answers:
         self._registry = registry
         self._shut_down = shut_down
 
-    async def give(self, command: Command, send: Send) -> None:
-        """Carry out a command and send what there is to answer: one reply, before it a stream for ``progress``."""
+    def at_once(self, command: Command, client: "Client") -> bytes | None:
+        """The reply to a command that takes no waiting; None when it has to be given by :meth:`give`."""
         action, name = command.names
+        if client.right is not Right.FULL:
+            refused = self._refused(command, client)
+            if refused is not None:
+                return refused
         if name in ROOT:
-            await send(await self._of_root(command, action))
-            return
+            return self._of_root(command, action)
         life = None if name is None else self._registry.by_name.get(name)
         if life is None:
-            await send(write_reply(error=protocol.service_not_found(command.service)))
-        elif action == "progress":
-            await _send_progress(life, send)
-        else:
-            await send(await self._of(life, action, command))
+            return write_reply(error=protocol.service_not_found(command.service))
+        return self._of_life(life, action, command)
 
-    async def _of_root(self, command: Command, action: str | None) -> bytes:
+    def _refused(self, command: Command, client: "Client") -> bytes | None:
+        """The reply to whoever may not ask this."""
+        action, name = command.names
+        if name in ROOT:
+            needed = rights.OF_ROOT.get(action or "", Right.READ)
+        else:
+            life = self._registry.by_name.get(name or "")
+            needed = Right.READ if life is None else self._needed(life, action, command.arguments)
+        if needed <= client.right:
+            return None
+        log("command-refused", action=action, service=name, uid=client.peer.uid)
+        text = rights.refusal(client.peer, client.right, needed)
+        return write_reply(error=protocol.action_exception(command.action, command.service, text))
+
+    def _needed(self, life: Life, action: str | None, arguments: Sequence[str]) -> Right:
+        """What it takes to ask a service for an action."""
+        if action == "start" and arguments:
+            return Right.FULL  # they go to its command line, and it may well run as root
+        custom = _custom(life, action)
+        if custom is not None and action not in rights.OF_SERVICE:
+            return Right[custom.right.upper()]
+        return rights.OF_SERVICE.get(action or "", Right.OPERATE)
+
+    async def give(self, command: Command, client: "Client") -> None:
+        """Carry out a command and send what there is to answer: one reply, before it a stream for some actions."""
+        reply = self.at_once(command, client)
+        if reply is not None:
+            await client.send(reply)
+            return
+        action, name = command.names
+        if name in ROOT:
+            await self._give_of_root(command, action, client)
+            return
+        life = self._registry.by_name[name or ""]
+        if action == "progress":
+            await _send_progress(life, client)
+        else:
+            await client.send(await self._of(life, action, command, client))
+
+    def _of_root(self, command: Command, action: str | None) -> bytes | None:
         service = Symbol(ROOT[0])
         match action:
-            case "status":
-                lives = self._registry.lives.values()
-                return write_reply(protocol.write_services([self._root(), *map(describe, lives)]))
+            case "status" | "events" | "stop" | "halt" | "power-off":
+                return None
             case "help":
                 return write_reply([HELP])
             case "start":
@@ -102,11 +145,28 @@ class Answers:
             case "eval":
                 text = "herdpy evaluates no Scheme; herd help tells what can be asked of it"
                 return write_reply(error=protocol.action_exception(command.action, service, text))
+        return write_reply(error=protocol.action_not_found(command.action, service))
+
+    async def _give_of_root(self, command: Command, action: str | None, client: "Client") -> None:
+        match action:
+            case "status":
+                await client.send(await self._status_of_all())
+            case "events":
+                from herdpy.supervisor.event_stream import send_events
+
+                await send_events(command, client, self._registry)
             case "stop" | "halt" | "power-off":
-                log("shutdown-asked-for", action=action)
+                log("command", action=action, service=ROOT[0], **await described(client.peer))
                 self._shut_down()
                 await trio.sleep_forever()  # Shepherd, too, ends without a reply
-        return write_reply(error=protocol.action_not_found(command.action, service))
+
+    async def _status_of_all(self) -> bytes:
+        services = [self._root()]
+        for number, life in enumerate(list(self._registry.lives.values())):
+            if number % AT_A_STRETCH == 0:
+                await trio.lowlevel.checkpoint()
+            services.append(describe(life))
+        return write_reply(protocol.write_services(services))
 
     def _root(self) -> Raw:
         return protocol.write_service(
@@ -116,67 +176,74 @@ class Answers:
             status="running",
         )
 
-    async def _of(self, life: Life, action: str | None, command: Command) -> bytes:
+    async def _of(self, life: Life, action: str | None, command: Command, client: "Client") -> bytes:
+        asked = {} if action == "usage" else {"action": action, "service": life.name}
         try:
-            return await self._act(life, action, command)
+            if asked:
+                log("command", **asked, **await described(client.peer))
+                if self._registry.lives.get(life.name) is not life:  # it was unregistered meanwhile
+                    return write_reply(error=protocol.service_not_found(command.service))
+            done, reply = await self._act(life, action, command)
+            if asked:
+                log("command-done", **asked, done=done)
         except Exception as error:
             log("action-crashed", service=life.name, action=action, exc_info=error)
             text = f"a mistake in herdpy: {type(error).__name__}: {error}; herdpy's log has the details"
             return write_reply(error=protocol.action_exception(command.action, Symbol(life.name), text))
+        return reply
 
-    async def _act(self, life: Life, action: str | None, command: Command) -> bytes:
+    def _of_life(self, life: Life, action: str | None, command: Command) -> bytes | None:
+        """What is known at once."""
         service = Symbol(life.name)
         if command.arguments and action in WITHOUT_ARGUMENTS:
             return write_reply(error=protocol.wrong_number_of_arguments(command.action, service))
         match action:
-            case "start":
-                # GNU's client passes "--" on as it is.
-                outcome = await life.start(command.arguments[command.arguments[:1] == ("--",) :])
-                log_outcome("start", life, outcome)
-                return write_reply(describe(life) if outcome.done else False, messages=outcome.lines)
-            case "stop":
-                outcome = await life.stop()
-                log_outcome("stop", life, outcome)
-                result = [Symbol(name) for name in outcome.stopped] if outcome.done else [False]
-                return write_reply(result, messages=outcome.lines)
-            case "restart":
-                outcome = await restart(self._registry, life)
-                log_outcome("restart", life, outcome)
-                return write_reply([outcome.done], messages=outcome.lines)
             case "status":
                 return write_reply([describe(life)])
-            case "enable":
-                await life.switch(True)
-                return write_reply([None], messages=[f"Enabled service {life.name}."])
-            case "disable":
-                await life.switch(False)
-                return write_reply([None], messages=[f"Disabled service {life.name}."])
             case "doc":
                 actions = OWN_ACTIONS | {custom.name: custom.documentation for custom in life.service.actions}
                 return _doc(service, life.service.documentation, actions, command.arguments)
             case "configuration":
                 return self._configuration(life, command)
-            case "usage":
-                return await _usage(life)
             case "reach":
-                reach = life.service.reach
-                running = life.status == "running"
-                if reach is None:
-                    return write_reply(protocol.write_reach(running=running))
-                described = protocol.write_reach(
-                    running=running, ssh=reach.ssh, console=reach.console, console_log=reach.console_log
-                )
-                return write_reply(described)
-        custom = next((custom for custom in life.service.actions if custom.name == action), None)
-        if custom is None:
+                return _reach(life)
+            case "start" | "stop" | "restart" | "enable" | "disable" | "usage" | "progress":
+                return None
+        if _custom(life, action) is None:
             return write_reply(error=protocol.action_not_found(command.action, service))
+        return None
+
+    async def _act(self, life: Life, action: str | None, command: Command) -> tuple[bool, bytes]:
+        """Do what takes a while; returns whether it is done, and the reply."""
+        match action:
+            case "start":
+                # GNU's client passes "--" on as it is.
+                outcome = await life.start(command.arguments[command.arguments[:1] == ("--",) :])
+                return outcome.done, write_reply(describe(life) if outcome.done else False, messages=outcome.lines)
+            case "stop":
+                outcome = await life.stop()
+                result = [Symbol(name) for name in outcome.stopped] if outcome.done else [False]
+                return outcome.done, write_reply(result, messages=outcome.lines)
+            case "restart":
+                outcome = await restart(self._registry, life)
+                return outcome.done, write_reply([outcome.done], messages=outcome.lines)
+            case "enable":
+                await life.switch(True)
+                return True, write_reply([None], messages=[f"Enabled service {life.name}."])
+            case "disable":
+                await life.switch(False)
+                return True, write_reply([None], messages=[f"Disabled service {life.name}."])
+            case "usage":
+                return True, await _usage(life)
+        custom = _custom(life, action)
+        assert custom is not None
         context = _ActionContext(life, self._registry)
         try:
             value = await custom.operation.run(context, command.arguments)
         except (ActionFailure, StartFailure) as failure:
-            error = protocol.action_exception(command.action, service, str(failure))
-            return write_reply(error=error, messages=context.lines)
-        return write_reply([value], messages=context.lines)
+            error = protocol.action_exception(command.action, Symbol(life.name), str(failure))
+            return False, write_reply(error=error, messages=context.lines)
+        return value is not False, write_reply([value], messages=context.lines)
 
     def _configuration(self, life: Life, command: Command) -> bytes:
         if command.arguments == ("--json",):
@@ -213,6 +280,21 @@ class _ActionContext(StepContext):
 
     def print(self, line: str) -> None:
         self.lines.append(line)
+
+
+def _custom(life: Life, action: str | None) -> Action | None:
+    """The action that a service's type adds, by its name."""
+    return next((custom for custom in life.service.actions if custom.name == action), None)
+
+
+def _reach(life: Life) -> bytes:
+    reach = life.service.reach
+    running = life.status == "running"
+    if reach is None:
+        return write_reply(protocol.write_reach(running=running))
+    return write_reply(
+        protocol.write_reach(running=running, ssh=reach.ssh, console=reach.console, console_log=reach.console_log)
+    )
 
 
 def _doc(service: Symbol, documentation: str, actions: Mapping[str, str], arguments: Sequence[str]) -> bytes:
@@ -282,7 +364,7 @@ def describe(life: Life) -> Raw:
     )
 
 
-async def _send_progress(life: Life, send: Send) -> None:
+async def _send_progress(life: Life, client: "Client") -> None:
     """What a start is doing, as it goes on, until no start is under way."""
     # The command that starts it may be behind us on its own connection, and the start not yet begun.
     with trio.move_on_after(1.0):
@@ -291,11 +373,6 @@ async def _send_progress(life: Life, send: Send) -> None:
     while life.status in ("starting", "stopping"):
         changed = life.changed
         if life.stage is not None:
-            await send(protocol.write_progress(life.name, life.stage, life.done))
+            await client.send(protocol.write_progress(life.name, life.stage, life.done))
         await changed.wait()
-    await send(write_reply([True]))
-
-
-def log_outcome(action: str, life: Life, outcome: Outcome) -> None:
-    """Log what came of a command that changes something."""
-    log("command", action=action, service=life.name, done=outcome.done)
+    await client.send(write_reply([True]))

@@ -1,76 +1,223 @@
-"""The control socket: one command and one reply a connection, in GNU Shepherd's protocol."""
+"""The control socket: one command and one reply a connection, in GNU Shepherd's protocol.
+
+Most commands have come whole when their connection is accepted, and most of them are answered without waiting for
+anything: these are dealt with at once, many in a turn of trio's loop. Everyone else gets a task, so that no client
+waits for another.
+"""
 
 import errno
-import os
 import socket
-import struct
+from collections import Counter
+from functools import lru_cache
 
 import trio
 
 from herdpy import protocol, sexp
 from herdpy.supervisor.answers import Answers
 from herdpy.supervisor.log import log
+from herdpy.supervisor.peer import Peer, peer_of
+from herdpy.supervisor.rights import Groups, Right, right_of
 
 COMMAND_PATIENCE = 30.0
 """Seconds that a client may take to send its command."""
 REPLY_PATIENCE = 60.0
 """Seconds that a client may take to read its reply."""
-PEER_CREDENTIALS = struct.Struct("3i")
-"""struct ucred of unix(7): PID, UID, GID."""
+MOST_OF_ONE = 64
+"""Connections at once of one user who has not all rights."""
+LONGEST_OF_ONE = 64 * 1024
+"""Bytes of a command of such a user."""
+TURN = 32
+"""So many connections are accepted before others have their turn."""
+USUAL = 4096
+"""Bytes: what is read at first, which is more than any usual command."""
+
+UNUSUAL = b"[]{}|;'`,\\"
+"""What makes it a question where an expression ends, and is left to the reader."""
 
 
-async def serve(descriptor: int, answers: Answers) -> None:
-    """Accept connections for ever, each in a task of its own, so that no client waits for another.
+async def serve(descriptor: int, answers: Answers, groups: Groups) -> None:
+    """Accept connections for ever.
 
     Args:
         descriptor: the listening socket, which the keeper holds too.
+        groups: whose members may ask, besides root and our own user.
     """
-    listener = trio.socket.from_stdlib_socket(socket.socket(fileno=descriptor))
-    async with trio.open_nursery() as nursery:
-        while True:
-            try:
-                connection, _ = await listener.accept()
-            except OSError as error:
-                if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ECONNABORTED):
-                    raise
-                log("connection-refused", reason=error.strerror)
-                await trio.sleep(0.1)  # the backlog keeps it until there are descriptors again
-                continue
-            nursery.start_soon(_attend, connection, answers)
+    with socket.socket(fileno=descriptor) as listener:
+        listener.setblocking(False)
+        door = _Door(answers, groups)
+        async with trio.open_nursery() as nursery:
+            while True:
+                await trio.lowlevel.wait_readable(listener)
+                try:
+                    for _ in range(TURN):
+                        door.receive(listener.accept()[0], nursery)
+                except BlockingIOError:
+                    continue
+                except OSError as error:
+                    if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ECONNABORTED):
+                        raise
+                    log("connection-refused", reason=error.strerror)
+                    await trio.sleep(0.1)  # the backlog keeps it until there are descriptors again
 
 
-async def _attend(connection: trio.socket.SocketType, answers: Answers) -> None:
-    with connection:
-        _, uid, _ = PEER_CREDENTIALS.unpack(
-            connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER_CREDENTIALS.size)
-        )
-        if uid not in (0, os.geteuid()):
-            log("connection-refused", reason="another user", uid=uid)
-            return
-        stream = trio.SocketStream(connection)
+class Client:
+    """Who is at the other end of a connection, and what may be sent there."""
 
-        async def send(piece: bytes) -> None:
-            with trio.fail_after(REPLY_PATIENCE):
-                await stream.send_all(piece)
+    __slots__ = ("_connection", "peer", "right")
 
+    def __init__(self, connection: socket.socket, peer: Peer, right: Right) -> None:
+        self._connection = connection
+        self.peer = peer
+        self.right = right
+
+    async def send(self, piece: bytes, patience: float = REPLY_PATIENCE) -> None:
+        """Send, waiting for the client to read as it must.
+
+        Raises:
+            trio.BrokenResourceError: it is gone.
+            trio.TooSlowError: it has not read it within ``patience`` (seconds).
+        """
+        rest = memoryview(piece)
+        with trio.fail_after(patience):
+            while rest:
+                sent = _send(self._connection, rest)
+                rest = rest[sent:]
+                if rest:
+                    await trio.lowlevel.wait_writable(self._connection)
+
+    async def gone(self) -> None:
+        """Wait until it has hung up; more than its one command is passed over."""
+        while await _receive(self._connection, USUAL):
+            pass
+
+
+class _Door:
+    """Where connections come in."""
+
+    def __init__(self, answers: Answers, groups: Groups) -> None:
+        self._answers = answers
+        self._groups = groups
+        self._open: Counter[int] = Counter()
+        """Connections at the moment of each user who has not all rights, by UID."""
+
+    def receive(self, connection: socket.socket, nursery: trio.Nursery) -> None:
+        """Answer at once if that can be done, else in a task."""
         try:
-            command = await _read_command(stream)
-            if command is not None:
-                await answers.give(command, send)
+            peer = peer_of(connection)
+            right = right_of(peer, connection, self._groups)
+            if right is Right.NONE or (right is not Right.FULL and self._open[peer.uid] >= MOST_OF_ONE):
+                reason = "another user" if right is Right.NONE else f"{MOST_OF_ONE} connections are open"
+                log("connection-refused", reason=reason, uid=peer.uid)
+                connection.close()
+                return
+            client = Client(connection, peer, right)
+            begin = _receive_now(connection)
+            command = None if begin is None else _usual_command(begin)
+            reply = None if command is None else self._answers.at_once(command, client)
+            if reply is not None:
+                sent = _send(connection, reply)
+                if sent == len(reply):
+                    connection.close()
+                    return
+                nursery.start_soon(self._attend, connection, client, None, None, reply[sent:])
+            else:
+                nursery.start_soon(self._attend, connection, client, command, begin, b"")
+        except (OSError, trio.BrokenResourceError):
+            connection.close()  # the client is gone
+        except Exception as error:
+            connection.close()
+            log("connection-crashed", exc_info=error)
+
+    async def _attend(
+        self,
+        connection: socket.socket,
+        client: Client,
+        command: protocol.Command | None,
+        begin: bytes | None,
+        rest: bytes,
+    ) -> None:
+        """Do what could not be done at once: read the rest of a command, answer it, or send the rest of an answer."""
+        uid = client.peer.uid
+        self._open[uid] += 1
+        try:
+            with connection:
+                if rest:
+                    await client.send(rest)
+                    return
+                if command is None:
+                    command = await _read_command(connection, begin, client.right)
+                if command is not None:
+                    await self._answers.give(command, client)
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
             pass  # the client is gone, or as good as gone: what it asked for goes on
         except Exception as error:
             log("connection-crashed", exc_info=error)
+        finally:
+            self._open[uid] -= 1
+            if not self._open[uid]:
+                del self._open[uid]
 
 
-async def _read_command(stream: trio.SocketStream) -> protocol.Command | None:
-    """The command a client sends; None, and hence no reply, when it sends none."""
-    reader = sexp.Reader(size=protocol.COMMAND_SIZE, depth=protocol.COMMAND_DEPTH)
+def _send(connection: socket.socket, piece: bytes | memoryview) -> int:
+    """Send what goes now; returns how many bytes that was.
+
+    Raises:
+        trio.BrokenResourceError: the client is gone.
+    """
+    try:
+        return connection.send(piece, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+    except BlockingIOError:
+        return 0
+    except OSError:
+        raise trio.BrokenResourceError from None
+
+
+def _receive_now(connection: socket.socket) -> bytes | None:
+    """What has come already; None when nothing has."""
+    try:
+        return connection.recv(USUAL, socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return None
+
+
+async def _receive(connection: socket.socket, size: int) -> bytes:
+    """What comes next; nothing when the client has hung up."""
+    while True:
+        await trio.lowlevel.wait_readable(connection)
+        try:
+            return connection.recv(size, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            continue
+        except OSError:
+            return b""
+
+
+@lru_cache(maxsize=256)
+def _usual_command(sent: bytes) -> protocol.Command | None:
+    """The command, when all that has been sent is one: clients ask the same again and again."""
+    if len(sent) == USUAL or sent.translate(None, UNUSUAL) != sent:
+        return None
+    try:
+        return protocol.parse_command(sent.decode())
+    except ValueError:
+        return None  # more is to come, or it is none: the reader will tell
+
+
+async def _read_command(connection: socket.socket, begin: bytes | None, right: Right) -> protocol.Command | None:
+    """The command a client sends; None, and hence no reply, when it sends none.
+
+    Args:
+        begin: what it has sent already.
+    """
+    size = protocol.COMMAND_SIZE if right is Right.FULL else LONGEST_OF_ONE
+    reader = sexp.Reader(size=size, depth=protocol.COMMAND_DEPTH)
     with trio.move_on_after(COMMAND_PATIENCE):
-        while chunk := await stream.receive_some(64 * 1024):
+        chunk = begin
+        while chunk != b"":
             try:
-                for text in reader.feed(chunk):
+                for text in reader.feed(chunk or b""):
                     return protocol.parse_command(text)
             except (protocol.ProtocolError, sexp.SexpError):
                 return None
+            chunk = await _receive(connection, 64 * 1024)
     return None

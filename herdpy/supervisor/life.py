@@ -742,7 +742,7 @@ class Life:
         self._note_change("stopped")
         self._take_over_next_starts()
         await self._enter("starting")
-        log("service-respawning", service=self.name, delay=f"{verdict.delay:.3g}")
+        log("service-respawning", service=self.name, delay=round(verdict.delay, 4))
         self._act(partial(self._bring_up, delay=verdict.delay), self._started)
         return True
 

@@ -11,12 +11,15 @@ from typing import Any
 
 import trio
 
+from herdpy.supervisor import events
+
 _waiting: deque[tuple[str, dict[str, Any]]] = deque(maxlen=10_000)
 _write: Callable[..., None] | None = None
 
 
 def log(event: str, **fields: Any) -> None:
-    """Log an event, such as ``log("service-exited", service="foo", status="exited with 1")``."""
+    """Log an event, such as ``log("service-exited", service="foo", status="exited with 1")``, and tell who follows."""
+    events.record(event, fields)
     if _write is None:
         _waiting.append((event, fields))
     else:
@@ -29,7 +32,7 @@ def _load() -> Callable[..., None]:
     def render(_logger: Any, _method: str, fields: Any) -> str:
         event = fields.pop("event")
         trace = fields.pop("exception", None)
-        words = [event, *(f"{key}={_quoted(value)}" for key, value in fields.items() if value is not None)]
+        words = [event, *(f"{key}={events.written(value)}" for key, value in fields.items() if value is not None)]
         return " ".join(words) + (f"\n{trace}" if trace else "")
 
     structlog.configure(
@@ -56,13 +59,6 @@ class _Pen:
             self._lost += 1
         else:
             self._lost = 0
-
-
-def _quoted(value: Any) -> str:
-    text = str(value)
-    if not text or any(character in text for character in ' "\n='):
-        return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
-    return text
 
 
 def flush() -> None:

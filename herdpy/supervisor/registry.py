@@ -26,6 +26,8 @@ class Registry:
         self.line = line
         self.log_dir = log_dir
         """Where the output of services goes that name no log file."""
+        self.own_log = f"{log_dir}/herdpy.log"
+        """herdpy's own."""
         self.lives: dict[str, Life] = {}
         """By canonical name, in the plan's order."""
         self.by_name: dict[str, Life] = {}

@@ -1,18 +1,20 @@
 """The supervisor's life: learn what there is, go on with it, answer, and stop everything when told to."""
 
+import os
 import signal
 from collections.abc import Callable
 
 import trio
 
 from herdpy.service import Service
-from herdpy.supervisor import control, restart
+from herdpy.supervisor import control, events, restart
 from herdpy.supervisor import log as own_log
 from herdpy.supervisor.answers import Answers
 from herdpy.supervisor.declared import DeclaredPlan
 from herdpy.supervisor.line import KeeperLine
 from herdpy.supervisor.log import log
 from herdpy.supervisor.registry import Registry
+from herdpy.supervisor.rights import Groups
 
 MISTAKES_STATUS = 2
 """Exit status of herdpy when the configuration has mistakes, as of ``herdpy check``."""
@@ -45,6 +47,7 @@ async def supervise(
         if number in (signal.SIGTERM, signal.SIGINT):
             shut_down()
 
+    log(events.BEGIN, pid=os.getpid())
     line = KeeperLine(descriptor, on_signal)
     registry = Registry(line, log_dir)
     registry.shut_down = shut_down
@@ -61,7 +64,7 @@ async def supervise(
         for mistake in declared.mistakes:
             log("configuration-mistake", mistake=mistake)
         registry.adopt_plan(declared.sound, remake, nursery)
-        nursery.start_soon(control.serve, line.listeners["control"], Answers(registry, shut_down))
+        nursery.start_soon(control.serve, line.listeners["control"], Answers(registry, shut_down), Groups())
         await line.ready()
         log("supervisor-ready" if is_first else "supervisor-back", services=len(registry.lives))
         if missed_signal is not None:

@@ -16,6 +16,7 @@ from herdpy import protocol
 from herdpy.supervisor import control
 from herdpy.supervisor.answers import Answers
 from herdpy.supervisor.registry import Registry
+from herdpy.supervisor.rights import Groups
 
 from .conftest import PATIENCE, command, connect, exchange, receive
 
@@ -150,7 +151,7 @@ async def serving(directory):
     listener.setblocking(False)
     async with trio.open_nursery() as nursery:
         answers = Answers(Registry(None, str(directory)), lambda: None)
-        nursery.start_soon(control.serve, listener.detach(), answers)
+        nursery.start_soon(control.serve, listener.detach(), answers, Groups())
         async with await trio.open_unix_socket(path) as client:
             yield client
         nursery.cancel_scope.cancel()
