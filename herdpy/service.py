@@ -81,7 +81,12 @@ class Context(Protocol):
         ...
 
     async def execute(
-        self, process: "Process", *, key: str | None = None, on_line: Callable[[str], None] | None = None
+        self,
+        process: "Process",
+        *,
+        key: str | None = None,
+        on_line: Callable[[str], None] | None = None,
+        on_end: "Callable[[End], Awaitable[None]] | None" = None,
     ) -> "End":
         """Run a process beside the service, its output going to the service's log, and wait until it has ended.
 
@@ -92,6 +97,8 @@ class Context(Protocol):
             key: made by an attendant, unique among its processes, so that its successor in another supervisor can take
                 the process up again. Without one, it is ended when the supervisor is replaced.
             on_line: called with each line it writes, which then does not go to the log. Not together with a key.
+            on_end: awaited when it has ended, also when it was stopped, and before the keeper forgets it: what this
+                remembers is remembered before a successor can find the process gone. It must not take long.
 
         Raises:
             StartFailure: when it cannot be executed (the errno in words).
@@ -150,8 +157,8 @@ class AttendantContext(Context, Protocol):
     async def remember(self, text: str) -> None:
         """Keep a text for a successor in another supervisor."""
 
-    async def resume(self, key: str) -> "End":
-        """Wait for the end of a process that a predecessor was executing; cancelling stops it."""
+    async def resume(self, key: str, *, on_end: "Callable[[End], Awaitable[None]] | None" = None) -> "End":
+        """Wait for the end of a process that a predecessor was executing, as :meth:`execute` does."""
         ...
 
     async def request(self) -> Request:

@@ -12,6 +12,7 @@ MODULES = {
     "mount": "herdpy.catalogue.mount",
     "process": "herdpy.catalogue.process",
     "target": "herdpy.catalogue.target",
+    "timer": "herdpy.catalogue.timer",
     "virtual-build-machine": "herdpy.catalogue.build_vm",
 }
 """The module of each type. Adding a service type is adding its module and its line here."""

@@ -205,7 +205,7 @@ def run(request: Request) -> int:
     action, service, arguments = request.action, request.service, request.arguments
     if (action in RENDERED_STATUS and service in ROOT) or (action == "tree" and not arguments):
         action, service = "status", "root"
-    elif request.is_json and action == "configuration":
+    elif request.is_json and action in {"configuration", "runs"}:
         arguments = ["--json", *arguments]
     connection = connect(request.socket_path)
     stopped = None

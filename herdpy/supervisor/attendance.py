@@ -121,9 +121,9 @@ class _Context(StepContext):
         self.memory = text
         await self._remember(text)
 
-    async def resume(self, key: str) -> End:
+    async def resume(self, key: str, *, on_end: Callable[[End], Awaitable[None]] | None = None) -> End:
         held = self._left.pop(key)
-        return await processes.run_out(self._registry.line, held, self._life.service.stop, self.name)
+        return await processes.run_out(self._registry.line, held, self._life.service.stop, self.name, on_end)
 
     async def request(self) -> Request:
         return await self._questions.receive()

@@ -85,13 +85,18 @@ class StepContext:
         return Completed(status=ended, output=written.text)
 
     async def execute(
-        self, process: Process, *, key: str | None = None, on_line: Callable[[str], None] | None = None
+        self,
+        process: Process,
+        *,
+        key: str | None = None,
+        on_line: Callable[[str], None] | None = None,
+        on_end: Callable[[End], Awaitable[None]] | None = None,
     ) -> End:
         life, line = self._life, self._registry.line
         process_id = processes.new_id(self.name, "step") if key is None else processes.new_id(self.name, "run", key)
         to_log = processes.to_log(life.log_file, life.service.log_rotation)
         held, descriptor = await processes.spawn(line, process_id, process, to_log if on_line is None else "supervisor")
-        run_out = partial(processes.run_out, line, held, life.service.stop, self.name)
+        run_out = partial(processes.run_out, line, held, life.service.stop, self.name, on_end)
         if descriptor is None:
             return await run_out()
         await _hear(descriptor, _Written(on_line), run_out)

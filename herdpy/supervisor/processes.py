@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 import trio
@@ -125,8 +125,18 @@ async def terminate(
     return held.exited.is_set()
 
 
-async def run_out(line: KeeperLine, held: Held, stop: Stop, service: str) -> End:
-    """Wait until a process beside the service has ended, and let go of it; cancelling ends it."""
+async def run_out(
+    line: KeeperLine,
+    held: Held,
+    stop: Stop,
+    service: str,
+    on_end: Callable[[End], Awaitable[None]] | None = None,
+) -> End:
+    """Wait until a process beside the service has ended, and let go of it; cancelling ends it.
+
+    Args:
+        on_end: awaited before the keeper forgets the process.
+    """
     try:
         await held.exited.wait()
         with trio.move_on_after(LAST_WORDS_PATIENCE):
@@ -134,6 +144,8 @@ async def run_out(line: KeeperLine, held: Held, stop: Stop, service: str) -> End
     finally:
         with trio.CancelScope(shield=True):  # each wait in there has its bound
             if await terminate(line, held, stop, service):
+                if on_end is not None:
+                    await on_end(end_of(held))
                 await line.release(held)
             else:
                 log("process-does-not-end", service=service, pid=held.pid)

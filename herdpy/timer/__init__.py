@@ -1,0 +1,1 @@
+"""Timers: when a command is to run, and its runs."""
