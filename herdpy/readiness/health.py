@@ -1,5 +1,6 @@
 """Looking again and again whether a service that runs is of any use."""
 
+import os
 import socket
 from typing import Protocol, runtime_checkable
 
@@ -156,7 +157,8 @@ async def connect(address: str, port: int) -> trio.socket.SocketType:
         await connection.connect((address, port))
     except OSError as error:
         connection.close()
-        raise Ailing(f"cannot connect to {address}:{port}: {error.strerror or error}") from None
+        why = str(error) if error.errno is None else os.strerror(error.errno)  # trio's own words name the port again
+        raise Ailing(f"cannot connect to {address}:{port}: {why}") from None
     except BaseException:
         connection.close()
         raise

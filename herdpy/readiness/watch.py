@@ -24,6 +24,13 @@ _Place = tuple[int, str | None]
 """A watch descriptor, and a name in that directory; None means what is watched itself."""
 
 
+_Way = tuple[str, str | None]
+"""Likewise, with the directory's path."""
+
+MOST_LINKS = 40
+"""On the way to a file (path_resolution(7))."""
+
+
 class Watch:
     """What happens at one path, be it that a directory on the way to it appears, is moved or is removed."""
 
@@ -103,17 +110,15 @@ class _Inotify:
         """
         with self._lock:
             self._arming.add(watch)
-        places = set()
-        path = "/"
+        places: set[_Place] = set()
         try:
-            for name in (*filter(None, watch.path.split("/")), None):
+            for path, name in _way(watch.path):
                 try:
                     places.add((self._add(path, name), name))
                 except (FileNotFoundError, NotADirectoryError):
                     break
                 except PermissionError:
-                    pass  # one that we may pass but not read
-                path = os.path.join(path, name or "")
+                    continue  # one that we may pass but not read
         finally:
             with self._lock:
                 self._arming.discard(watch)
@@ -165,6 +170,33 @@ class _Inotify:
                 self._watching.pop(event.wd, None)
             concerned = names.get(event.name, set()) if event.name else set[Watch]().union(*names.values())
             return self._arming | concerned
+
+
+def _way(path: str) -> Iterator[_Way]:
+    """Each directory on the way to a path with the name that is looked for there, the targets of links among them, and
+    at the end the file itself; it is followed while one goes along."""
+    ahead = path.split("/")[::-1]
+    at = "/"
+    links = 0
+    while ahead:
+        name = ahead.pop()
+        if name in ("", "."):
+            continue
+        if name == "..":
+            at = os.path.dirname(at)
+            continue
+        yield at, name
+        try:
+            target = os.readlink(os.path.join(at, name))
+        except OSError:  # no link, or not there
+            at = os.path.join(at, name)
+            continue
+        links += 1
+        if links > MOST_LINKS:
+            return
+        ahead += target.split("/")[::-1]
+        at = "/" if target.startswith("/") else at
+    yield at, None
 
 
 _instance: trio.lowlevel.RunVar[_Inotify] = trio.lowlevel.RunVar("inotify")

@@ -1,0 +1,126 @@
+"""Lines of a log, as they come."""
+
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from herdpy.readiness.log_line import LogLine
+
+STAMP = b"2026-11-22 11:22:33 "
+
+
+async def has_looked() -> None:
+    await trio.testing.wait_all_tasks_blocked(0.02)
+
+
+@pytest.fixture
+def log(beside: Any) -> Path:
+    return Path(beside.log_file)
+
+
+def append(log: Path, text: bytes) -> None:
+    with log.open("ab") as file:
+        file.write(text)
+
+
+async def test_a_line_that_comes_in_parts(log: Path, beside: Any, begin: Callable[..., Any]) -> None:
+    waiting = begin(lambda: LogLine(pattern="^ready now$").run(beside))
+    await has_looked()
+    for part in (b"booting\n" + STAMP + b"rea", b"dy", b" now"):
+        append(log, part)
+        await has_looked()
+        assert not waiting.is_done.is_set()
+    append(log, b"\n")
+    await waiting.done()
+
+
+async def test_lines_of_an_earlier_process_do_not_count(log: Path, beside: Any, begin: Callable[..., Any]) -> None:
+    append(log, STAMP + b"ready\n")
+    beside.log_begin = log.stat().st_size
+    waiting = begin(lambda: LogLine(pattern="ready").run(beside))
+    await has_looked()
+    assert not waiting.is_done.is_set()
+    append(log, STAMP + b"ready\n")
+    await waiting.done()
+
+
+async def test_what_was_written_before_one_looked(log: Path, beside: Any, begin: Callable[..., Any]) -> None:
+    """As it is when the supervisor was replaced."""
+    append(log, b"".join(STAMP + b"line %d\n" % number for number in range(10000)) + STAMP + b"ready\n")
+    await begin(lambda: LogLine(pattern="ready").run(beside)).done()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"\xff\xfe ready \x00", b"x" * 60000 + b"ready", "prêt: ready".encode(), b"ready\r"],
+    ids=["bytes", "long", "UTF-8", "CR"],
+)
+async def test_any_bytes(log: Path, beside: Any, begin: Callable[..., Any], line: bytes) -> None:
+    waiting = begin(lambda: LogLine(pattern=r"ready\W*$").run(beside))
+    await has_looked()
+    append(log, STAMP + line + b"\n")
+    await waiting.done()
+
+
+async def test_the_stamp_is_no_part_of_the_line(log: Path, beside: Any, begin: Callable[..., Any]) -> None:
+    waiting = begin(lambda: LogLine(pattern="2026|^ready").run(beside))
+    append(log, STAMP + b"x\n")
+    await has_looked()
+    assert not waiting.is_done.is_set()
+    append(log, STAMP + b"ready\n")
+    await waiting.done()
+
+
+def put_aside(log: Path, number: int) -> Path:
+    rotated = log.with_name(f"{log.name}.20261122T1122{number:02d}Z")
+    log.rename(rotated)
+    return rotated
+
+
+@pytest.mark.parametrize("after", [0, 1, 2, 3])
+async def test_a_rotation_hides_no_line(log: Path, beside: Any, begin: Callable[..., Any], after: int) -> None:
+    """The line comes before, between or after rotations that all happen before one looks again."""
+    append(log, STAMP + b"booting\n")
+    put_aside(log, 1)
+    append(log, STAMP + b"booting\n")
+    waiting = begin(lambda: LogLine(pattern="^ready").run(beside))
+    await has_looked()
+    for number in range(4):
+        append(log, STAMP + (b"ready\n" if number == after else b"still booting\n"))
+        if number < 3:
+            put_aside(log, 2 + number)
+    await waiting.done()
+
+
+async def test_a_rotated_file_that_is_compressed_already(log: Path, beside: Any, begin: Callable[..., Any]) -> None:
+    append(log, STAMP + b"booting\n")
+    waiting = begin(lambda: LogLine(pattern="^ready").run(beside))
+    await has_looked()
+    rotated = put_aside(log, 1)
+    with gzip.open(f"{rotated}.gz", "wb") as file:
+        file.write(rotated.read_bytes())
+    rotated.unlink()
+    append(log, STAMP + b"ready\n")
+    await waiting.done()
+
+
+async def test_a_log_that_is_made_anew_is_read_from_its_beginning(
+    log: Path, beside: Any, begin: Callable[..., Any]
+) -> None:
+    append(log, STAMP + b"old\n" * 100)
+    beside.log_begin = log.stat().st_size
+    log.unlink()
+    append(log, STAMP + b"ready\n")
+    await begin(lambda: LogLine(pattern="^ready").run(beside)).done()
+
+
+async def test_a_pattern_is_searched_for(log: Path, beside: Any, begin: Callable[..., Any]) -> None:
+    pattern = r"listening on \S+:(\d+)"
+    append(log, STAMP + b"INFO: listening on 127.0.0.1:80, all is well\n")
+    await begin(lambda: LogLine(pattern=pattern).run(beside)).done()
+    assert beside.stages == [f"waiting until it writes a line that matches {pattern}"]
