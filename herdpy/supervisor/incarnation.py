@@ -205,10 +205,15 @@ class Incarnation:
         if attempt.readiness is None and not attempt.forking and (terms is None or not terms.tells_ready):
             return
         winner = None
-        with self.patience(attempt.timeout):
-            winner = await first(partial(self._become_ready, attempt), self._end_early)
+        self.tell_stage(None)  # its preparation is over
+        try:
+            with self.patience(attempt.timeout):
+                winner = await first(partial(self._become_ready, attempt), self._end_early)
+        except StartFailure as failure:
+            raise StartFailure(str(failure), (*failure.details, *await self._last_words())) from None
         if winner is None:
-            raise StartFailure(f"it was not ready after {attempt.timeout:g} s", await self._last_words())
+            while_waiting = f": {self._life.stage}" if self._life.stage is not None else ""
+            raise StartFailure(f"it was not ready after {attempt.timeout:g} s{while_waiting}", await self._last_words())
         if winner == 1 or self.held.exited.is_set():
             end = await self._hear_out()
             why = "before it was ready"
@@ -218,6 +223,7 @@ class Incarnation:
         if attempt.readiness is not None:
             await attempt.readiness.run(self.context)
         if self._hearing is not None and attempt.notify is not None and attempt.notify.tells_ready:
+            self.tell_stage("waiting until it says READY=1")
             await self._hearing.ready.wait()
         while attempt.forking and not self._is_adopted:
             await self._adopted.wait()

@@ -293,7 +293,7 @@ def test_a_guest_that_never_says_hello(machines):
     failed = machines.herd("start", "build-vm", timeout=BOOT)
     assert failed.returncode == 1
     lines = failed.stdout.splitlines()
-    assert lines[0] == "cannot start build-vm: it was not ready after 3 s"
+    assert lines[0] == "cannot start build-vm: it was not ready after 3 s: booting"
     assert any("Booting from Hard Disk" in line for line in lines), lines
     assert running_qemu(machines.state) == []
     assert machines.status("build-vm")["status"] == "stopped"
