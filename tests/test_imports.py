@@ -15,10 +15,11 @@ ROOMS = {
     "mistake": set(),
     "paths": set(),
     "kernel": set(),
+    "files": set(),
     "protocol": {"sexp"},
     "client": {"protocol", "sexp", "paths"},
     "service": set(),
-    "qemu": {"service", "sexp"},
+    "qemu": {"service", "sexp", "files"},
     "preparation": {"service"},
     "readiness": {"service"},
     "commands": {"service"},
@@ -32,7 +33,7 @@ ROOMS = {
 }
 """What each room imports of the rest of the house, besides itself."""
 
-STANDARD_LIBRARY_ONLY = {"sexp", "protocol", "client", "keeper", "logger", "paths", "kernel", "command"}
+STANDARD_LIBRARY_ONLY = {"sexp", "protocol", "client", "keeper", "logger", "paths", "kernel", "files", "command"}
 
 PROCESS_CALLS = {
     *("fork", "forkpty", "posix_spawn", "posix_spawnp", "system", "popen", "kill", "killpg", "pidfd_send_signal"),

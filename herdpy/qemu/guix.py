@@ -16,7 +16,7 @@ import msgspec
 import trio
 
 from herdpy import sexp
-from herdpy.qemu.files import Scratch, add, make_directories, replace, write
+from herdpy.files import Scratch, add, make_directories, replace, write
 from herdpy.service import Completed, Context, StartFailure
 
 QUESTION_TIMEOUT = 1

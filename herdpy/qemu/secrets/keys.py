@@ -13,8 +13,8 @@ from functools import partial
 import msgspec
 import trio
 
+from herdpy.files import Scratch, add, make_directories, replace, write
 from herdpy.qemu import guix
-from herdpy.qemu.files import Scratch, add, make_directories, replace, write
 from herdpy.qemu.secrets.message import UNFINISHED
 from herdpy.service import Completed, Context, StartFailure
 
