@@ -64,8 +64,8 @@ class TimerConfiguration(CommandConfiguration, frozen=True, kw_only=True):
     """When it runs, such as ``{ hours = [4], minutes = [30], days-of-week = ["monday"] }``."""
     every: str | float | None = None
     """It runs every so many seconds, or ``"15m"``, ``"1h30m"``, ``"2 days"`` (ms, s, m, h, d, w), for the first time
-    after so long. It is counted from the start of the service (when ``persistent``, from the last run that was due), not
-    from run to run, so that it does not drift; setting the clock changes nothing."""
+    after so long. It is counted from the start of the service (when ``persistent``, from the last run that was due),
+    not from run to run, so that it does not drift; setting the clock changes nothing."""
     at: datetime | None = None
     """It runs once, at this date and time, such as ``2026-12-01T07:00:00``."""
     time_zone: str | None = None
