@@ -425,6 +425,22 @@ class ActionContext(Context, Protocol):
         """
         ...
 
+    def is_registered(self, name: str) -> bool:
+        """Whether there is a service of this name."""
+        ...
+
+    async def register(self, name: str, declaration: str) -> None:
+        """Register a service while herdpy runs, and start it.
+
+        Args:
+            name: the service's.
+            declaration: as :attr:`Service.declaration` has it; what it says is checked as a file's would be.
+
+        Raises:
+            ActionFailure: it has mistakes, or does not go together with what there is; nothing is registered then.
+            StartFailure: it could not be started.
+        """
+
     def print(self, line: str) -> None:
         """Show a line to whoever asked."""
 

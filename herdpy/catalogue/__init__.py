@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 MODULES = {
     "host": "herdpy.catalogue.host",
     "mount": "herdpy.catalogue.mount",
+    "maker": "herdpy.catalogue.maker",
     "process": "herdpy.catalogue.process",
     "target": "herdpy.catalogue.target",
     "timer": "herdpy.catalogue.timer",
@@ -39,3 +40,10 @@ class Catalogue(Mapping[str, "ServiceType"]):
 
 
 TYPES = Catalogue(MODULES)
+
+ALWAYS = {
+    name: f'{{"name":"{name}","source":"","type":"maker","configuration":{{"makes":"{name}"}}}}'
+    for name in ("transient", "timer")
+}
+"""Declarations (``Service.declaration``) of services that are there for whoever asks for them, by their names, unless
+others have these names. They cost nothing until then."""

@@ -11,7 +11,7 @@ import msgspec
 from herdpy.catalogue import command, health
 from herdpy.catalogue import ready as readiness
 from herdpy.catalogue.command import CommandConfiguration, signal_number
-from herdpy.catalogue.common import Declaration, ServiceType, name_problem, rotation_facts
+from herdpy.catalogue.common import Declaration, ServiceType, as_service, name_problem, rotation_facts
 from herdpy.catalogue.facts import HostFacts
 from herdpy.catalogue.health import Health
 from herdpy.catalogue.ready import Ready, command_mistakes
@@ -142,16 +142,10 @@ def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
     if configuration.start_timeout is not None or configuration.one_shot:
         attempt = msgspec.structs.replace(attempt, timeout=configuration.start_timeout or math.inf)
     return (
-        Service(
-            provision=declaration.provision,
-            requirement=configuration.requirement,
-            wants=configuration.wants,
-            after=configuration.after,
+        as_service(
+            declaration,
+            documentation=f"Run {os.path.basename(configuration.command[0])}.",
             one_shot=configuration.one_shot,
-            essential=configuration.essential,
-            documentation=configuration.documentation or f"Run {os.path.basename(configuration.command[0])}.",
-            source=declaration.source,
-            auto_start=configuration.auto_start,
             attempts=(attempt,),
             aftermath=(
                 *_commands("post-stop", configuration.post_stop, process, configuration.stop_timeout),
@@ -160,9 +154,6 @@ def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
             ),
             guards=_guards(configuration, process),
             stop=_stop(configuration, process),
-            respawn=configuration.respawn_policy(),
-            log_file=configuration.log_file,
-            log_rotation=configuration.rotation(),
             actions=_actions(configuration, process),
             facts=tuple(_facts(declaration, facts)),
         ),

@@ -9,7 +9,7 @@ import msgspec
 
 from herdpy.catalogue import command
 from herdpy.catalogue.command import CommandConfiguration
-from herdpy.catalogue.common import Declaration, ServiceType, Unsuitable, rotation_facts
+from herdpy.catalogue.common import Declaration, ServiceType, Unsuitable, as_service, rotation_facts
 from herdpy.catalogue.facts import HostFacts
 from herdpy.service import Fact, Service, plain
 from herdpy.timer import schedule
@@ -189,17 +189,9 @@ def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
         raise Unsuitable("time-zone", str(problem)) from None
     record = os.path.join(facts.directories.state, "timers", f"{declaration.name}.json")
     return (
-        Service(
-            provision=declaration.provision,
-            requirement=configuration.requirement,
-            wants=configuration.wants,
-            after=configuration.after,
-            essential=configuration.essential,
-            transient=configuration.transient,
-            documentation=configuration.documentation
-            or f"Run {os.path.basename(configuration.command[0])}: {configuration.schedule_words()}.",
-            source=declaration.source,
-            auto_start=configuration.auto_start,
+        as_service(
+            declaration,
+            documentation=f"Run {os.path.basename(configuration.command[0])}: {configuration.schedule_words()}.",
             attendant=RunOnSchedule(
                 schedule=wanted,
                 process=command.process(declaration, facts),
@@ -214,9 +206,6 @@ def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
             ),
             aftermath=command.aftermath(declaration, facts),  # of a run that the stop has stopped
             stop=command.stop(configuration),
-            respawn=configuration.respawn_policy(),
-            log_file=configuration.log_file,
-            log_rotation=configuration.rotation(),
             facts=tuple(_facts(declaration, facts)),
             actions=(TRIGGER, RUNS),
         ),

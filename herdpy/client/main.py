@@ -28,6 +28,8 @@ SWAPPABLE = ("start", "stop", "status", "doc")
 """What is mistaken for a service when action and service are swapped."""
 INSIDE = ("console", "exec", "offload")
 """Actions that the client carries out itself, once it knows how to reach the service."""
+MAKING = ("spawn", "schedule")
+"""Actions that make services, from options that name files of the client's."""
 LASTING = ("start", "restart", "stop")
 """Actions that go on when the client is interrupted."""
 OPTIONS = ("follow", "help", "json", "log-history", "since", "socket", "usage", "verbose", "version")
@@ -207,6 +209,10 @@ def run(request: Request) -> int:
         action, service = "status", "root"
     elif request.is_json and action in {"configuration", "runs"}:
         arguments = ["--json", *arguments]
+    if action in MAKING:
+        from herdpy.client.making import absolute
+
+        arguments = absolute(arguments, _directory())
     connection = connect(request.socket_path)
     stopped = None
     if request.action == "stop" and request.service in ROOT:

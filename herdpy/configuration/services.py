@@ -110,7 +110,10 @@ def remade_services(kept: str, types: Mapping[str, ServiceType], facts: HostFact
             configuration=msgspec.json.decode(read.configuration, type=service_type.configuration),
             locations=_Nowhere(read.source),
         )
+        problems = [f"{key}: {problem}" for key, problem in declaration.configuration.check()]
+        if problems:
+            raise ValueError("; ".join(problems))
         made = service_type.services(declaration, facts)
     except (msgspec.MsgspecError, KeyError, Unsuitable) as error:
-        raise ValueError(f"cannot make services from {kept}: {error}") from None
+        raise ValueError(str(error)) from None
     return tuple(msgspec.structs.replace(service, declaration=kept) for service in made)

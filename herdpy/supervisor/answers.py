@@ -16,7 +16,7 @@ from herdpy.supervisor.life import Life
 from herdpy.supervisor.line import Refused
 from herdpy.supervisor.log import log
 from herdpy.supervisor.peer import described
-from herdpy.supervisor.registry import Registry
+from herdpy.supervisor.registry import NotRegistered, Registry
 from herdpy.supervisor.restart import restart
 from herdpy.supervisor.rights import Right
 
@@ -85,7 +85,7 @@ class Answers:
                 return refused
         if name in ROOT:
             return self._of_root(command, action)
-        life = None if name is None else self._registry.by_name.get(name)
+        life = None if name is None else self._registry.find(name)
         if life is None:
             return write_reply(error=protocol.service_not_found(command.service))
         return self._of_life(life, action, command)
@@ -96,7 +96,7 @@ class Answers:
         if name in ROOT:
             needed = rights.OF_ROOT.get(action or "", Right.READ)
         else:
-            life = self._registry.by_name.get(name or "")
+            life = self._registry.find(name or "")
             needed = Right.READ if life is None else self._needed(life, action, command.arguments)
         if needed <= client.right:
             return None
@@ -277,6 +277,18 @@ class _ActionContext(StepContext):
 
     async def ask(self, *arguments: str) -> str:
         return await self._life.ask(arguments)
+
+    def is_registered(self, name: str) -> bool:
+        return self._registry.find(name) is not None
+
+    async def register(self, name: str, declaration: str) -> None:
+        try:
+            life = await self._registry.register_new(name, declaration)
+        except (ValueError, NotRegistered) as problem:
+            raise ActionFailure(f"cannot make {name}: {problem}") from None
+        outcome = await life.start()
+        if not outcome.done:
+            raise StartFailure("; ".join(outcome.lines))
 
     def print(self, line: str) -> None:
         self.lines.append(line)

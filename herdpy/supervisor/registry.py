@@ -6,6 +6,7 @@ from typing import TypeVar
 import msgspec
 import trio
 
+from herdpy.catalogue import ALWAYS
 from herdpy.service import Respawn, Service
 from herdpy.supervisor import processes
 from herdpy.supervisor.context import Making
@@ -44,6 +45,7 @@ class Registry:
         self._requirers: dict[str, list[Life]] = {}
         """Who requires a name."""
         self._nursery: trio.Nursery
+        self._remake: Callable[[str], tuple[Service, ...]]
         self._leftovers: list[Held] = []
         """What the last supervisor's steps left behind, and is being ended."""
 
@@ -53,7 +55,7 @@ class Registry:
         Args:
             remake: makes a service that runs but is not in the plan, from the declaration in its note.
         """
-        self._nursery = nursery
+        self._nursery, self._remake = nursery, remake
         for service in plan.services:
             self._add(service)
         self._add_registered(remake)
@@ -112,6 +114,30 @@ class Registry:
                 self._nursery.start_soon(self._add(service).run)
             await self.line.note(f"registered:{service.name}", service.declaration)
         return tuple(replaced)
+
+    async def register_new(self, name: str, declaration: str) -> Life:
+        """Register the service that a declaration makes (``Service.declaration``), whose name must be free.
+
+        Raises:
+            NotRegistered: it is not, or the service does not go together with what there is.
+            ValueError: the declaration is not right.
+        """
+        made = [service for service in self._remake(declaration) if service.name == name]
+        if any(other in self.by_name for service in made for other in service.provision):
+            raise NotRegistered((f"there is a service {name} already",))
+        await self.register(made)
+        return self.lives[name]
+
+    def find(self, name: str) -> Life | None:
+        """The service of a name. One that is always there (``herdpy.catalogue.ALWAYS``) comes to be when it is first
+        looked for."""
+        life = self.by_name.get(name)
+        if life is None and name in ALWAYS:
+            for service in self._remake(ALWAYS[name]):
+                life = self._add(service)
+                self._nursery.start_soon(life.run)
+                self._nursery.start_soon(self.line.note, f"registered:{service.name}", service.declaration)
+        return life
 
     async def unregister(self, life: Life) -> None:
         """Forget a service that is stopped.

@@ -41,4 +41,4 @@ class ShowRuns(msgspec.Struct, frozen=True):
 
 
 TRIGGER = Action(name="trigger", documentation="Run the command now, whatever the schedule.", operation=Trigger())
-RUNS = Action(name="runs", documentation="Show the past runs and the next ones.", operation=ShowRuns())
+RUNS = Action(name="runs", documentation="Show the past runs and the next ones.", operation=ShowRuns(), right="read")

@@ -246,7 +246,7 @@ class _Attendance:
         elif limit is not None and self._scope.cancel_called and trio.current_time() >= self._scope.deadline:
             run.reason = f"it was stopped after {in_words(limit)}, its max-duration ({end.reason})"
         self._memory.current = None
-        self._context.log("timer-run-ended", reason=run.reason, code=end.code, seconds=f"{run.seconds:.3f}")
+        self._context.log("timer-run-ended", reason=run.reason, code=end.code, seconds=round(run.seconds, 3))
         await self._close(run)
 
     async def _close(self, run: Run) -> None:
