@@ -84,8 +84,8 @@ class ProcessConfiguration(CommandConfiguration, frozen=True, kw_only=True):
         if self.one_shot:
             for key in ("ready", "health", "watchdog"):
                 if getattr(self, key):
-                    yield key, "a one-shot service is done when its process has ended: there is nothing to tell before"
-        if self.ready is not None:
+                    yield key, "a one-shot service is done when its process has ended; leave this out, or one-shot"
+        elif self.ready is not None:
             yield from readiness.mistakes(self.ready)
         for index, probe in enumerate(self.probes):
             yield from health.mistakes("health" if isinstance(self.health, Health) else f"health[{index}]", probe)
@@ -108,7 +108,7 @@ class ProcessConfiguration(CommandConfiguration, frozen=True, kw_only=True):
 def _action_mistakes(name: str, action: OwnAction, *, has_reload: bool) -> Iterator[tuple[str, str]]:
     key = f'actions."{name}"'
     if problem := name_problem(name):
-        yield "actions", f"{name!r}: {problem.replace('service', 'action')}"
+        yield "actions", f"{name!r}: " + problem.replace("a service's", "an action's")
         return
     if name in GENERAL_ACTIONS:
         yield key, f"herd {name} is there for every service; give this action another name"

@@ -121,7 +121,7 @@ def _value_mistakes(value: Any, wanted: Any, path: KeyPath) -> Iterator[Problem]
         return
     from herdpy.configuration.type_words import type_words, way_to_write
 
-    if message.startswith("Expected "):
+    if message.startswith(("Expected ", "Invalid enum value ")):
         expected = type_words(wanted, bounded=", got `" not in message)
         yield path, f"expected {expected}, got {value_words(value)}{way_to_write(path, wanted, value)}"
     else:

@@ -52,8 +52,8 @@ def way_to_write(path: KeyPath, wanted: Any, value: Any) -> str:
         words = shlex.split(value) or [value]
     except ValueError:
         words = [value]
-    key = next((part for part in reversed(path) if isinstance(part, str)), "")
-    return f"; write {key} = [{', '.join(_quoted(word) for word in words)}]"
+    key = f"{path[-1]} = " if isinstance(path[-1], str) else ""  # of what stands in a list, only itself
+    return f"; write {key}[{', '.join(_quoted(word) for word in words)}]"
 
 
 def _quoted(word: str) -> str:
@@ -87,6 +87,8 @@ def _words(wanted: inspect.Type, *, several: bool) -> str:
         case inspect.StrType():
             noun = "string" if wanted.min_length != 1 else "non-empty string"
             return (f"{noun}s" if several else f"a {noun}") + _length(wanted, "characters")
+        case inspect.LiteralType(values=(value,)) if not several:
+            return _literal(value)
         case inspect.LiteralType(values=values):
             return ("among " if several else "one of ") + ", ".join(_literal(value) for value in values)
         case inspect.EnumType(cls=cls):

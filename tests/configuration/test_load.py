@@ -203,6 +203,14 @@ def test_check_says_nothing_of_a_key_that_is_mistaken_itself(tmp_path: Path, dec
             'command = ["a"]\nrequirement = [\n"b",\n"c d"]',
             ":4: requirement[1]: 'c d': a service's name is made of ASCII letters, digits, '.', '_', '-' and '@'",
         ),
+        (
+            'command = ["a"]\nrespawn = "sometimes"',
+            ':2: respawn: expected true or false or "on-failure", got the string "sometimes"',
+        ),
+        (
+            'command = ["a"]\nlog-rotation = { every = "month" }',
+            ':2: log-rotation.every: expected one of "day", "week", got the string "month"',
+        ),
         ("a = 1\nb = = 2", ":2: not TOML: invalid value (column 5)"),
         ("a = 1\na = 2", ":2: not TOML: cannot overwrite a value (at the end of the file)"),
         ('a = """\nb', ":2: not TOML: unterminated string (at the end of the file)"),
