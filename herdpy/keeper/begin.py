@@ -7,6 +7,7 @@ import select
 import sys
 
 from herdpy.keeper import privilege
+from herdpy.keeper.cgroup import Cgroups, key_of
 from herdpy.keeper.keeper import Keeper
 from herdpy.keeper.listen import ControlSocket
 from herdpy.keeper.place import Lock, PidFile, Refusal, make_directory, own_descriptors
@@ -57,6 +58,7 @@ def begin(options: Options) -> int:
             listener=("control", control.socket.fileno()),
             pid_file=pid_file,
             spawner=Spawner(null),
+            cgroups=Cgroups(key_of(state_directory)),
             on_ready=options.on_ready,
         )
         privilege.become_subreaper()

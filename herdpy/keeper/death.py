@@ -6,11 +6,16 @@ That makes reaping everyone else a matter of its own: waitid(P_ALL) finds the sa
 
 from __future__ import annotations
 
+import fcntl
 import os
+import select
+from struct import pack, unpack_from
+
+from herdpy.keeper import proc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator
+    from collections.abc import Container
 
 
 def status(pidfd: int) -> dict[str, object] | None:
@@ -26,6 +31,22 @@ def status(pidfd: int) -> dict[str, object] | None:
     return {"killed": end.si_status, "core": end.si_code == os.CLD_DUMPED}
 
 
+def has_ended(pidfd: int) -> bool:
+    """Tell whether a process has ended, whosever child it is (pidfd_open(2): its pidfd can be read then)."""
+    ready = select.poll()
+    ready.register(pidfd, select.POLLIN)
+    return bool(ready.poll(0))
+
+
+def is_child(pidfd: int) -> bool:
+    """Tell whether a process is our child, alive or not yet reaped."""
+    try:
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
 def reap(pidfd: int) -> None:
     """Reap a child that has ended; do nothing to one that has not."""
     try:
@@ -34,19 +55,43 @@ def reap(pidfd: int) -> None:
         return
 
 
-def start_time(pid: int) -> int:
-    """Return when a process started, in clock ticks since boot (proc(5), /proc/PID/stat, field 22); 0 if unknown."""
+def status_of_any(pidfd: int, pid: int, start_time: int) -> dict[str, object] | None:
+    """Return how a process ended that need not be our child: as :func:`status`, or ``{"unknown": True}``; or None.
+
+    Its parent may not have reaped it yet: then /proc tells. Or it has: then new kernels tell (6.15,
+    PIDFD_GET_INFO with PIDFD_INFO_EXIT, in <linux/pidfd.h>).
+    """
+    if is_child(pidfd):
+        return status(pidfd)
+    if not has_ended(pidfd):
+        return None
+    seen = proc.stat(pid)
+    if (
+        seen is not None
+        and seen.start_time == start_time
+        and seen.has_ended()
+        and (seen.exit_status or proc.belongs_to_us(pid))
+    ):
+        return _told(seen.exit_status)
+    answer = bytearray(pack("=Q56x", _INFO_EXIT))
     try:
-        file = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+        fcntl.ioctl(pidfd, _GET_INFO, answer)
     except OSError:
-        return 0
-    try:
-        # The second field may hold anything, parentheses too; the last one closes it.
-        return int(os.read(file, 4096).rpartition(b")")[2].split()[19])
-    except (OSError, IndexError, ValueError):
-        return 0
-    finally:
-        os.close(file)
+        return {"unknown": True}
+    (mask,), (status_word,) = unpack_from("=Q", answer), unpack_from("=i", answer, 60)
+    return _told(status_word) if mask & _INFO_EXIT else {"unknown": True}
+
+
+_GET_INFO = 0xC040FF0B
+"""_IOWR(0xFF, 11, struct pidfd_info), the first version of which has 64 bytes."""
+_INFO_EXIT = 1 << 3
+
+
+def _told(word: int) -> dict[str, object]:
+    """What a status means (wait(2))."""
+    if os.WIFSIGNALED(word):
+        return {"killed": os.WTERMSIG(word), "core": os.WCOREDUMP(word)}
+    return {"exited": os.WEXITSTATUS(word)}
 
 
 def reap_orphans(ours: Container[int]) -> None:
@@ -61,7 +106,7 @@ def reap_orphans(ours: Container[int]) -> None:
         if end.si_pid in ours:
             break  # and would be found again for ever
         _reap_number(end.si_pid)
-    for pid in _children():
+    for pid in proc.children(os.getpid()):
         if pid not in ours:
             _reap_number(pid)
 
@@ -71,46 +116,3 @@ def _reap_number(pid: int) -> None:
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
     except ChildProcessError:
         return
-
-
-def _children() -> Iterator[int]:
-    """Yield the PIDs of our children.
-
-    proc(5) calls the list unreliable because an entry may be missed when another one goes away; only we make one go.
-    """
-    me = os.getpid()
-    try:
-        file = os.open(f"/proc/self/task/{me}/children", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        yield from _children_one_by_one(me)  # a kernel without CONFIG_PROC_CHILDREN
-        return
-    words = b""
-    try:
-        while chunk := os.read(file, 65536):
-            words += chunk
-    finally:
-        os.close(file)
-    yield from map(int, words.split())
-
-
-def _children_one_by_one(me: int) -> Iterator[int]:
-    try:
-        names = os.listdir("/proc")
-    except OSError:
-        return
-    for name in names:
-        if name.isdecimal() and _parent(name) == me:
-            yield int(name)
-
-
-def _parent(pid: str) -> int:
-    try:
-        file = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return 0
-    try:
-        return int(os.read(file, 4096).rpartition(b")")[2].split()[1])
-    except (OSError, IndexError, ValueError):
-        return 0
-    finally:
-        os.close(file)

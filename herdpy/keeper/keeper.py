@@ -6,9 +6,11 @@ import errno
 import fcntl
 import os
 
-from herdpy.keeper import death, request
+from herdpy.keeper import death, proc, request
 from herdpy.keeper.archiving import Archiving
+from herdpy.keeper.cgroup import Emptiness
 from herdpy.keeper.companion import Companion
+from herdpy.keeper.family import VARIABLE, Families
 from herdpy.keeper.loop import Loop
 from herdpy.keeper.message import VERSION, MessageError, decode, encode
 from herdpy.keeper.request import BadRequest
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
+    from herdpy.keeper.cgroup import Cgroup, Cgroups
     from herdpy.keeper.place import PidFile
 else:
     import _signal as signal
@@ -30,6 +33,12 @@ PATIENCE = 2.0
 
 ORPHANS_DELAY = 0.1
 """Seconds from the end of some child to the look for orphans: by then a service's end is mostly dealt with."""
+
+LAST_PID = 2**22
+"""Of 64-bit systems (proc(5), sys/kernel/pid_max)."""
+
+_TO_ITS_GROUP = 1 << 2
+"""<linux/pidfd.h>, PIDFD_SIGNAL_PROCESS_GROUP."""
 
 TRIES = 5
 """So many supervisors that ended before they were ready, when none has ever been, and we give up."""
@@ -53,6 +62,7 @@ class Keeper:
         listener: tuple[str, int],
         pid_file: PidFile,
         spawner: Spawner,
+        cgroups: Cgroups,
         on_ready: Callable[[], None] = lambda: None,
     ) -> None:
         self.status = 0
@@ -68,6 +78,8 @@ class Keeper:
         self._pid_file = pid_file
         self._on_ready: Callable[[], None] | None = on_ready
         self._spawner = spawner
+        self._cgroups = cgroups
+        self._families = Families(self._loop, self._processes, self._own_children)
         self._is_known = False  # to the supervisor there is now: it has said hello
         self._was_ready = False  # any supervisor
         self._is_ending = False
@@ -92,6 +104,8 @@ class Keeper:
             "hello": self._hello,
             "spawn": self._spawn,
             "signal": self._send_signal,
+            "adopt": self._adopt,
+            "rest": self._tell_rest,
             "release": self._release,
             "hold": self._hold,
             "let_go": self._let_go,
@@ -103,10 +117,14 @@ class Keeper:
     def run(self, signals: int) -> None:
         """Keep until told to end. ``signals`` is where the numbers of signals come in (signal.set_wakeup_fd)."""
         self._loop.watch(signals, lambda: self._hear_signals(signals))
+        left = self._cgroups.pids()
+        if left:
+            self._say(f"of a former herdpy there still run, left alone: PID {', '.join(map(str, left))}")
         self._supervisor.begin()
         self._logger.begin()
         self._loop.run()
         death.reap_orphans(())  # and what was held, too: nothing more can be done to it
+        self._cgroups.remove()
 
     # What comes from outside.
 
@@ -136,8 +154,12 @@ class Keeper:
         self._tell({"kind": "signal", "signal": number})
 
     def _reap_orphans(self) -> None:
+        death.reap_orphans(self._own_children())
+
+    def _own_children(self) -> set[int]:
+        """The PIDs of what is held, and of our own programs."""
         companions = (self._supervisor.pid, self._logger.pid, self._archiving.pid)
-        death.reap_orphans(self._pids.union(pid for pid in companions if pid is not None))
+        return self._pids.union(pid for pid in companions if pid is not None)
 
     def _hear_supervisor(self, packet: memoryview) -> None:
         asked: dict[str, Any] = {}
@@ -185,25 +207,34 @@ class Keeper:
         child, scope, output = request.child(asked), request.scope(asked), request.output(asked)
         child.listening = [(self._descriptor(held, "spawn"), name) for held, name in request.descriptors(asked)]
         child.stdin = self._beside("spawn") if request.takes_stdin(asked) else None
+        child.environment = {**child.environment, VARIABLE: name}
         reading, writing = -1, -1
+        cgroup = None
         try:
             try:
                 if output != "null":
                     reading, writing = make_pipe(child.uid, child.gid)
             except OSError as error:
                 raise SpawnFailure(error.errno or errno.EIO, "output", "") from None
-            pid, errors = self._spawner.spawn(child, None if writing < 0 else writing)
+            cgroup = self._cgroups.enter_new(name)
+            try:
+                pid, errors = self._spawner.spawn(child, None if writing < 0 else writing)
+            finally:
+                if cgroup is not None and not self._cgroups.leave():
+                    self._say(f"cannot leave the cgroup {cgroup.path}: from now on, no service has one")
+                    cgroup = None
             pidfd = identify(pid)
         except SpawnFailure as error:
             if reading >= 0:
                 os.close(reading)
+            self._forsake(cgroup)
             self._answer(_failed(serial, error))
             return
         finally:
             if writing >= 0:
                 os.close(writing)
         pipe = self._keep_pipe(reading, output[0], rotation) if isinstance(output, tuple) else None
-        process = Process(name, pid, pidfd, death.start_time(pid), scope, pipe)
+        process = Process(name, pid, pidfd, proc.start_time(pid), scope, pipe, _identity(reading), cgroup)
         self._processes[name] = process
         self._pids.add(pid)
         self._loop.watch(pidfd, lambda: self._look(process))
@@ -255,8 +286,11 @@ class Keeper:
         process = self._find(asked)
         number = request.number(asked, "signal", 64)
         serial = request.number(asked, "serial")
+        scope = request.scope(asked, "all")
         try:
-            if request.scope(asked) == "process" or not _signal_group(process, number):
+            if scope == "all":
+                delivered = self._families.signal(process, number)
+            elif scope == "process" or not _signal_group(process, number):
                 delivered = process.status is None
                 signal.pidfd_send_signal(process.pidfd, number)
             else:
@@ -272,10 +306,118 @@ class Keeper:
         serial = request.number(asked, "serial")
         if process.status is None:
             raise BadRequest(f"release: {process.id} (PID {process.pid}) still runs")
-        _kill(process)
+        if process.is_going and process.asker is self._supervisor.line:
+            raise BadRequest(f"release: {process.id} is being released")
+        was_going, process.is_going = process.is_going, True
+        process.asker, process.serial = self._supervisor.line, serial
+        if was_going:
+            return
+        if process.scope == "group" and self._families.kill(process):
+            self._wait_for_others(process, lambda: self._released(process), kills=True)
+            if process.others is not None:
+                self._loop.after(PATIENCE, f"release {process.id}", lambda: self._released(process, is_late=True))
+                return
+        self._released(process)
+
+    def _released(self, process: Process, *, is_late: bool = False) -> None:
+        """Nobody is left of a service that is being released, or they have been waited for long enough."""
+        if self._processes.get(process.id) is not process:
+            return
+        self._loop.cancel(f"release {process.id}")
+        self._forget_others(process)
+        asker, process.asker, process.is_going = process.asker, None, False
+        if asker is None or asker is not self._supervisor.line:
+            return  # who asked is gone, and the next one will ask again
+        left = len(self._families.members(process)) if is_late else 0
         death.reap(process.pidfd)
         self._drop(process)
-        self._answer({"kind": "released", "serial": serial})
+        self._answer({"kind": "released", "serial": process.serial, "left": left})
+
+    def _tell_rest(self, asked: Mapping[str, Any], _: memoryview) -> None:
+        process = self._find(asked)
+        serial = request.number(asked, "serial")
+        if process.status is None:
+            raise BadRequest(f"rest: {process.id} (PID {process.pid}) still runs")
+        if process.is_going:
+            raise BadRequest(f"rest: {process.id} is being released")
+        count = len(self._families.members(process))
+        if count and process.others is None:
+            self._wait_for_others(process, lambda: self._alone(process))
+            if process.others is None:
+                count = 0
+        self._answer({"kind": "rest", "serial": serial, "id": process.id, "count": count})
+
+    def _alone(self, process: Process) -> None:
+        process.others = None
+        self._tell({"kind": "alone", "id": process.id})
+
+    def _wait_for_others(self, process: Process, then: Callable[[], None], *, kills: bool = False) -> None:
+        self._forget_others(process)
+        others = self._families.await_others(process, then, kills=kills)
+        process.others = others if others.is_waiting else None
+
+    def _forget_others(self, process: Process) -> None:
+        if process.others is not None:
+            process.others.close()
+            process.others = None
+
+    def _adopt(self, asked: Mapping[str, Any], _: memoryview) -> None:
+        process = self._find(asked)
+        serial = request.number(asked, "serial")
+        pid = request.number(asked, "pid", LAST_PID, 1)
+        if process.errors is not None or process.is_going:
+            raise BadRequest(f"adopt: {process.id} {'is being released' if process.is_going else 'has not begun yet'}")
+        if pid != process.pid or process.status is not None:
+            try:
+                pidfd = os.pidfd_open(pid)
+            except OSError as error:
+                raise BadRequest(f"adopt: there is no process {pid} ({error.strerror})") from None
+            try:
+                seen = self._look_at_heir(process, pid, pidfd)
+            except BadRequest:
+                os.close(pidfd)
+                raise
+            self._replace(process, pid, pidfd, seen)
+        self._answer(
+            {
+                "kind": "adopted",
+                "serial": serial,
+                "id": process.id,
+                "pid": process.pid,
+                "start_time": process.start_time,
+            }
+        )
+
+    def _look_at_heir(self, process: Process, pid: int, pidfd: int) -> proc.Stat:
+        """See that a process may be adopted.
+
+        Raises:
+            BadRequest: it may not, and why.
+        """
+        seen = proc.stat(pid)
+        if seen is None or seen.has_ended():
+            raise BadRequest(f"adopt: process {pid} has ended")
+        if pid in self._own_children() or pid not in self._families.members(process):
+            raise BadRequest(f"adopt: process {pid} does not belong to {process.id}")
+        if death.has_ended(pidfd):  # else it was the same one all the time
+            raise BadRequest(f"adopt: process {pid} has ended")
+        return seen
+
+    def _replace(self, process: Process, pid: int, pidfd: int, seen: proc.Stat) -> None:
+        """Let a service's main process be another one from now on."""
+        self._loop.forget(process.pidfd)
+        if process.status is not None:
+            death.reap(process.pidfd)  # else it is an orphan's end, when it ends
+        os.close(process.pidfd)
+        self._pids.discard(process.pid)
+        self._pids.add(pid)
+        self._forget_others(process)
+        if process.pipe is not None and process.pipe.process is process:
+            process.pipe.process = None
+        process.pid, process.pidfd, process.start_time = pid, pidfd, seen.start_time
+        process.session = seen.session if seen.parent == os.getpid() else None
+        process.status, process.drained, process.is_adopted = None, False, True
+        self._loop.watch(pidfd, lambda: self._look(process))
 
     def _hold(self, asked: Mapping[str, Any], _: memoryview) -> None:
         serial = request.number(asked, "serial")
@@ -354,7 +496,10 @@ class Keeper:
         """See whether a process has ended, and tell."""
         if process.status is not None or self._processes.get(process.id) is not process:
             return
-        status = death.status(process.pidfd)
+        if process.is_adopted:
+            status = death.status_of_any(process.pidfd, process.pid, process.start_time)
+        else:
+            status = death.status(process.pidfd)
         if status is None:
             return
         self._hear_child(process)  # before its end: the exec it owes an answer for
@@ -362,14 +507,15 @@ class Keeper:
             return
         process.status = status
         self._loop.forget(process.pidfd)
+        if process.is_adopted and not death.is_child(process.pidfd):
+            self._pids.discard(process.pid)  # its number is free for others
         self._tell({"kind": "exited", "id": process.id, "status": status})
         pipe = process.pipe
         if pipe is None or pipe.number not in self._pipes:
             self._drained(process)
         else:
             pipe.process = process
-            if self._logger.line is not None:
-                self._logger.send(encode({"kind": "drain", "id": pipe.number}))
+            self._drain(pipe)
         if self._is_ending:
             self._end_when_alone()
 
@@ -377,8 +523,15 @@ class Keeper:
         process.drained = True
         self._tell({"kind": "drained", "id": process.id})
 
+    def _drain(self, pipe: Pipe) -> None:
+        if self._logger.line is not None:
+            pipe.drains += 1
+            self._logger.send(encode({"kind": "drain", "id": pipe.number}))
+
     def _drop(self, process: Process) -> None:
         del self._processes[process.id]
+        self._forget_others(process)
+        self._forsake(process.cgroup)
         self._pids.discard(process.pid)
         self._loop.forget(process.pidfd)
         os.close(process.pidfd)
@@ -387,6 +540,13 @@ class Keeper:
             process.reading = None
         if process.pipe is not None and process.pipe.process is process:
             process.pipe.process = None
+
+    def _forsake(self, cgroup: Cgroup | None) -> None:
+        """Remove a cgroup, as soon as nobody lives in it."""
+        if cgroup is None or cgroup.remove():
+            return
+        if not Emptiness(self._loop, cgroup, cgroup.remove).is_waiting:
+            cgroup.remove()
 
     def _keep_pipe(
         self, reading: int, path: str, rotation: Mapping[str, Any] | None = None, *, echo: bool = False
@@ -414,8 +574,9 @@ class Keeper:
             self._open(pipe)
         self._logger.send(encode({"kind": "begin"}))
         for pipe in self._pipes.values():
+            pipe.drains = 0
             if pipe.process is not None:
-                self._logger.send(encode({"kind": "drain", "id": pipe.number}))
+                self._drain(pipe)
 
     def _hear_logger(self, packet: memoryview) -> None:
         try:
@@ -429,6 +590,10 @@ class Keeper:
         pipe = self._pipes.get(told.get("id", 0))
         if pipe is None:
             return
+        if told["kind"] == "drained":
+            pipe.drains -= 1
+            if pipe.drains > 0:
+                return  # it was asked again since, for the next process's end
         process, pipe.process = pipe.process, None
         if told["kind"] == "closed":
             del self._pipes[pipe.number]
@@ -491,17 +656,27 @@ class Keeper:
             self._end_services()
 
     def _end_services(self) -> None:
-        running = [process for process in self._processes.values() if process.status is None]
+        running = [process.id for process in self._processes.values() if self._kill(process)]
         if running:
-            self._say(f"killing what still runs: {', '.join(process.id for process in running)}")
-        for process in running:
-            _kill(process)
+            self._say(f"killing what still runs: {', '.join(running)}")
         self._loop.after(PATIENCE, "forget services", self._end_logger)
         self._end_when_alone()
 
     def _end_when_alone(self) -> None:
-        if self._supervisor.pid is None and all(process.status is not None for process in self._processes.values()):
+        if self._supervisor.pid is not None or any(process.status is None for process in self._processes.values()):
+            return
+        for process in self._processes.values():
+            if process.scope == "group":
+                self._wait_for_others(process, self._end_when_alone, kills=True)
+        if all(process.others is None for process in self._processes.values()):
             self._end_logger()
+
+    def _kill(self, process: Process) -> bool:
+        """Kill what runs of a service, or its main process when that is its scope; tell whether there was anyone."""
+        found = process.scope == "group" and self._families.kill(process)
+        if process.status is None:
+            _kill(process)  # also one that has left its cgroup
+        return found or process.status is None
 
     def _end_logger(self) -> None:
         if not self._logger.is_wanted:
@@ -539,26 +714,36 @@ def _refuse(asked: Mapping[str, Any], _: memoryview) -> None:
 
 
 def _signal_group(process: Process, number: int) -> bool:
-    """Signal the group that a held process leads, dead or alive: so the number is its own.
+    """Signal the group that a held process is in, dead or alive: so the number is its own.
 
     Returns:
-        False when there is no such group: a child of a fork has none until it has come to its setsid.
+        False when there is no such group: a child of a fork has none until it has come to its setsid. Nor is there one
+        for an adopted process that is another's child, unless it leads its group and the kernel finds that by a pidfd
+        (6.9): its number is not ours to keep.
 
     Raises:
         PermissionError: when there is nobody in it whom we may signal.
     """
     try:
-        os.killpg(process.pid, number)
+        if not process.is_adopted:
+            os.killpg(process.pid, number)
+        elif death.is_child(process.pidfd):
+            os.killpg(os.getpgid(process.pid), number)
+        else:
+            signal.pidfd_send_signal(process.pidfd, number, None, _TO_ITS_GROUP)
     except ProcessLookupError:
         return False
+    except OSError as error:
+        if process.is_adopted and error.errno == errno.EINVAL:
+            return False
+        raise
     return True
 
 
 def _kill(process: Process) -> None:
-    """Kill a process, and what is left of its group when that is its scope."""
+    """Kill a main process."""
     try:
-        if process.scope == "process" or not _signal_group(process, signal.SIGKILL):
-            signal.pidfd_send_signal(process.pidfd, signal.SIGKILL)
+        signal.pidfd_send_signal(process.pidfd, signal.SIGKILL)
     except OSError:
         return  # it became another user's, and will have to end by itself
 
@@ -570,3 +755,11 @@ def _failed(serial: int | None, error: SpawnFailure) -> dict[str, object]:
 def _serial(asked: Mapping[str, Any]) -> int | None:
     serial = asked.get("serial")
     return serial if type(serial) is int else None
+
+
+def _identity(pipe: int) -> tuple[int, int] | None:
+    """What tells a pipe from all others, by its read end."""
+    if pipe < 0:
+        return None
+    seen = os.fstat(pipe)
+    return seen.st_dev, seen.st_ino

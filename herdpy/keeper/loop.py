@@ -23,10 +23,17 @@ class Loop:
         self._timers: dict[str, tuple[float, Callable[[], None]]] = {}
         self._on_error = on_error
         self._is_running = True
+        self.turns = 0
+        """How often it has been woken up."""
 
     def watch(self, descriptor: int, callback: Callable[[], None]) -> None:
         """Call ``callback`` whenever ``descriptor`` can be read."""
         self._epoll.register(descriptor, select.EPOLLIN)
+        self._callbacks[descriptor] = callback
+
+    def watch_changes(self, descriptor: int, callback: Callable[[], None]) -> None:
+        """Call ``callback`` when a file that the kernel makes has changed since it was read last (poll(2), POLLPRI)."""
+        self._epoll.register(descriptor, select.EPOLLPRI)
         self._callbacks[descriptor] = callback
 
     def watch_writing(self, descriptor: int, *, wanted: bool) -> None:
@@ -53,7 +60,9 @@ class Loop:
     def run(self) -> None:
         """Turn until :meth:`stop`. What a callback raises goes to ``on_error``: nothing ends the keeper by mistake."""
         while self._is_running:
-            for descriptor, _ in self._epoll.poll(self._patience()):
+            ready = self._epoll.poll(self._patience())
+            self.turns += 1
+            for descriptor, _ in ready:
                 callback = self._callbacks.get(descriptor)
                 if callback is not None:
                     self._call(callback)

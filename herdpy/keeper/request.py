@@ -48,11 +48,12 @@ def number(request: Request, key: str, most: int = 2**53, least: int = 0) -> int
     return found
 
 
-def scope(request: Request) -> str:
-    """Return what a signal or a release reaches: ``group`` or ``process``."""
+def scope(request: Request, *more: str) -> str:
+    """Return what a signal or a release reaches: ``group``, ``process`` or one of ``more``."""
     found = request.get("scope")
-    if found not in ("group", "process"):
-        raise BadRequest(f'{request["kind"]}: scope must be "group" or "process"')
+    known = ("group", "process", *more)
+    if found not in known:
+        raise BadRequest(f"{request['kind']}: scope must be {' or '.join(map(repr, known))}")
     return str(found)
 
 

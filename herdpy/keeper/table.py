@@ -9,13 +9,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from herdpy.keeper.cgroup import Cgroup, Emptiness
+    from herdpy.keeper.family import Others
     from herdpy.keeper.line import Line
 
 
 class Pipe:
     """An output pipe that the logger reads; we keep its read end until the logger has seen its end of file."""
 
-    __slots__ = ("echo", "number", "path", "process", "reading", "rotation")
+    __slots__ = ("drains", "echo", "number", "path", "process", "reading", "rotation")
 
     def __init__(
         self, number: int, reading: int, path: str, *, rotation: Mapping[str, Any] | None = None, echo: bool = False
@@ -28,6 +30,8 @@ class Pipe:
         self.echo = echo
         self.process: Process | None = None
         """The process whose last lines the logger has been asked to write, and has not yet."""
+        self.drains = 0
+        """So many times the logger was asked, and has not answered: only the last answer counts."""
 
 
 class Process:
@@ -35,26 +39,56 @@ class Process:
 
     __slots__ = (
         "asker",
+        "born",
+        "cgroup",
         "drained",
         "errors",
         "id",
+        "is_adopted",
+        "is_going",
+        "others",
+        "output",
         "pid",
         "pidfd",
         "pipe",
         "reading",
         "scope",
         "serial",
+        "session",
         "start_time",
         "status",
     )
 
-    def __init__(self, id: str, pid: int, pidfd: int, start_time: int, scope: str, pipe: Pipe | None) -> None:  # noqa: A002
+    def __init__(
+        self,
+        id: str,  # noqa: A002
+        pid: int,
+        pidfd: int,
+        start_time: int,
+        scope: str,
+        pipe: Pipe | None,
+        output: tuple[int, int] | None,
+        cgroup: Cgroup | None,
+    ) -> None:
         self.id = id
         self.pid = pid
         self.pidfd = pidfd
         self.start_time = start_time
         self.scope = scope
-        """``group`` or ``process``: what is killed when it is released."""
+        """``group`` or ``process``: whether all of the service is killed when it is released."""
+        self.born = start_time
+        """When the first process of the service was spawned; ``start_time`` is the main one's."""
+        self.session: int | None = pid
+        """The number of a session that is the service's as long as we hold its main process; None if none is."""
+        self.output = output
+        """(device, inode) of the pipe that it writes to."""
+        self.cgroup = cgroup
+        self.is_adopted = False
+        """Whether the main process is another than the one we spawned."""
+        self.others: Others | Emptiness | None = None
+        """What waits for those whom it has left behind."""
+        self.is_going = False
+        """Whether it is being released, and only they are waited for."""
         self.pipe = pipe
         self.status: dict[str, object] | None = None
         """How it ended; None while it runs."""

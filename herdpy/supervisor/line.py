@@ -60,10 +60,13 @@ class Held:
         self.start_time = start_time
         """Field 22 of /proc/PID/stat, in clock ticks since boot."""
         self.status: Packet | None = None
-        """``{"exited": N}`` or ``{"killed": SIGNAL, "core": BOOL}`` once it has ended."""
+        """Once it has ended: ``{"exited": N}``, ``{"killed": SIGNAL, "core": BOOL}``; of one that was adopted perhaps
+        ``{"unknown": True}``."""
         self.exited = trio.Event()
         self.drained = trio.Event()
         """Set when the logger has written its last lines."""
+        self.alone = trio.Event()
+        """Set when :meth:`KeeperLine.rest` found others of its service, and the last of them has gone."""
         self.on_exit: Callable[[], None] | None = None
 
     def end(self, status: Packet) -> None:
@@ -71,6 +74,16 @@ class Held:
         self.exited.set()
         if self.on_exit is not None:
             self.on_exit()
+
+    def replace(self, pid: int, start_time: int) -> None:
+        """Be another process from now on. Who waits for its end waits for the new one's."""
+        self.pid, self.start_time, self.status = pid, start_time, None
+        if self.exited.is_set():
+            self.exited = trio.Event()
+        if self.drained.is_set():
+            self.drained = trio.Event()
+        if self.alone.is_set():
+            self.alone = trio.Event()
 
 
 class _Answer:
@@ -126,6 +139,9 @@ class KeeperLine:
             case "drained":
                 if held := self.held.get(packet["id"]):
                     held.drained.set()
+            case "alone":
+                if held := self.held.get(packet["id"]):
+                    held.alone.set()
             case "signal":
                 self._on_signal(packet["signal"])
             case "process":
@@ -147,6 +163,8 @@ class KeeperLine:
         if packet["kind"] == "spawned":
             # Here, not where the request waits: the next packet may already tell of its end.
             self.held[packet["id"]] = Held(packet["id"], packet["pid"], packet["start_time"])
+        elif packet["kind"] == "adopted" and (held := self.held.get(packet["id"])) and held.pid != packet["pid"]:
+            held.replace(packet["pid"], packet["start_time"])
         answer = self._answers.pop(packet.get("serial", 0), None)
         if answer is None:
             for descriptor in descriptors:
@@ -220,7 +238,7 @@ class KeeperLine:
             process_id: a name that no held process has.
             output: ``{"log": PATH, "rotation": {...}}``, ``"supervisor"`` or ``"null"``.
             ids: uid, gid and supplementary gids; None means the keeper's own.
-            scope: whether its process ``group`` goes with it at its release, or it is the ``process`` alone.
+            scope: whether all of its service go with it at its release (``group``), or it goes alone (``process``).
             limits: (name, soft, hard) of each resource limit of its own; None means unlimited.
             capabilities: the ambient ones; None means the keeper's own.
             descriptors: (name that it is held by, name in LISTEN_FDNAMES) of each that it has from 3 on, as
@@ -265,14 +283,45 @@ class KeeperLine:
         return self.held[process_id], answer.descriptors[0] if answer.descriptors else None
 
     async def signal(self, held: Held, number: int, scope: str = "group") -> None:
-        """Send a signal to a process, or to its group; nothing happens when there is none left to take it."""
+        """Send a signal to a ``process``, its ``group``, or ``all`` of its service; to none left, nothing happens."""
         if held.id in self.held:
             await self._ask({"kind": "signal", "id": held.id, "signal": number, "scope": scope})
 
-    async def release(self, held: Held) -> None:
-        """Let go of a process that has ended: what is left of its group is killed, the zombie reaped."""
-        if self.held.pop(held.id, None) is not None:
-            await self._ask({"kind": "release", "id": held.id})
+    async def rest(self, held: Held) -> int:
+        """Count what is left of a service, its main process having ended; when the last has gone, ``alone`` is set.
+
+        Returns:
+            How many there are; when there are none, ``alone`` is never set.
+
+        Raises:
+            Refused: the main process still runs.
+        """
+        answer = await self._ask({"kind": "rest", "id": held.id})
+        count: int = answer.packet["count"]
+        return count
+
+    async def adopt(self, held: Held, pid: int) -> None:
+        """Let a service's main process be another of its processes, such as a daemon that it forked.
+
+        ``held`` then has its PID, and is running again if it had ended.
+
+        Raises:
+            Refused: there is no such process, or it is not the service's; the reason in words.
+        """
+        await self._ask({"kind": "adopt", "id": held.id, "pid": pid})
+
+    async def release(self, held: Held) -> int:
+        """Let go of a process that has ended: the zombie is reaped; all that is left of its service is killed, if its
+        scope is ``group``, and waited for, though not for more than 2 s.
+
+        Returns:
+            How many do not end even so.
+        """
+        if self.held.pop(held.id, None) is None:
+            return 0
+        answer = await self._ask({"kind": "release", "id": held.id})
+        left: int = answer.packet["left"]
+        return left
 
     async def hold(self, name: str, descriptor: int) -> None:
         """Have the keeper hold a copy of a descriptor, for the next supervisor and for ``spawn``; ours stays ours.

@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
+from herdpy.keeper.cgroup import Cgroup, find, key_of
 from herdpy.keeper.message import ANCILLARY_SIZE, LIMIT, VERSION, decode, descriptors, encode
 
 ROOT = Path(__file__).parent.parent.parent
@@ -264,6 +265,18 @@ class Running:
                     with contextlib.suppress(psutil.NoSuchProcess):
                         process.kill()
             self.process.communicate()
+        cgroup = self.cgroup()
+        if cgroup is not None:
+            cgroup.kill()
+            until(cgroup.remove, "the cgroup is empty")
+
+    def cgroup(self) -> Cgroup | None:
+        """Return the cgroup that holds the services' if there is one."""
+        own, state = find(), self.place / "state"
+        if own is None or not state.exists():
+            return None
+        cgroup = Cgroup(f"{own}/herdpy-{key_of(str(state))}")
+        return cgroup if os.path.isdir(cgroup.path) else None
 
 
 @pytest.fixture

@@ -94,7 +94,7 @@ def test_a_signal_reaches_the_process_or_its_group(supervisor: Supervisor) -> No
 
 
 @pytest.mark.parametrize(
-    "fields", [{"signal": 65}, {"signal": "TERM"}, {"scope": "all"}, {"id": "nobody"}, {"id": None}]
+    "fields", [{"signal": 65}, {"signal": "TERM"}, {"scope": "everyone"}, {"id": "nobody"}, {"id": None}]
 )
 def test_a_bad_signal_request_is_answered(supervisor: Supervisor, fields: dict[str, object]) -> None:
     supervisor.spawn("service", "sleep", "1000")
@@ -122,7 +122,7 @@ def test_orphans_come_to_the_keeper_and_are_reaped(keeper: Running, public: Path
     supervisor = keeper.supervisor()
     fifo = public / "fifo"
     os.mkfifo(fifo)
-    supervisor.spawn("service", sys.executable, "-c", DAEMONIZE, str(fifo), output="supervisor")
+    supervisor.spawn("service", sys.executable, "-c", DAEMONIZE, str(fifo), output="supervisor", scope="process")
     os.set_blocking(supervisor.passed[0], True)
     orphan = psutil.Process(int(os.read(supervisor.passed[0], 20)))
     os.close(supervisor.passed[0])

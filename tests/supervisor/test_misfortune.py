@@ -1,5 +1,6 @@
 """What ought not to happen, and must leave nobody waiting: requests given up, refusals of the kernel, of the keeper."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -117,6 +118,7 @@ def test_a_process_that_may_not_be_signalled_is_told_and_harms_nobody_else(herdp
             assert herdpy.status("foreign")["status"] == "running"
             assert herdpy.status("foreign")["pid"] == pid
         assert herdpy.supervisor() == supervisor
-        assert herdpy.stop() == 0
+        assert herdpy.stop() == 0  # where it has a cgroup, that ends it all the same
     finally:
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)

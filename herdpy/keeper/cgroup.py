@@ -1,0 +1,267 @@
+"""A cgroup for each service (cgroups(7), the kernel's cgroup-v2.rst), wherever version 2 is mounted and ours to write.
+
+A process cannot leave its cgroup by any fork, session or double fork, and one write kills all that are in it. A child
+has to be born in its cgroup: moved there afterwards, what it has forked by then would be missed. There is a flag of
+clone3(2) for that, but what Python and its C library offer does not reach it. So the keeper itself enters the cgroup,
+spawns, and goes home again. It has one thread, so that nothing else happens meanwhile.
+
+No controller is enabled: these cgroups only say who belongs together.
+"""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from herdpy.keeper.loop import Loop
+
+LONGEST = 100
+"""Characters of a process's id in its cgroup's name; a name may have 255 bytes."""
+
+
+class Cgroup:
+    """One service process's cgroup."""
+
+    __slots__ = ("path",)
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def pids(self) -> list[int]:
+        """Return who lives in it, and in those below it that its processes have made."""
+        found: list[int] = []
+        for directory in _below(self.path):
+            try:
+                found += map(int, _read(f"{directory}/cgroup.procs").split())
+            except OSError:
+                continue  # gone meanwhile, or threads only: their process is further up
+        return [pid for pid in found if pid]  # 0: one outside of our PID namespace
+
+    def is_populated(self) -> bool:
+        """Tell whether anyone lives in it or below it."""
+        try:
+            return _is_populated(_read(f"{self.path}/cgroup.events"))
+        except OSError:
+            return False
+
+    def kill(self) -> bool:
+        """Kill all that is in it and below it, and whatever they are forking.
+
+        Returns:
+            False on a kernel that cannot (before 5.14).
+        """
+        try:
+            _write(f"{self.path}/cgroup.kill", b"1")
+        except OSError:
+            return False
+        return True
+
+    def remove(self) -> bool:
+        """Remove it, and those below it; tell whether it is gone. It stays while anyone lives in it."""
+        try:
+            os.rmdir(self.path)
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return not self.is_populated() and _remove_below(self.path)
+        return True
+
+
+class Cgroups:
+    """All of ours, in a cgroup of their own below the one that we were started in.
+
+    Attributes:
+        path: that cgroup's directory, or None when there can be none: then every service does without.
+    """
+
+    def __init__(self, key: str) -> None:
+        """Make it, where that can be.
+
+        Args:
+            key: what tells this keeper from any other, and is the same for its successor.
+        """
+        self.path: str | None = None
+        self._is_usable = False
+        self._home = -1
+        self._number = 0
+        own = find()
+        if own is None:
+            return
+        try:
+            # To where we are: nothing moves, but we learn now whether we may come back.
+            self._home = os.open(f"{own}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+            os.write(self._home, b"0")
+            path = f"{own}/herdpy-{key}"
+            _remove_below(path)  # a former keeper's
+            os.makedirs(path, 0o755, exist_ok=True)
+        except OSError:
+            return
+        self.path, self._is_usable = path, True
+
+    def enter_new(self, name: str) -> Cgroup | None:
+        """Make a cgroup for a process and enter it, until :meth:`leave`; None when that cannot be."""
+        if not self._is_usable:
+            return None
+        readable = "".join(
+            letter if letter.isascii() and (letter.isalnum() or letter in "-_:.@") else "_" for letter in name[:LONGEST]
+        )
+        while True:
+            self._number += 1
+            made = Cgroup(f"{self.path}/{self._number}.{readable}")
+            try:
+                os.mkdir(made.path, 0o755)
+            except FileExistsError:
+                continue  # a former keeper's, and somebody lives in it
+            except OSError:
+                return None  # there may be a limit (cgroup.max.descendants)
+            try:
+                _write(f"{made.path}/cgroup.procs", b"0")
+            except OSError:
+                made.remove()
+                self._is_usable = False  # it will not be otherwise for the next one
+                return None
+            return made
+
+    def leave(self) -> bool:
+        """Go home; tell whether that could be done. If not, we live where we must not kill, and make no more."""
+        try:
+            os.write(self._home, b"0")
+        except OSError:
+            self._is_usable = False
+            return False
+        return True
+
+    def pids(self) -> list[int]:
+        """Return who lives in any of them."""
+        return [] if self.path is None else Cgroup(self.path).pids()
+
+    def remove(self) -> None:
+        """Remove all that nobody lives in."""
+        if self.path is not None:
+            _remove_below(self.path)
+
+
+class Emptiness:
+    """Waits until nobody lives in a cgroup any more.
+
+    Attributes:
+        is_waiting: whether anyone does.
+    """
+
+    def __init__(self, loop: Loop, cgroup: Cgroup, then: Callable[[], object]) -> None:
+        """Begin to wait, if anyone lives there; ``then`` is called once nobody does."""
+        self.is_waiting = False
+        self._loop = loop
+        self._then = then
+        try:
+            self._events = os.open(f"{cgroup.path}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return
+        self.is_waiting = True
+        self._loop.watch_changes(self._events, self._look)
+        if not self._is_populated():
+            self.close()
+
+    def close(self) -> None:
+        """Wait no more."""
+        if self.is_waiting:
+            self.is_waiting = False
+            self._loop.forget(self._events)
+            os.close(self._events)
+
+    def _look(self) -> None:
+        if self.is_waiting and not self._is_populated():
+            self.close()
+            self._then()
+
+    def _is_populated(self) -> bool:
+        try:
+            return _is_populated(os.pread(self._events, 4096, 0))
+        except OSError:
+            return False  # ENODEV: somebody else has removed it
+
+
+def key_of(state_directory: str) -> str:
+    """Return what tells the keeper that has this directory's lock from all others: the directory's inode does."""
+    seen = os.stat(state_directory)
+    return f"{seen.st_dev:x}-{seen.st_ino:x}"
+
+
+def find() -> str | None:
+    """Return the directory of the v2 cgroup that we are in, wherever it is mounted (proc_pid_mountinfo(5))."""
+    try:
+        lines = _read("/proc/self/cgroup").splitlines()
+        mounts = _read("/proc/self/mountinfo").splitlines()
+    except OSError:
+        return None
+    own = next((line[3:] for line in lines if line.startswith(b"0::")), None)
+    if own is None:
+        return None
+    for line in mounts:
+        before, _, after = line.partition(b" - ")
+        if not after.startswith(b"cgroup2 "):
+            continue
+        root, directory = (_unescape(field) for field in before.split(b" ")[3:5])
+        if root == b"/":
+            return os.fsdecode(directory + own.rstrip(b"/"))
+        if own == root or own.startswith(root + b"/"):
+            return os.fsdecode(directory + own[len(root) :])
+    return None
+
+
+def _is_populated(events: bytes) -> bool:
+    """Tell what a cgroup.events file says."""
+    return b"populated 1" in events
+
+
+def _unescape(field: bytes) -> bytes:
+    """See proc_pid_mountinfo(5): space, tab, newline and backslash are octal."""
+    first, *rest = field.split(b"\\")
+    return first + b"".join(bytes([int(part[:3], 8)]) + part[3:] for part in rest)
+
+
+def _below(path: str) -> Iterator[str]:
+    """Yield a cgroup's directory and those below it, outer ones first."""
+    yield path
+    try:
+        with os.scandir(path) as entries:
+            directories = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return
+    for directory in directories:
+        yield from _below(directory)
+
+
+def _remove_below(path: str) -> bool:
+    """Remove a cgroup's directory and all below it, but those that someone lives in; tell whether all are gone."""
+    is_gone = True
+    for directory in reversed(list(_below(path))):
+        try:
+            os.rmdir(directory)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            is_gone = False
+    return is_gone
+
+
+def _read(path: str) -> bytes:
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    content = b""
+    try:
+        while chunk := os.read(file, 65536):
+            content += chunk
+    finally:
+        os.close(file)
+    return content
+
+
+def _write(path: str, words: bytes) -> None:
+    file = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(file, words)
+    finally:
+        os.close(file)

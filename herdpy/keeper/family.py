@@ -1,0 +1,226 @@
+"""The processes that belong to a service: whom ``signal`` with scope "all", ``release``, ``rest`` and ``adopt`` mean.
+
+With a cgroup the kernel knows. Without one they are found:
+
+* the main process and what descends from it;
+* of the orphans that came to us, so that they are some service's for sure, those that say by ``HERDPY_SERVICE`` in
+  their environment whose they are, and have not begun before it; where that says nothing, those in its session, or
+  whose stdout or stderr is its output; and what descends from them.
+"""
+
+from __future__ import annotations
+
+import os
+
+from herdpy.keeper import death, proc
+from herdpy.keeper.cgroup import Emptiness
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Callable, Container, Mapping
+
+    from herdpy.keeper.loop import Loop
+    from herdpy.keeper.table import Process
+else:
+    import _signal as signal
+
+VARIABLE = "HERDPY_SERVICE"
+"""The environment variable that tells a child its id."""
+
+PASSES = 10
+"""Times that we look for processes that others have forked meanwhile, when all are to be signalled."""
+
+
+class Families:
+    """Finds out who belongs to whom."""
+
+    def __init__(self, loop: Loop, processes: Mapping[str, Process], own: Callable[[], Container[int]]) -> None:
+        """Begin.
+
+        Args:
+            processes: what the keeper holds, by id.
+            own: returns the PIDs of the children that are no service's orphans: what is held, and the keeper's own.
+        """
+        self._loop = loop
+        self._processes = processes
+        self._own = own
+        self._seen: list[int] = []
+        self._seen_in = -1
+        self._seen_by: dict[int, Process] = {}
+
+    def members(self, process: Process, *, afresh: bool = True) -> list[int]:
+        """Return the PIDs of all that live of a service, the main process first if it does.
+
+        Args:
+            afresh: whether to look for orphans once more though we did in this turn of the loop.
+        """
+        if process.cgroup is not None:
+            found = process.cgroup.pids()
+        else:
+            orphans = self._orphans(afresh=afresh)
+            found = [process.pid, *(pid for pid in orphans if self._owner(pid) is process)]
+            for pid in found:  # which grows meanwhile
+                found.extend([child for child in proc.children(pid) if child not in found])
+            found = [pid for pid in found if _lives(pid)]
+        others = [pid for pid in found if pid != process.pid]
+        return [process.pid, *others] if process.status is None else others
+
+    def signal(self, process: Process, number: int) -> bool:
+        """Signal all that live of a service; tell whether there was anyone.
+
+        Raises:
+            PermissionError: there was, but nobody whom we may signal.
+        """
+        if number == signal.SIGKILL and process.cgroup is not None:
+            return self.kill(process)
+        return self._signal_each(process, number)
+
+    def kill(self, process: Process) -> bool:
+        """Kill all that live of a service; tell whether there was anyone. They may take a moment to go."""
+        if process.cgroup is not None:
+            if not process.cgroup.is_populated():
+                return False
+            if process.cgroup.kill():
+                return True
+        try:
+            return self._signal_each(process, signal.SIGKILL)
+        except PermissionError:
+            return True  # they became another user's, and have to end by themselves
+
+    def _signal_each(self, process: Process, number: int) -> bool:
+        """Signal one after the other. A PID is looked up again after its pidfd was opened: so it is its own."""
+        first = self.members(process, afresh=False)
+        if first == [process.pid]:
+            signal.pidfd_send_signal(process.pidfd, number)
+            return True
+        opened: dict[int, int] = {}
+        reached: set[int] = set()
+        refused: PermissionError | None = None
+        listed = first
+        try:
+            for _ in range(PASSES):
+                new = [pid for pid in listed if pid not in opened]
+                if not new:
+                    break
+                for pid in new:
+                    try:
+                        opened[pid] = os.pidfd_open(pid)
+                    except OSError:
+                        continue  # it has ended
+                listed = self.members(process)
+                for pid in listed:
+                    if pid not in opened or pid in reached:
+                        continue
+                    try:
+                        signal.pidfd_send_signal(opened[pid], number)
+                        reached.add(pid)
+                    except ProcessLookupError:
+                        continue
+                    except PermissionError as error:
+                        refused = error
+        finally:
+            for pidfd in opened.values():
+                os.close(pidfd)
+        if refused is not None and not reached:
+            raise refused
+        return bool(reached)
+
+    def await_others(self, process: Process, then: Callable[[], None], *, kills: bool = False) -> Others | Emptiness:
+        """Wait for those whom a main process that has ended has left behind; see :class:`Others`."""
+        if process.cgroup is None:
+            return Others(self._loop, self, process, then, kills=kills)
+        return Emptiness(self._loop, process.cgroup, then)
+
+    def _orphans(self, *, afresh: bool) -> list[int]:
+        """Return our children that are no main process and none of our own."""
+        if afresh or self._seen_in != self._loop.turns:
+            own = self._own()
+            self._seen = [pid for pid in proc.children(os.getpid()) if pid not in own]
+            self._seen_in = self._loop.turns
+        return self._seen
+
+    def _owner(self, pid: int) -> Process | None:
+        seen = proc.stat(pid)
+        if seen is None or seen.has_ended():
+            return None
+        named = proc.environment(pid, VARIABLE.encode())
+        if named is not None:
+            process = self._processes.get(os.fsdecode(named))
+            return process if process is not None and seen.start_time >= process.born else None
+        for process in self._processes.values():
+            if process.session == seen.session:
+                return process
+        outputs = proc.writes_to(pid)
+        for process in self._processes.values():
+            if process.output in outputs and seen.start_time >= process.born:
+                return process
+        return None
+
+
+class Others:
+    """Waits for the end of those whom a service's main process has left behind, where no cgroup tells.
+
+    Attributes:
+        is_waiting: whether there is anyone left.
+    """
+
+    def __init__(
+        self, loop: Loop, families: Families, process: Process, then: Callable[[], None], *, kills: bool
+    ) -> None:
+        """Begin to wait, if there is anyone.
+
+        Args:
+            process: its main process has ended.
+            then: called once nobody is left.
+            kills: whether to kill those who turn up meanwhile.
+        """
+        self.is_waiting = True
+        self._loop = loop
+        self._families = families
+        self._process = process
+        self._then = then
+        self._kills = kills
+        self._pidfds: dict[int, int] = {}
+        self._look_for_more()
+
+    def close(self) -> None:
+        """Wait no more."""
+        self.is_waiting = False
+        for pid in list(self._pidfds):
+            self._forget(pid)
+
+    def _look_for_more(self) -> None:
+        if self._kills:
+            self._families.kill(self._process)
+        for pid in self._families.members(self._process):
+            if pid not in self._pidfds:
+                self._watch(pid)
+        self.is_waiting = bool(self._pidfds)
+
+    def _watch(self, pid: int) -> None:
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            return  # it has ended
+        self._pidfds[pid] = pidfd
+        self._loop.watch(pidfd, lambda: self._look(pid))
+
+    def _look(self, pid: int) -> None:
+        pidfd = self._pidfds.get(pid)
+        if pidfd is None or not death.has_ended(pidfd):
+            return
+        self._forget(pid)
+        self._look_for_more()  # what descended from it is an orphan now
+        if not self.is_waiting:
+            self._then()
+
+    def _forget(self, pid: int) -> None:
+        pidfd = self._pidfds.pop(pid)
+        self._loop.forget(pidfd)
+        os.close(pidfd)
+
+
+def _lives(pid: int) -> bool:
+    seen = proc.stat(pid)
+    return seen is not None and not seen.has_ended()

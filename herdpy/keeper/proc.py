@@ -1,0 +1,128 @@
+"""What /proc tells of a process (proc(5)). A process that is gone, or that we may not look at, tells nothing."""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Stat:
+    """The fields of /proc/PID/stat that the keeper needs.
+
+    Attributes:
+        state: a letter; ``Z`` means that it has ended, or only that its first thread has.
+        start_time: in clock ticks since boot; with the PID, it tells one process from all others.
+        exit_status: as wait(2) has it, once it has ended; 0 to who may not trace it.
+    """
+
+    __slots__ = ("exit_status", "parent", "session", "start_time", "state", "threads")
+
+    def __init__(self, fields: list[bytes]) -> None:
+        self.state = fields[0]
+        self.parent = int(fields[1])
+        self.session = int(fields[3])
+        self.threads = int(fields[17])
+        self.start_time = int(fields[19])
+        self.exit_status = int(fields[49])
+
+    def has_ended(self) -> bool:
+        return self.state in (b"Z", b"X") and self.threads <= 1
+
+
+def stat(pid: int) -> Stat | None:
+    """Read /proc/PID/stat."""
+    content = _read(f"/proc/{pid}/stat")
+    # The second field may hold anything, parentheses too; the last one closes it.
+    fields = content.rpartition(b")")[2].split()
+    return Stat(fields) if len(fields) > 49 else None
+
+
+def start_time(pid: int) -> int:
+    """Return when a process started, in clock ticks since boot; 0 if unknown."""
+    seen = stat(pid)
+    return 0 if seen is None else seen.start_time
+
+
+def environment(pid: int, name: bytes) -> bytes | None:
+    """Return a variable that a process's program was started with."""
+    for line in _read(f"/proc/{pid}/environ").split(b"\0"):
+        found, _, value = line.partition(b"=")
+        if found == name:
+            return value
+    return None
+
+
+def belongs_to_us(pid: int) -> bool:
+    """Tell whether a process's effective user is ours: then /proc/PID/stat hides nothing from us."""
+    try:
+        return os.stat(f"/proc/{pid}").st_uid == os.geteuid()
+    except OSError:
+        return False
+
+
+def writes_to(pid: int) -> set[tuple[int, int]]:
+    """Return (device, inode) of what a process has as its stdout and stderr."""
+    found = set()
+    for number in (1, 2):
+        try:
+            seen = os.stat(f"/proc/{pid}/fd/{number}")
+        except OSError:
+            continue
+        found.add((seen.st_dev, seen.st_ino))
+    return found
+
+
+def children(pid: int) -> list[int]:
+    """Return the PIDs of a process's children, those that ended but are not reaped among them.
+
+    proc(5) calls the list unreliable because an entry may be missed when another one goes away meanwhile. Of our own
+    children only we make one go; of another's, look again.
+    """
+    found: list[int] = []
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return found
+    for thread in threads:
+        try:
+            found += map(int, _read(f"/proc/{pid}/task/{thread}/children", must=True).split())
+        except FileNotFoundError:
+            if not os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
+                return list(_children_one_by_one(pid))  # a kernel without CONFIG_PROC_CHILDREN
+        except OSError:
+            continue  # the thread has ended
+    return found
+
+
+def _children_one_by_one(parent: int) -> Iterator[int]:
+    try:
+        names = os.listdir("/proc")
+    except OSError:
+        return
+    for name in names:
+        if name.isdecimal():
+            seen = stat(int(name))
+            if seen is not None and seen.parent == parent:
+                yield int(name)
+
+
+def _read(path: str, *, must: bool = False) -> bytes:
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        if must:
+            raise
+        return b""
+    content = b""
+    try:
+        while chunk := os.read(file, 65536):
+            content += chunk
+    except OSError:
+        if must:
+            raise
+    finally:
+        os.close(file)
+    return content
