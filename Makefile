@@ -2,12 +2,13 @@
 # make stop   stop all of it
 # make test   set up, run every check and every test
 # make bench  what it costs, as ratios
+# make bench-peers  the same work done by other supervisors, in one table
 
 PYTHON ?= python3
 VENV := .venv
 SOURCES := pyproject.toml README.md $(shell find bin completion docs/man herdpy services systemd -type f ! -name '*.pyc')
 
-.PHONY: run stop test check bench clean
+.PHONY: run stop test check bench bench-peers clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/herdpy.stamp
@@ -28,6 +29,11 @@ bench: $(VENV)/test.stamp
 	@sh tools/packages.sh test
 	$(VENV)/bin/python benchmarks/client.py
 	$(VENV)/bin/python benchmarks/boot.py
+	$(VENV)/bin/python benchmarks/peers.py
+
+bench-peers: $(VENV)/test.stamp
+	@sh tools/packages.sh test
+	$(VENV)/bin/python benchmarks/peers.py
 
 $(VENV)/bin/pip:
 	@PYTHON=$(PYTHON) sh tools/packages.sh run
