@@ -48,14 +48,14 @@ async def spawn(line: KeeperLine, service: Service, number: int, arguments: tupl
     """
     attempt = service.attempts[number]
     process, terms = attempt.process, attempt.notify
-    begin = {path: await tail.end_of(path) for path in _spoken_in(service, log_file)}
+    begin = {path: await tail.end_of(path) for path in _read_later(service, attempt, log_file)}
     notifications = None
     try:
         if terms is not None:
             notifications = await hearing.prepare(line, service.name, terms, process)
         held, _ = await processes.spawn(
             line,
-            processes.new_id(service.name, "main", f"{number}@{begin[log_file]}"),
+            processes.new_id(service.name, "main", f"{number}@{begin.get(log_file, 0)}"),
             process,
             processes.to_log(log_file, service.log_rotation),
             arguments,
@@ -372,6 +372,14 @@ class Incarnation:
             if last:
                 lines += [f"the last lines of {path}:", *(f"  {line}" for line in last)]
         return lines
+
+
+def _read_later(service: Service, attempt: Attempt, log_file: str) -> list[str]:
+    """The files whose sizes matter: none, for a process that is ready at once and that nothing watches."""
+    is_waited_for = attempt.readiness is not None or attempt.forking or attempt.notify is not None or service.one_shot
+    if is_waited_for or service.guards or service.companion is not None:
+        return _spoken_in(service, log_file)
+    return []
 
 
 def _spoken_in(service: Service, log_file: str) -> list[str]:

@@ -10,9 +10,7 @@ every transition is made in one place, :meth:`Life._take`, and there is no lock 
                           └──── failed, or stopped meanwhile ────────────────▶
 """
 
-import math
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -24,11 +22,13 @@ from herdpy.service import ActionFailure, Attempt, End, Service, StartFailure
 from herdpy.supervisor import hearing, incarnation
 from herdpy.supervisor.attendance import Attendance
 from herdpy.supervisor.context import StepContext
+from herdpy.supervisor.inbox import Inbox
 from herdpy.supervisor.incarnation import Complaint, Incarnation, Spawned, attempt_of
 from herdpy.supervisor.line import Held, Refused
 from herdpy.supervisor.log import log
 from herdpy.supervisor.note import NOTE_VERSION, Note, Status, read_note
 from herdpy.supervisor.outcome import Outcome, Reply, Unmet
+from herdpy.supervisor.recent import Recent
 from herdpy.supervisor.respawn import History
 
 if TYPE_CHECKING:
@@ -90,15 +90,48 @@ _Message = _Start | _Stop | _Switch | _Replace | _Ended | _Useless | _Left | _Wa
 class Life:
     """One service and its task. Everyone may read its attributes; only its own task changes them."""
 
+    __slots__ = (
+        "_activity",
+        "_arguments",
+        "_attendance",
+        "_complaint",
+        "_history",
+        "_inbox",
+        "_incarnation",
+        "_is_over",
+        "_line",
+        "_next_starts",
+        "_nursery",
+        "_registry",
+        "_starters",
+        "_stop_asked",
+        "_stoppers",
+        "changed",
+        "changes",
+        "context",
+        "details",
+        "done",
+        "enabled",
+        "failures",
+        "memory",
+        "name",
+        "reason",
+        "replacement",
+        "respawns",
+        "service",
+        "stage",
+        "status",
+    )
+
     def __init__(self, service: Service, registry: "Registry") -> None:
         self.service = service
         self.name = service.name
         self.status: Status = "stopped"
         self.enabled = True
-        self.changes: deque[tuple[Status, float]] = deque(maxlen=CHANGES_KEPT)
+        self.changes = Recent[tuple[Status, float]](CHANGES_KEPT)
         """State changes, newest first, each with its time (seconds since the epoch)."""
-        self.respawns: deque[float] = deque(maxlen=CHANGES_KEPT)
-        self.failures: deque[float] = deque(maxlen=FAILURES_KEPT)
+        self.respawns = Recent[float](CHANGES_KEPT)
+        self.failures = Recent[float](FAILURES_KEPT)
         self.reason: str | None = None
         """Why it last ended or failed, in words that follow "It"."""
         self.details: dict[str, str] = {}
@@ -113,7 +146,7 @@ class Life:
         """Set, and replaced by a new one, at each change of status or stage."""
         self._registry = registry
         self._line = registry.line
-        self._requests, self._inbox = trio.open_memory_channel[_Message](math.inf)
+        self._inbox = Inbox[_Message]()
         self._history = History(service.respawn)
         self._arguments: tuple[str, ...] = ()
         self._starters: list[Reply] = []
@@ -143,7 +176,7 @@ class Life:
         if self._is_over:
             return self._not_registered()
         reply = Reply()
-        self._requests.send_nowait(_Start(tuple(arguments), reply, transaction))
+        self._inbox.put(_Start(tuple(arguments), reply, transaction))
         return await reply.wait()
 
     async def stop(self) -> Outcome:
@@ -151,7 +184,7 @@ class Life:
         if self._is_over:
             return Outcome(True)
         reply = Reply()
-        self._requests.send_nowait(_Stop(reply))
+        self._inbox.put(_Stop(reply))
         return await reply.wait()
 
     async def switch(self, enabled: bool) -> Outcome:
@@ -159,12 +192,12 @@ class Life:
         if self._is_over:
             return Outcome(True)
         reply = Reply()
-        self._requests.send_nowait(_Switch(enabled, reply))
+        self._inbox.put(_Switch(enabled, reply))
         return await reply.wait()
 
     def replace(self, service: Service) -> None:
         """Let it be another service of the same name from its next stop on; at once when it is stopped."""
-        self._requests.send_nowait(_Replace(service))
+        self._inbox.put(_Replace(service))
 
     async def ask(self, arguments: Sequence[str]) -> str:
         """Ask its attendant, and wait for the answer.
@@ -228,7 +261,8 @@ class Life:
                 await self._resume(note, held, beside or {})
             except Exception as error:
                 await self._settle(error)
-            async for message in self._inbox:
+            while True:
+                message = await self._inbox.take()
                 if self._is_over:
                     self._refuse(message)
                 else:
@@ -236,7 +270,7 @@ class Life:
                         await self._take(message)
                     except Exception as error:
                         await self._settle(error)
-                if self._is_over and not self._inbox.statistics().current_buffer_used:
+                if self._is_over and not self._inbox:
                     return
 
     def _refuse(self, message: _Message) -> None:
@@ -289,7 +323,7 @@ class Life:
                 await self._take_end(held)
             case _Useless(held, complaint), "running" if held is self.process and not held.exited.is_set():
                 log("service-useless", service=self.name, reason=complaint.reason)
-                self.failures.appendleft(time.time())
+                self.failures.add(time.time())
                 self._stop_asked, self._complaint = False, complaint.reason
                 await self._enter("stopping")
                 self._act(partial(self._end_useless, complaint), self._ended)
@@ -313,7 +347,7 @@ class Life:
 
     def _note_change(self, status: Status) -> None:
         self.status = status
-        self.changes.appendleft((status, time.time()))
+        self.changes.add((status, time.time()))
         if status in ("running", "stopped"):
             self.stage = self.done = None
 
@@ -354,9 +388,9 @@ class Life:
                 with scope:
                     result = await work()
             except Exception as error:
-                self._requests.send_nowait(_Finished(partial(self._settle, error)))
+                self._inbox.put(_Finished(partial(self._settle, error)))
             else:
-                self._requests.send_nowait(_Finished(partial(conclude, result)))
+                self._inbox.put(_Finished(partial(conclude, result)))
 
         self._nursery.start_soon(act)
 
@@ -492,13 +526,13 @@ class Life:
         """Take a process for the service's own: its end is told to the task."""
         held = spawned.held
         self._incarnation = Incarnation(self, self._registry, spawned, self._nursery)
-        held.on_exit = lambda: self._requests.send_nowait(_Ended(held))
+        held.on_exit = lambda: self._inbox.put(_Ended(held))
 
     def _watch(self) -> None:
         """Have the process, which is ready, guarded; a complaint is told to the task."""
         if self._incarnation is not None:
             held = self._incarnation.held
-            self._incarnation.watch(lambda complaint: self._requests.send_nowait(_Useless(held, complaint)))
+            self._incarnation.watch(lambda complaint: self._inbox.put(_Useless(held, complaint)))
 
     async def _started(self, outcome: Outcome | None) -> None:
         if outcome is None or self._stoppers:
@@ -506,7 +540,7 @@ class Life:
             await self._stop()
             return
         if not outcome.done:
-            self.failures.appendleft(time.time())
+            self.failures.add(time.time())
             self.details.clear()
             log("service-failed-to-start", service=self.name, reason=self.reason)
             end = End(reason=self.reason or "it could not be started")
@@ -530,7 +564,7 @@ class Life:
         self._answer_starters(outcome)
         self._watch()
         if self.process is not None and self.process.exited.is_set():
-            self._requests.send_nowait(_Ended(self.process))
+            self._inbox.put(_Ended(self.process))
 
     def _attend(self, left: Mapping[str, Held]) -> None:
         if self.service.attendant is None:
@@ -542,7 +576,7 @@ class Life:
             left,
             self._keep_memory,
             self._nursery,
-            lambda: self._requests.send_nowait(_Left(attendance)),
+            lambda: self._inbox.put(_Left(attendance)),
         )
 
     async def _keep_memory(self, text: str) -> None:
@@ -696,7 +730,7 @@ class Life:
     async def retire(self) -> None:
         """End the task of a service that is idle, and forget its note."""
         self._is_over = True
-        self._requests.send_nowait(_Wake())
+        self._inbox.put(_Wake())
         await self._line.note(f"service:{self.name}", None)
 
     async def _take_next_start(self) -> None:
@@ -738,7 +772,7 @@ class Life:
             log("service-disabled", service=self.name, reason=self.reason)
         if verdict.delay is None:
             return False
-        self.respawns.appendleft(time.time())
+        self.respawns.add(time.time())
         self._note_change("stopped")
         self._take_over_next_starts()
         await self._enter("starting")
@@ -754,7 +788,7 @@ class Life:
             self.status, self.enabled, self.reason = note.status, note.enabled, note.reason
             self._arguments, self.details, self._stop_asked = note.arguments, note.details, note.stop_asked
             self._history.running_since, self._history.streak = note.running_since, note.streak
-            self._history.deaths.extend(note.deaths[: self._history.deaths.maxlen])
+            self._history.deaths.extend(note.deaths[: self._history.deaths.limit])
             self.memory, self._complaint = note.memory, note.complaint
             self.changes.extend(note.changes)
             self.respawns.extend(note.respawns)

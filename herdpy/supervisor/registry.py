@@ -392,6 +392,9 @@ def _undeclared(name: str, note_text: str | None, remake: Callable[[str], tuple[
 
 
 async def _each(function: Callable[[_Item], Awaitable[None]], items: Iterable[_Item]) -> None:
+    items = tuple(items)
+    if not items:  # most services require nothing, and a nursery is not free
+        return
     async with trio.open_nursery() as nursery:
         for item in items:
             nursery.start_soon(function, item)

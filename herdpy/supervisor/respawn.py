@@ -1,11 +1,11 @@
 """Whether a service that ended by itself is started again, and after what delay."""
 
 import os
-from collections import deque
 
 import msgspec
 
 from herdpy.service import End, Respawn
+from herdpy.supervisor.recent import Recent
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -23,7 +23,7 @@ class History:
     """A service's ends, as far as its policy counts them; times are CLOCK_BOOTTIME seconds."""
 
     def __init__(self, policy: Respawn) -> None:
-        self.deaths: deque[float] = deque(maxlen=policy.limit)
+        self.deaths = Recent[float](policy.limit)
         """Newest first, as many as the limit may need."""
         self.running_since: float | None = None
         self.streak = 0
@@ -36,7 +36,7 @@ class History:
 
     def adopt(self, policy: Respawn) -> None:
         """Count by another policy from now on."""
-        self.deaths = deque(self.deaths, maxlen=policy.limit)
+        self.deaths = Recent(policy.limit, self.deaths)
 
     def judge(self, policy: Respawn, end: End, now: float) -> Verdict:
         """Count an end, unless the policy leaves it at that, and say what follows."""
@@ -48,7 +48,7 @@ class History:
             self.streak = 0
         self.running_since = None
         self.streak += 1
-        self.deaths.appendleft(now)
+        self.deaths.add(now)
         if len(self.deaths) >= policy.limit and now - self.deaths[policy.limit - 1] <= policy.interval:
             times = f"{policy.limit} times in {policy.interval:g} s"
             why = f"respawning too fast: it ended {times}, the last time because {end.reason}"
