@@ -1,4 +1,4 @@
-"""What one run of the client costs: ``herd status SERVICE`` as a whole process, against the bare interpreter.
+"""What one run of the client costs: ``herd status`` of one service and of 1,000, against the bare interpreter.
 
     python benchmarks/client.py [--herd PATH] [--socket PATH --service NAME] [--rounds N]
 
@@ -25,8 +25,8 @@ sys.path.insert(0, str(ROOT))
 from herdpy import protocol  # noqa: E402
 from herdpy.sexp import Raw  # noqa: E402
 
-LIMIT = 1.35
-"""What the project promises: herd status, as a multiple of ``python -I -c pass``."""
+LIMITS = {"herd status of one": 1.35, "herd status of all": 2.5}
+"""What the project promises, as multiples of ``python -I -c pass``."""
 
 
 def serve(path: str, count: int) -> None:
@@ -47,7 +47,8 @@ def serve(path: str, count: int) -> None:
         )
 
     one = protocol.write_reply(Raw(f"({service('build-vm')})"))
-    everything = protocol.write_reply(protocol.write_services(service(f"service-{number}") for number in range(count)))
+    names = [(f"service-{number}", 1795326529) for number in range(count)]
+    overview = protocol.write_reply(protocol.write_overview({"running": names[::2], "stopped": names[1::2]}))
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen(64)
@@ -56,7 +57,7 @@ def serve(path: str, count: int) -> None:
         while True:
             connection, _ = listener.accept()
             with connection:
-                connection.sendall(everything if b"(service root)" in connection.recv(65_536) else one)
+                connection.sendall(overview if b"(service root)" in connection.recv(65_536) else one)
 
     threading.Thread(target=answer, daemon=True).start()
 
@@ -99,9 +100,12 @@ def main() -> None:
     base = medians["bare interpreter"]
     for name, command in commands.items():
         print(f"{name:22} {medians[name]:8.2f} ms  {medians[name] / base:5.2f}  {shlex.join(command)}")
-    ratio = medians["herd status of one"] / base
-    print(f"ratio {ratio:.2f}, promised {LIMIT}: {'kept' if ratio <= LIMIT else 'MISSED'}")
-    sys.exit(ratio > LIMIT)
+    is_kept = True
+    for name, limit in LIMITS.items():
+        ratio = medians[name] / base
+        is_kept = is_kept and ratio <= limit
+        print(f"{name}: ratio {ratio:.2f}, promised {limit}: {'kept' if ratio <= limit else 'MISSED'}")
+    sys.exit(not is_kept)
 
 
 if __name__ == "__main__":

@@ -14,13 +14,15 @@ if TYPE_CHECKING:
 
 USAGE = """\
 Usage: herdpy [OPTION]...
-       herdpy check [--services=DIR]...
+       herdpy check [--services=DIR]... [--config=FILE]
 
 Supervise the services that DIR/*.toml declare; without --services, the shipped declarations and those of
 /etc/herdpy/services (of an ordinary user: $XDG_CONFIG_HOME/herdpy/services).
-With "check", only tell the mistakes in them: 0 means there is none, 2 means there are some.
+With "check", only tell the mistakes in all of this: 0 means there is none, 2 means there are some.
 
   --services=DIR      a directory of declarations; later ones override earlier ones
+  -c, --config=FILE   herdpy's own settings, instead of /etc/herdpy/herdpy.toml
+                      (of an ordinary user: $XDG_CONFIG_HOME/herdpy/herdpy.toml)
   -s, --socket=FILE   the control socket
   --state-dir=DIR     where disk images, keys and herdpy's own state are kept
   --log-dir=DIR       where the output of services goes
@@ -34,7 +36,8 @@ USAGE_STATUS = 1
 """Shepherd's for a wrong option; 2 would look like mistakes in the configuration."""
 MISTAKES_STATUS = 2
 
-TAKING_VALUES = ("services", "socket", "state-dir", "log-dir")
+TAKING_VALUES = ("services", "config", "socket", "state-dir", "log-dir")
+SHORT = {"-c": "config", "-s": "socket"}
 PLAIN = ("background", "help", "version")
 OPTIONAL_VALUE = "pid"
 
@@ -48,7 +51,7 @@ class Arguments:
 
     Attributes:
         services: directories, as given.
-        socket, state_dir, log_dir: as given, or None.
+        config, socket, state_dir, log_dir: as given, or None.
         pid_file: ``-`` for standard output, None for no PID file.
         operands: what is no option.
         background, help, version: whether they are asked for.
@@ -56,6 +59,7 @@ class Arguments:
 
     def __init__(self) -> None:
         self.services: list[str] = []
+        self.config: str | None = None
         self.socket: str | None = None
         self.state_dir: str | None = None
         self.log_dir: str | None = None
@@ -80,8 +84,8 @@ def parse(arguments: "Sequence[str]") -> Arguments:
         elif argument.startswith("--"):
             name, equals, value = argument[2:].partition("=")
             _set(said, _full_name(name), value if equals else None, rest)
-        elif argument.startswith("-s"):
-            _set(said, "socket", argument[2:] or None, rest)
+        elif argument[:2] in SHORT:
+            _set(said, SHORT[argument[:2]], argument[2:] or None, rest)
         elif argument.startswith("-") and argument != "-":
             raise UsageError(f"unknown option: {argument}")
         else:
@@ -124,7 +128,7 @@ def paths_of(said: Arguments) -> Paths:
     """Where this herdpy's things lie: as the options say, else the defaults.
 
     Raises:
-        UsageError: a directory given with ``--services`` is none.
+        UsageError: a directory given with ``--services`` is none, or the file given with ``--config`` is not there.
     """
     uid = os.geteuid()
     paths = default_paths(uid, os.environ, home_directory(uid, os.environ))
@@ -135,6 +139,10 @@ def paths_of(said: Arguments) -> Paths:
                 raise UsageError(f"--services: {problem}: {directory}")
         paths.layers = tuple(map(os.path.abspath, said.services))
         paths.trusted = ()
+    if said.config:
+        if not os.path.exists(said.config):
+            raise UsageError(f"--config: no such file: {said.config}")
+        paths.own_file = os.path.abspath(said.config)
     paths.socket = os.path.abspath(said.socket or paths.socket)
     paths.state = os.path.abspath(said.state_dir or paths.state)
     paths.log = os.path.abspath(said.log_dir or paths.log)

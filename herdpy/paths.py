@@ -21,9 +21,10 @@ class Paths:
         configuration: the directory of the user's own configuration; the layer ``services`` is in it.
         runtime: the directory of the default control socket.
         secrets: has one directory for each virtual build machine.
+        own_file: herdpy's own settings; need not be there.
     """
 
-    FIELDS = ("socket", "layers", "trusted", "state", "log", "configuration", "runtime", "secrets")
+    FIELDS = ("socket", "layers", "trusted", "state", "log", "configuration", "runtime", "secrets", "own_file")
 
     def __init__(
         self,
@@ -36,6 +37,7 @@ class Paths:
         configuration: str,
         runtime: str,
         secrets: str,
+        own_file: str,
     ) -> None:
         self.socket = socket
         self.layers = tuple(layers)
@@ -45,6 +47,7 @@ class Paths:
         self.configuration = configuration
         self.runtime = runtime
         self.secrets = secrets
+        self.own_file = own_file
 
     def to_json(self) -> str:
         """For the command line of the supervisor. JSON escapes whatever is not ASCII."""
@@ -102,6 +105,7 @@ def default_paths(uid: int, environment: "Mapping[str, str]", home: str) -> Path
         configuration=configuration,
         runtime=runtime,
         secrets=os.path.join(configuration, "virtual-build-machines"),
+        own_file=os.path.join(configuration, "herdpy.toml"),
     )
 
 

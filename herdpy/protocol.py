@@ -12,7 +12,7 @@ from herdpy.sexp import Pair, Raw, SexpError, Symbol, read, write, write_string,
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 COMMAND_SIZE = 4 * 1024 * 1024
 """Bytes of a command that a server should take."""
@@ -247,6 +247,22 @@ def write_service(
 def write_services(services: "Iterable[Raw]") -> Raw:
     """Return the result of ``status root``: the list, in a list, of what :func:`write_service` returned for each."""
     return Raw(f"(({' '.join(services)}))")
+
+
+def write_overview(groups: "Mapping[str, Iterable[tuple[str, int]]]") -> Raw:
+    """Return the result of the action ``overview``: the services of each group by name, sorted.
+
+    Args:
+        groups: for ``running``, ``starting``, ``stopped``, ``stopping``, ``one-shot`` and ``failing`` the names, each
+            with when the service entered the state (UNIX seconds): told of those that are starting or stopping.
+    """
+    fields = []
+    for group, members in groups.items():
+        ordered = sorted(members)
+        fields.append(f"({group} ({' '.join([write_symbol(name) for name, _ in ordered])}))")
+        if group in ("starting", "stopping"):
+            fields.append(f"({group}-since ({' '.join([str(at) for _, at in ordered])}))")
+    return Raw(f"((overview (version 0) {' '.join(fields)}))")
 
 
 def write_progress(service: str, stage: str, done: float | None = None) -> bytes:

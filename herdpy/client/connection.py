@@ -1,7 +1,8 @@
 """The client's end of the control socket: connect, ask, wait."""
 
 import posix
-from _socket import AF_UNIX, MSG_NOSIGNAL, SOCK_CLOEXEC, SOCK_STREAM, socket
+from _socket import AF_UNIX, MSG_NOSIGNAL, SO_SNDTIMEO, SOCK_CLOEXEC, SOCK_STREAM, SOL_SOCKET, socket
+from sys import byteorder
 
 from herdpy.client.words import Failure
 from herdpy.protocol import Command, ProtocolError, Reply, parse_reply, write_command
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 
 PATIENCE = 0.25
 """Seconds without an answer after which whoever waits is told what is going on."""
+QUEUE_PATIENCE = 10
+"""Seconds that a connection may wait to be queued, or to be sent to: more than that only a supervisor that hangs
+takes."""
 
 
 def default_socket() -> str:
@@ -44,6 +48,8 @@ def connect(path: str) -> socket:
         Failure: when nobody answers there, or we may not ask.
     """
     connection = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
+    # A struct timeval. A backlog that is full holds up connect(2), for no longer than this (socket(7), SO_SNDTIMEO).
+    connection.setsockopt(SOL_SOCKET, SO_SNDTIMEO, QUEUE_PATIENCE.to_bytes(8, byteorder) + bytes(8))
     try:
         connection.connect(path)
     except FileNotFoundError:
@@ -54,6 +60,8 @@ def connect(path: str) -> socket:
         from herdpy.client.refusal import explain
 
         raise Failure(explain(path)) from None
+    except BlockingIOError:
+        raise Failure(f"{path}: no connection is taken within {QUEUE_PATIENCE} s, so many wait already") from None
     except OSError as error:
         raise Failure(f"{path}: {error.strerror or error}") from None  # a path too long has no errno
     return connection
@@ -65,31 +73,28 @@ def send(connection: socket, command: Command) -> None:
         connection.sendall(write_command(command), MSG_NOSIGNAL)
     except (BrokenPipeError, ConnectionResetError):
         return
+    except BlockingIOError:
+        raise Failure(f"herdpy does not take the command within {QUEUE_PATIENCE} s") from None
 
 
-def receive(
-    connection: socket, wait: "Callable[[socket], None] | None" = None, patience: float = PATIENCE
-) -> Reply | None:
+def receive(connection: socket, wait: "Callable[[socket], None]", patience: float = PATIENCE) -> Reply | None:
     """Return the reply, or None when the server closed the connection without one.
 
     Args:
-        wait: called once when ``patience`` (seconds) has passed without a word, and expected to return as soon as the
-            connection can be read. There is no limit to the waiting: a virtual machine may take minutes to start.
+        wait: called when ``patience`` (seconds) has passed without a word, and expected to return as soon as the
+            connection can be read.
 
     Raises:
         Failure: when what comes is no reply.
     """
-    if wait is not None:
-        connection.settimeout(patience)
+    connection.settimeout(patience)
     reader = Reader()
     try:
         while True:
             try:
                 data = connection.recv(262_144)
             except TimeoutError:
-                connection.settimeout(None)
-                if wait is not None:
-                    wait(connection)
+                wait(connection)
                 continue
             except ConnectionResetError:
                 return None
@@ -101,19 +106,18 @@ def receive(
         raise Failure(f"cannot make out the supervisor's answer: {error}") from None
 
 
-def ask(path: str, command: Command, patience: float | None = None) -> Reply | None:
+def ask(path: str, command: Command, patience: float = 20.0) -> Reply | None:
     """Send a command on a connection of its own and return the reply, as :func:`receive` does.
 
     Args:
-        patience: seconds after which it is a failure that nothing comes; None means to wait for ever.
+        patience: seconds after which it is a failure that nothing comes.
     """
     connection = connect(path)
-    connection.settimeout(patience)
     send(connection, command)
 
     def give_up(_: socket) -> None:
         raise Failure(f"no answer within {patience:g} s")
 
-    reply = receive(connection, give_up, patience) if patience is not None else receive(connection)
+    reply = receive(connection, give_up, patience)
     connection.close()
     return reply

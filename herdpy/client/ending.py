@@ -1,17 +1,47 @@
-"""The end of the supervisor that was told to stop, which comes a moment after its answer."""
+"""``herd stop root``: what the supervisor waits for, and its end, which comes a moment after its answer."""
 
 import os
 import select
 import sys
 from _socket import SO_PEERCRED, SOL_SOCKET, socket
 
-from herdpy.client.words import Failure
+from herdpy.client.connection import PATIENCE, connect, receive, send
+from herdpy.protocol import Command, Reply
 
-PATIENCE = 30.0
-"""Seconds from the answer, when every service has stopped, until the supervisor must be gone."""
+END_PATIENCE = 30.0
+"""Seconds of silence, when nothing tells any more what is waited for, until the supervisor must be gone."""
 
 
-def listener(connection: socket) -> int | None:
+def stop(path: str, command: Command) -> Reply | None:
+    """Have everything stopped, showing what is waited for; return None once the supervisor has ended, or its reply that
+    it refuses.
+
+    Raises:
+        Failure: it does not end.
+    """
+    from herdpy.client.progress import watch
+
+    connection = connect(path)
+    pidfd = _listener(connection)
+    send(connection, command)
+
+    def wait(_: socket) -> None:
+        watch(connection, path, str(command.service))
+
+    reply = receive(connection, wait, PATIENCE)
+    if reply is not None and reply.error is not False:
+        return reply
+    if pidfd is None:
+        return reply
+    # The supervisor may have been killed in the middle of it: the next one goes on.
+    ready = select.poll()
+    ready.register(pidfd, select.POLLIN)
+    if not ready.poll(PATIENCE * 1000):
+        watch(pidfd, path, str(command.service), END_PATIENCE)
+    return None
+
+
+def _listener(connection: socket) -> int | None:
     """Return a pidfd of the process that listens at the other end, or None when there is none to be had.
 
     The credentials are those of whoever called listen(2) (unix(7), SO_PEERCRED), which is the keeper: the process that
@@ -22,15 +52,3 @@ def listener(connection: socket) -> int | None:
         return os.pidfd_open(pid) if pid > 0 else None
     except OSError:
         return None
-
-
-def wait(pidfd: int) -> None:
-    """Return once the process has ended.
-
-    Raises:
-        Failure: it has not within :data:`PATIENCE`.
-    """
-    ready = select.poll()
-    ready.register(pidfd, select.POLLIN)
-    if not ready.poll(PATIENCE * 1000):
-        raise Failure(f"all services have stopped, but herdpy itself has not ended within {PATIENCE:.0f} s")

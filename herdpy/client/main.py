@@ -7,7 +7,7 @@ codes are those of GNU Shepherd's client.
 import posix
 import sys
 
-from herdpy.client.connection import connect, default_socket, receive, send
+from herdpy.client.connection import PATIENCE, connect, default_socket, receive, send
 from herdpy.client.words import Failure, aside, clean, is_terminal, palette, report, say, warn
 from herdpy.protocol import Command, ProtocolError, Reply, parse_services
 
@@ -32,6 +32,11 @@ MAKING = ("spawn", "schedule")
 """Actions that make services, from options that name files of the client's."""
 LASTING = ("start", "restart", "stop")
 """Actions that go on when the client is interrupted."""
+REPEATABLE = ("enable", "disable", "doc", "configuration", "usage", "overview", "help", *LASTING, *VIEWS)
+"""Actions that may be asked for again when the supervisor was replaced before it answered. The next one finishes a
+restart that was under way; asking it for a start waits for that, where asking for a restart would make another."""
+ATTEMPTS = 4
+"""So often such an action is asked for."""
 OPTIONS = ("follow", "help", "json", "log-history", "since", "socket", "usage", "verbose", "version")
 SHORT_OPTIONS = {"f": "follow", "n": "log-history", "s": "socket", "v": "verbose"}
 WITH_VALUE = ("log-history", "since", "socket")
@@ -213,20 +218,18 @@ def run(request: Request) -> int:
         from herdpy.client.making import absolute
 
         arguments = absolute(arguments, _directory())
-    connection = connect(request.socket_path)
-    stopped = None
-    if request.action == "stop" and request.service in ROOT:
+    if action == "status" and service in ROOT and request.action == "status" and not request.is_json:
+        from herdpy.client import summary
+
+        return summary.show(lambda command: answer(request, command), _directory())
+    if action == "stop" and service in ROOT:
         from herdpy.client import ending
 
-        stopped = ending.listener(connection)
-    send(connection, Command(action, service, arguments, _directory()))
-    reply = receive(connection, _watcher(request))
-    if stopped is not None and (reply is None or reply.error is False):
-        ending.wait(stopped)
-    if reply is None:
-        if request.action == "stop" and request.service in ROOT:
+        reply = ending.stop(request.socket_path, Command(action, service, arguments, _directory()))
+        if reply is None:
             return 0
-        raise Failure("premature end-of-file while talking to herdpy")
+    else:
+        reply = answer(request, Command(action, service, arguments, _directory()))
     if request.is_json:
         from herdpy.client import as_json
 
@@ -246,6 +249,28 @@ def run(request: Request) -> int:
     return exit_code(request, reply)
 
 
+def answer(request: Request, command: Command) -> Reply:
+    """Ask and return the reply, if need be that of the supervisor that replaces the one that was asked.
+
+    Raises:
+        Failure: there is no reply to be had.
+    """
+    watch = _watcher(request)
+    for _ in range(ATTEMPTS):
+        connection = connect(request.socket_path)
+        send(connection, command)
+        reply = receive(connection, watch, PATIENCE)
+        connection.close()
+        if reply is not None:
+            return reply
+        if command.action not in REPEATABLE:
+            break
+        if command.action == "restart":
+            command = Command("start", command.service, command.arguments, command.directory)
+    what = "it may be done or not" if command.action not in REPEATABLE else "its log may say why"
+    raise Failure(f"premature end-of-file while talking to herdpy: it hung up without an answer, and {what}")
+
+
 def _directory() -> str:
     try:
         return posix.getcwd()
@@ -253,15 +278,18 @@ def _directory() -> str:
         return "/"  # it was removed; servers ignore the field anyway
 
 
-def _watcher(request: Request) -> "Callable[[socket], None] | None":
-    """Return what is to be done while the answer does not come: show the progress of a start."""
-    if request.action not in {"start", "restart"} or request.service in ROOT:
-        return None
+def _watcher(request: Request) -> "Callable[[socket], None]":
+    """Return what is to be done while the answer does not come: show the progress of a start, or only wait."""
 
     def watch(connection: "socket") -> None:
-        from herdpy.client.progress import watch
+        if request.action in {"start", "restart"} and request.service not in ROOT:
+            from herdpy.client.progress import watch
 
-        watch(connection, request.socket_path, request.service)
+            watch(connection, request.socket_path, request.service)
+        else:
+            from herdpy.client.waiting import until_readable
+
+            until_readable(connection, request.socket_path)
 
     return watch
 
@@ -272,16 +300,12 @@ def show(request: Request, reply: Reply) -> None:
     result = reply.result
     try:
         if request.action == "status":
-            from herdpy.client.status import description, summary
+            from herdpy.client.status import description
 
             services = parse_services(result)
-            colors = palette(1)
-            if is_root:
-                say(summary(services, colors))
-            else:
-                usage = _usage(request, services)
-                history = 10 if request.history is None else request.history
-                say("".join([description(service, colors, history, usage) for service in services]))
+            usage = _usage(request, services)
+            history = 10 if request.history is None else request.history
+            say("".join([description(service, palette(1), history, usage) for service in services]))
         elif request.action == "tree":
             from herdpy.client import tree
 

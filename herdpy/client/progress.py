@@ -4,6 +4,7 @@ import posix
 import select
 import time
 
+from herdpy.client import waiting
 from herdpy.client.connection import connect, send
 from herdpy.client.words import Failure, aside, clean, is_terminal
 from herdpy.protocol import Command, parse_fields
@@ -19,26 +20,37 @@ BAR = 24
 """Columns of a bar, when there is room for it."""
 
 
-def watch(reply: "socket", path: str, service: str) -> None:
-    """Show the progress of ``service`` on stderr until the connection ``reply`` can be read; then take it away again.
+def watch(reply: "socket | int", path: str, service: str, patience: float | None = None) -> None:
+    """Show the progress of ``service`` on stderr until ``reply`` can be read; then take it away again.
 
     A server that has no action ``progress`` is simply waited for.
+
+    Args:
+        reply: the connection on which the answer comes, or a pidfd.
+        patience: seconds of silence after which it is a failure that there is no end; with None the supervisor, which
+            may be silent for long, is asked then whether it answers at all.
+
+    Raises:
+        Failure: there is no end to be hoped for.
     """
     is_drawn = is_terminal(2) and posix.environ.get(b"TERM", b"dumb") != b"dumb"
     painter = _Line() if is_drawn else _Lines()
     stream: _Stream | None = None
     is_known = True
-    started = time.monotonic()
+    started = heard = time.monotonic()
     try:
         while True:
             if stream is None and is_known:
                 stream = _Stream.open(path, service)
             sources = [reply] if stream is None else [reply, stream.connection]
-            ready = select.select(sources, [], [], INTERVAL if is_drawn or (stream is None and is_known) else None)[0]
+            rest = heard + (patience or waiting.PATIENCE) - time.monotonic()
+            pause = min(rest, INTERVAL) if is_drawn or (stream is None and is_known) else rest
+            ready = select.select(sources, [], [], max(pause, 0))[0]
             if reply in ready:
                 return
             if stream is not None and stream.connection in ready:
-                is_known = stream.receive(painter)
+                heard = time.monotonic()
+                is_known = stream.receive(painter) or (stream.is_cut and patience is not None)
                 if stream.is_over:
                     stream.connection.close()
                     stream = None
@@ -47,6 +59,11 @@ def watch(reply: "socket", path: str, service: str) -> None:
                         painter.show(time.monotonic() - started)
                         if select.select([reply], [], [], INTERVAL)[0]:
                             return
+            elif pause == rest:
+                if patience is not None:
+                    raise Failure(f"all services have stopped, but herdpy itself has not ended within {patience:.0f} s")
+                waiting.check(path)
+                heard = time.monotonic()
             painter.show(time.monotonic() - started)
     finally:
         painter.clear()
@@ -61,6 +78,8 @@ class _Stream:
         self.connection = connection
         self.service = service
         self.is_over = False
+        self.is_cut = False
+        """Whether the server hung up in the middle of it."""
         self._reader = Reader()
 
     @classmethod
@@ -78,9 +97,9 @@ class _Stream:
             data = self.connection.recv(65_536)
             values = [read(text) for text in self._reader.feed(data)]
         except (OSError, SexpError):
-            self.is_over = True
+            self.is_over = self.is_cut = True
             return False
-        self.is_over = not data
+        self.is_over = self.is_cut = not data
         for value in values:
             fields = parse_fields(value)
             match value:

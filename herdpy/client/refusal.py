@@ -24,5 +24,6 @@ def explain(path: str) -> str:
         owner = f"user {status.st_uid}"
     if stat.S_ISSOCK(status.st_mode) or not os.access(place, os.X_OK):
         advice = "; try: sudo herd ..." if status.st_uid == 0 else ""
-        return f"{path}: Permission denied ({place} belongs to {owner}, and only {owner} may connect{advice})"
+        others = " and the groups that herdpy.toml names" if status.st_mode & 0o070 else ""
+        return f"{path}: Permission denied ({place} belongs to {owner}, and only {owner}{others} may connect{advice})"
     return f"{path}: Permission denied (somewhere below {place}, which belongs to {owner})"

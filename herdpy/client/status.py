@@ -11,16 +11,6 @@ if TYPE_CHECKING:
 
     Fields = dict[str, object]
 
-GROUPS = (
-    ("Started:", "+", "running"),
-    ("Starting:", "^", "starting"),
-    ("Stopped:", "-", "stopped"),
-    ("Stopping:", "v", "stopping"),
-    ("One-shot:", "*", "one-shot"),
-    ("Failed to start:", "!", "failing"),
-)
-
-
 # What a service's fields say, whichever server sent them
 
 
@@ -76,28 +66,6 @@ def text(service: "Fields", key: str) -> str:
 
 
 # Rendering
-
-
-def summary(services: "list[Fields]", colors: Palette) -> str:
-    """Return what ``herd status`` prints: the services' names in groups."""
-    members: dict[str, list[tuple[str, Fields]]] = {}
-    for service in services:
-        members.setdefault(group(service), []).append((name(service), service))
-    lines: list[str] = []
-    for header, bullet, key in GROUPS:
-        if key in members:
-            color = colors.error if key == "failing" else colors.bold
-            lines.append(f"{color}{header}{colors.plain}\n")
-            for canonical, service in sorted(members[key], key=_first):
-                shown = clean(canonical)
-                if key in {"starting", "stopping"}:
-                    shown = _highlight(shown, _impatience(service, colors), colors)
-                lines.append(f" {bullet} {shown}\n")
-    return "".join(lines)
-
-
-def _first(pair: "tuple[str, Fields]") -> str:
-    return pair[0]
 
 
 def description(service: "Fields", colors: Palette, history: int, usage: "Fields | None" = None) -> str:
@@ -252,9 +220,10 @@ def _highlight(words: str, color: str, colors: Palette) -> str:
 
 def _impatience(service: "Fields", colors: Palette) -> str:
     """Return the colour for a service that has been starting or stopping for long."""
+    from herdpy.client.summary import impatience
+
     entered = changes(service)
-    elapsed = time.time() - entered[0][1] if entered else 0
-    return colors.error if elapsed >= 60 else colors.warning if elapsed >= 30 else ""
+    return impatience(entered[0][1], colors.warning, colors.error) if entered else ""
 
 
 def _moment(at: object) -> str:

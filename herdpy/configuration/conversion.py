@@ -7,12 +7,21 @@ beside the struct, field by field, to tell all of them in words.
 import datetime
 from collections.abc import Iterator, Mapping
 from types import NoneType, UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Protocol, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
 from herdpy.catalogue.common import Common
 from herdpy.mistake import KeyPath, did_you_mean, value_words
+
+
+class Checked(Protocol):
+    """A struct that says what the types of its fields cannot: (key path, problem) of each mistake."""
+
+    def check(self) -> Iterator[tuple[str, str]]: ...
+
+
+_Checked = TypeVar("_Checked", bound=Checked)
 
 Problem = tuple[KeyPath, str]
 """What is wrong, and at which key."""
@@ -21,13 +30,13 @@ TOML_TYPES = (datetime.datetime, datetime.date, datetime.time)
 """Values that tomllib makes and msgspec takes as they are."""
 
 
-def convert(table: Mapping[str, Any], struct: type[Common]) -> Common:
+def convert(table: Mapping[str, Any], struct: type[_Checked]) -> _Checked:
     """The struct that the table describes.
 
     Raises:
         msgspec.ValidationError: at the first mistake.
     """
-    configuration: Common = _convert(table, struct)
+    configuration: _Checked = _convert(table, struct)
     return configuration
 
 
@@ -45,11 +54,12 @@ def widen_dates(table: dict[str, Any], struct: type[Common]) -> dict[str, Any]:
     return table | midnights
 
 
-def find_mistakes(table: Mapping[str, Any], struct: type[Common]) -> list[Problem]:
+def find_mistakes(table: Mapping[str, Any], struct: type[_Checked]) -> list[Problem]:
     """Every mistake in a table that :func:`convert` refused: (path, problem), in the order of the table.
 
     What ``check()`` says of the rest is among them, as far as it does not concern a key that is mistaken itself.
     """
+    assert issubclass(struct, msgspec.Struct)
     mistakes = list(_table_mistakes(table, struct, ()))
     mistaken = {path[:1] for path, _ in mistakes}
     rest = {key: value for key, value in table.items() if (key,) not in mistaken}

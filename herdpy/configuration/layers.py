@@ -57,6 +57,26 @@ def read_layer(directory: str, *, only_roots: bool) -> Iterator[Source | Unread]
             yield _read(name.removesuffix(".toml"), os.path.join(directory, name), only_roots=only_roots)
 
 
+def read_file(name: str, file: str, *, only_roots: bool) -> Source | Unread | None:
+    """One file by itself; None when there is none.
+
+    Args:
+        name: what to call what it says.
+        only_roots: as :func:`read_layer` has it.
+    """
+    if not os.path.lexists(file):
+        return None
+    directory = os.path.dirname(file)
+    if only_roots:
+        try:
+            status = os.stat(directory)
+        except OSError as error:
+            return _unread(name, directory, f"cannot be read: {error.strerror}")
+        if not status.st_mode & stat.S_ISVTX and (problem := _others_write(status, directory)):
+            return _unread(name, directory, problem)
+    return _read(name, file, only_roots=only_roots)
+
+
 def merge(older: Mapping[str, Any], newer: Mapping[str, Any]) -> dict[str, Any]:
     """The older layer's table with the newer one's laid over it: keys override, tables merge, lists replace."""
     merged = dict(older)

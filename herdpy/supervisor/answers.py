@@ -1,6 +1,6 @@
 """What the supervisor does for, and answers to, each command. The words are GNU Shepherd's where it has the command."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,6 +19,7 @@ from herdpy.supervisor.peer import described
 from herdpy.supervisor.registry import NotRegistered, Registry
 from herdpy.supervisor.restart import restart
 from herdpy.supervisor.rights import Right
+from herdpy.supervisor.shutdown import Shutdown
 
 if TYPE_CHECKING:
     from herdpy.supervisor.control import Client
@@ -72,9 +73,8 @@ Usage: herd ACTION [SERVICE [ARGUMENT...]]
 class Answers:
     """Answers commands, of one registry."""
 
-    def __init__(self, registry: Registry, shut_down: Callable[[], None]) -> None:
+    def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._shut_down = shut_down
 
     def at_once(self, command: Command, client: "Client") -> bytes | None:
         """The reply to a command that takes no waiting; None when it has to be given by :meth:`give`."""
@@ -132,8 +132,10 @@ class Answers:
     def _of_root(self, command: Command, action: str | None) -> bytes | None:
         service = Symbol(ROOT[0])
         match action:
-            case "status" | "events" | "stop" | "halt" | "power-off":
+            case "status" | "events" | "progress" | "stop" | "halt" | "power-off":
                 return None
+            case "overview":
+                return write_reply(self._overview())
             case "help":
                 return write_reply([HELP])
             case "start":
@@ -155,10 +157,24 @@ class Answers:
                 from herdpy.supervisor.event_stream import send_events
 
                 await send_events(command, client, self._registry)
+            case "progress":
+                await _send_shutdown(self._registry.shutdown, client)
             case "stop" | "halt" | "power-off":
                 log("command", action=action, service=ROOT[0], **await described(client.peer))
-                self._shut_down()
+                self._registry.shutdown.ask()
                 await trio.sleep_forever()  # Shepherd, too, ends without a reply
+
+    def _overview(self) -> Raw:
+        """The names of all services, by their states as ``herd status`` groups them."""
+        groups: dict[str, list[tuple[str, int]]] = {"running": [(ROOT[0], 0)]}
+        for name, life in self._registry.lives.items():
+            state: str = life.status
+            if state == "stopped" and life.failures:
+                state = "failing"
+            elif state == "stopped" and life.service.one_shot:
+                state = "one-shot"
+            groups.setdefault(state, []).append((name, int(life.changes[0][1]) if life.changes else 0))
+        return protocol.write_overview(groups)
 
     async def _status_of_all(self) -> bytes:
         services = [self._root()]
@@ -177,7 +193,8 @@ class Answers:
         )
 
     async def _of(self, life: Life, action: str | None, command: Command, client: "Client") -> bytes:
-        asked = {} if action == "usage" else {"action": action, "service": life.name}
+        is_reading = self._needed(life, action, command.arguments) is Right.READ
+        asked = {} if is_reading else {"action": action, "service": life.name}
         try:
             if asked:
                 log("command", **asked, **await described(client.peer))
@@ -386,5 +403,17 @@ async def _send_progress(life: Life, client: "Client") -> None:
         changed = life.changed
         if life.stage is not None:
             await client.send(protocol.write_progress(life.name, life.stage, life.done))
+        await changed.wait()
+    await client.send(write_reply([True]))
+
+
+async def _send_shutdown(shutdown: Shutdown, client: "Client") -> None:
+    """What a shutdown waits for, until herdpy ends; nothing when none is under way."""
+    with trio.move_on_after(1.0):  # it may be asked for a moment after us
+        await shutdown.asked.wait()
+    while shutdown.asked.is_set():
+        changed = shutdown.changed
+        if shutdown.stage is not None:
+            await client.send(protocol.write_progress(ROOT[0], shutdown.stage))
         await changed.wait()
     await client.send(write_reply([True]))

@@ -1,10 +1,13 @@
 """The plan that the declarations on disk make on this host: for ``herdpy check``, for boot and for reload."""
 
+import os
+
 import msgspec
 
 from herdpy.catalogue import TYPES
 from herdpy.catalogue.facts import Directories, HostFacts, gather
 from herdpy.configuration import Mistake, declared_services, remade_services
+from herdpy.configuration.settings import Settings, read_settings
 from herdpy.paths import Paths
 from herdpy.service import Service
 from herdpy.supervisor.plan import Plan, make_plan, sound_plan
@@ -19,18 +22,22 @@ class DeclaredPlan(msgspec.Struct, frozen=True, kw_only=True):
     """By file and line."""
     sound: Plan
     """The plan of what is right at least; the plan itself when all is."""
+    settings: Settings
+    """What herdpy's own file says; the defaults when it is mistaken."""
 
 
 def declared_plan(paths: Paths) -> DeclaredPlan:
     """Read the configuration, look at the host, make the plan."""
     declared = declared_services(paths.layers, TYPES, _facts(paths), trusted=paths.trusted)
     plan, mistakes = make_plan(declared.services, mistaken=declared.mistaken, locate=declared.locate)
-    if declared.mistakes:
+    settings, own_mistakes = read_settings(paths.own_file, is_root=os.geteuid() == 0)
+    if declared.mistakes or own_mistakes:
         plan = None
     return DeclaredPlan(
         plan=plan,
-        mistakes=tuple(sorted(declared.mistakes + mistakes)),
+        mistakes=tuple(sorted(own_mistakes)) + tuple(sorted(declared.mistakes + mistakes)),
         sound=sound_plan(declared.services) if plan is None else plan,
+        settings=settings,
     )
 
 

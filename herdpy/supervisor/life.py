@@ -658,7 +658,7 @@ class Life:
     async def _put_down(self, *, gracefully: bool) -> None:
         if self._incarnation is not None:
             await self._incarnation.put_down(
-                gracefully=gracefully, hurry=self._registry.hurry, on_failure=self._answer_stoppers_early
+                gracefully=gracefully, hurry=self._registry.shutdown.hurry, on_failure=self._answer_stoppers_early
             )
             self._incarnation = None
 
@@ -676,7 +676,7 @@ class Life:
 
     async def _end_useless(self, complaint: Complaint) -> End:
         assert self._incarnation is not None
-        await self._incarnation.put_down(gracefully=False, hurry=self._registry.hurry, number=complaint.signal)
+        await self._incarnation.put_down(gracefully=False, hurry=self._registry.shutdown.hurry, number=complaint.signal)
         self._incarnation = None
         return End(reason=f"it {complaint.reason}")
 

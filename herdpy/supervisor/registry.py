@@ -16,6 +16,7 @@ from herdpy.supervisor.log import log
 from herdpy.supervisor.note import read_note
 from herdpy.supervisor.outcome import Outcome, Reply, Unmet
 from herdpy.supervisor.plan import Plan, make_plan
+from herdpy.supervisor.shutdown import Shutdown
 
 _Item = TypeVar("_Item")
 
@@ -23,7 +24,7 @@ _Item = TypeVar("_Item")
 class Registry:
     """The lives of the plan's services, by every name they provide."""
 
-    def __init__(self, line: KeeperLine, log_dir: str) -> None:
+    def __init__(self, line: KeeperLine, log_dir: str, shutdown: Shutdown) -> None:
         self.line = line
         self.log_dir = log_dir
         """Where the output of services goes that name no log file."""
@@ -35,13 +36,10 @@ class Registry:
         """By every provided name."""
         self.makings: dict[str, Making] = {}
         """What services are making for each other at the moment, by its key."""
-        self.shut_down: Callable[[], None] = lambda: None
-        """Asks for everything to be stopped."""
+        self.shutdown = shutdown
         self.exit_status = 0
         """What herdpy ends with."""
         self.closing = False
-        self.hurry = trio.Event()
-        """Set when a shutdown is asked for a second time: graceful ways are left out."""
         self._requirers: dict[str, list[Life]] = {}
         """Who requires a name."""
         self._nursery: trio.Nursery
@@ -282,7 +280,7 @@ class Registry:
         if not self.closing:
             log("essential-service-given-up", service=life.name, reason=life.reason, status=status)
             self.exit_status = status
-            self.shut_down()
+            self.shutdown.ask()
 
     async def start_all(self, services: Iterable[Life]) -> tuple[str, ...]:
         """Start services at once.

@@ -48,6 +48,10 @@ OF_SERVICE = {
 """What it takes to ask a service for an action; any other of those that all services have operates it."""
 
 
+_MASTERS = (0, os.geteuid())
+"""The UIDs that may do everything."""
+
+
 class Groups(msgspec.Struct, frozen=True):
     """The IDs of the groups whose members have rights."""
 
@@ -61,7 +65,7 @@ def right_of(peer: Peer, connection: socket.socket, groups: Groups) -> Right:
     Raises:
         OSError: the kernel does not tell the peer's groups.
     """
-    if peer.uid in (0, os.geteuid()):
+    if peer.uid in _MASTERS:
         return Right.FULL
     if not groups.read and not groups.operate:
         return Right.NONE

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import trio
 
 from herdpy.service import Service
-from herdpy.supervisor import control, events, restart
+from herdpy.supervisor import admission, control, events, restart
 from herdpy.supervisor import log as own_log
 from herdpy.supervisor.answers import Answers
 from herdpy.supervisor.declared import DeclaredPlan
@@ -15,13 +15,18 @@ from herdpy.supervisor.line import KeeperLine
 from herdpy.supervisor.log import log
 from herdpy.supervisor.registry import Registry
 from herdpy.supervisor.rights import Groups
+from herdpy.supervisor.shutdown import Shutdown
 
 MISTAKES_STATUS = 2
 """Exit status of herdpy when the configuration has mistakes, as of ``herdpy check``."""
 
 
 async def supervise(
-    descriptor: int, declare: Callable[[], DeclaredPlan], remake: Callable[[str], tuple[Service, ...]], log_dir: str
+    descriptor: int,
+    declare: Callable[[], DeclaredPlan],
+    remake: Callable[[str], tuple[Service, ...]],
+    log_dir: str,
+    socket: str,
 ) -> None:
     """Supervise until everything is to be stopped; the keeper then ends too.
 
@@ -30,27 +35,21 @@ async def supervise(
         declare: reads the configuration.
         remake: makes services from a declaration that one of them carried along; raises ValueError when it cannot.
         log_dir: where the output of services goes that name no log file.
+        socket: the path of the control socket.
 
     Raises:
         EOFError: the keeper is gone.
     """
-    shutdown = trio.Event()
-
-    def shut_down() -> None:
-        if shutdown.is_set():
-            log("shutdown-hurries")
-            registry.hurry.set()
-        shutdown.set()
 
     def on_signal(number: int) -> None:
         log("signal", signal=signal.Signals(number).name)
         if number in (signal.SIGTERM, signal.SIGINT):
-            shut_down()
+            shutdown.ask()
 
     log(events.BEGIN, pid=os.getpid())
+    shutdown = Shutdown()
     line = KeeperLine(descriptor, on_signal)
-    registry = Registry(line, log_dir)
-    registry.shut_down = shut_down
+    registry = Registry(line, log_dir, shutdown)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(line.run)
         missed_signal = await line.hello()
@@ -63,31 +62,53 @@ async def supervise(
             return
         for mistake in declared.mistakes:
             log("configuration-mistake", mistake=mistake)
+        settings = declared.settings
+        shutdown.timeout = settings.shutdown_timeout
+        groups = Groups(settings.read_gids, settings.operate_gids)
+        try:
+            admission.admit(socket, groups.read | groups.operate)
+        except admission.NotAdmitted as problem:
+            if is_first:
+                await line.exit(1, str(problem))
+                nursery.cancel_scope.cancel()
+                return
+            log("groups-not-admitted", reason=problem)
         registry.adopt_plan(declared.sound, remake, nursery)
-        nursery.start_soon(control.serve, line.listeners["control"], Answers(registry, shut_down), Groups())
+        nursery.start_soon(control.serve, line.listeners["control"], Answers(registry), groups)
         await line.ready()
         log("supervisor-ready" if is_first else "supervisor-back", services=len(registry.lives))
         if missed_signal is not None:
             on_signal(missed_signal)
         if restart.unfinished(registry):
             nursery.start_soon(restart.finish, registry)
-        state, _, exit_status = line.notes.get("supervisor", "").partition(" ")
+        state, *memory = line.notes.get("supervisor", "starting").split(" ")
+        deadline: float | None = None
         if state == "stopping":
-            registry.exit_status = int(exit_status or 0)
-            if not shutdown.is_set():  # by the missed signal: it was asked for once
-                shut_down()
+            registry.exit_status, deadline = int(memory[0]), float(memory[1])
+            if not shutdown.asked.is_set():  # by the missed signal: it was asked for once
+                shutdown.ask()
         elif state != "started":
             await line.note("supervisor", "starting")
             nursery.start_soon(_start_automatic, registry)
         nursery.start_soon(own_log.start)
-        await shutdown.wait()
+        nursery.start_soon(_let_read, log_dir, groups)
+        await shutdown.asked.wait()
         registry.closing = True  # before the note: nobody may write "started" over it
-        await line.note("supervisor", f"stopping {registry.exit_status}")
-        await registry.stop_all()
+        deadline = deadline or shutdown.deadline()
+        await line.note("supervisor", f"stopping {registry.exit_status} {deadline}")
+        killed = await shutdown.carry_out(registry, deadline)
         log("exiting")
         own_log.flush()
-        await line.exit(registry.exit_status)
+        await line.exit(registry.exit_status, killed)
         nursery.cancel_scope.cancel()
+
+
+async def _let_read(log_dir: str, groups: Groups) -> None:
+    """Let whoever may ask for a service's status read its log file, too: the client does that by itself."""
+    try:
+        await trio.to_thread.run_sync(admission.let_read, log_dir, groups.read | groups.operate, abandon_on_cancel=True)
+    except OSError as error:
+        log("groups-cannot-read-logs", directory=log_dir, reason=error.strerror)
 
 
 async def _start_automatic(registry: Registry) -> None:

@@ -47,7 +47,10 @@ class Server:
             found = re.search(rb"\(action ([^ ]+)\) \(service (#\{.*?\}#|[^ ]+)\)", data)
             assert found, data
             action, service = found[1].decode(), found[2].decode()
-            answer = self.answers.get(f"{action} {service}", self.answers.get(action, b""))
+            # GNU Shepherd's answer to what it does not know, and what ours adds.
+            unknown = reply("#f", f"(error (version 0) action-not-found {action} {service})")
+            otherwise = unknown if action == "overview" else b""
+            answer = self.answers.get(f"{action} {service}", self.answers.get(action, otherwise))
             try:
                 if callable(answer):
                     await answer(stream)

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import trio
 
+from herdpy.protocol import write_overview, write_reply
+
 from .conftest import ENVIRONMENT, HERD, ROOT, Herd, Server, Terminal, reply
 
 NOW = int(time.time())
@@ -68,8 +70,29 @@ async def test_status_of_all(server: Server, herd: Herd) -> None:
     )
     assert (done.returncode, done.stderr) == (0, b"")
     assert server.commands == [
-        '(shepherd-command (version 0) (action status) (service root) (arguments ()) (directory "/"))'
+        f'(shepherd-command (version 0) (action {action}) (service root) (arguments ()) (directory "/"))'
+        for action in ("overview", "status")
     ]
+
+
+async def test_status_of_all_by_our_supervisors_overview(server: Server, herd: Herd) -> None:
+    groups = {
+        "running": [("root", 0), ("bar", 5)],
+        "starting": [("slow", NOW)],
+        "stopped": [("foo", 0), ("1", 0)],
+        "stopping": [("baz", NOW - 100)],
+        "one-shot": [("oneshot", 1)],
+        "failing": [("thrower", 2)],
+    }
+    server.answers["overview"] = write_reply(write_overview(groups))
+    done = await herd("status")
+    assert done.stdout.decode() == (
+        "Started:\n + bar\n + root\nStarting:\n ^ slow\nStopped:\n - 1\n - foo\nStopping:\n v baz\n"
+        "One-shot:\n * oneshot\nFailed to start:\n ! thrower\n"
+    )
+    assert (done.returncode, done.stderr, len(server.commands)) == (0, b"", 1)
+    server.answers["overview"] = write_reply(write_overview({"running": [("root", 0)]}))
+    assert (await herd("status")).stdout == b"Started:\n + root\n"
 
 
 async def test_status_of_one(server: Server, herd: Herd) -> None:
@@ -369,7 +392,9 @@ async def test_stop_root_returns_when_the_supervisor_has_ended(tmp_path: Path, a
 
 async def test_the_end_of_the_supervisor_is_no_answer_to_anything_else(herd: Herd) -> None:
     done = await herd("start", "foo")
-    assert (done.returncode, done.stderr) == (1, b"herd: error: premature end-of-file while talking to herdpy\n")
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"herd: error: premature end-of-file while talking to herdpy: ")
+    assert done.stderr.count(b"\n") == 1
 
 
 async def test_an_answer_of_another_kind(server: Server, herd: Herd) -> None:

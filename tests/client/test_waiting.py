@@ -2,13 +2,14 @@
 
 import re
 import signal
+import sys
 
 import pytest
 import trio
 
 from herdpy.client.progress import line
 
-from .conftest import HERD, Herd, Server, Terminal, reply
+from .conftest import HERD, ROOT, Herd, Server, Terminal, reply
 
 STARTED = reply("(service (version 0) (provides (vm)))", "#f", "Service vm has been started.")
 
@@ -129,3 +130,106 @@ def test_a_bar_is_shown_when_there_is_room() -> None:
     assert line("vm: boot", 0.25, 61, 80) == "vm: boot  [######------------------]  25%  1:01"
     assert line("vm: boot", None, 61, 80) == "vm: boot  1:01"
     assert line("vm: booting", 0.25, 61, 24) == "vm: booting  25%  1:01"
+
+
+class Replaced:
+    """A supervisor that is killed before it answers; the next one answers."""
+
+    def __init__(self, server: Server, *actions: str, times: int = 1) -> None:
+        self.left = times
+        self.answer = STARTED
+        for action in actions:
+            server.answers[action] = self
+
+    async def __call__(self, stream: trio.SocketStream) -> None:
+        if self.left:
+            self.left -= 1
+        else:
+            await stream.send_all(self.answer)
+
+
+def asked(server: Server) -> list[str]:
+    return [re.findall(r"\(action (\S+)\)", command)[0] for command in server.commands]
+
+
+async def test_a_start_is_asked_of_the_next_supervisor_when_one_dies_under_it(server: Server, herd: Herd) -> None:
+    Replaced(server, "start")
+    done = await herd("start", "vm")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"Service vm has been started.\n", b"")
+    assert asked(server) == ["start", "start"]
+
+
+async def test_a_restart_is_not_asked_for_twice(server: Server, herd: Herd) -> None:
+    """The next supervisor finishes it; a start waits for that."""
+    Replaced(server, "restart", "start")
+    done = await herd("restart", "vm")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"Service vm has been started.\n", b"")
+    assert asked(server) == ["restart", "start"]
+
+
+async def test_what_may_not_be_done_twice_is_asked_once(server: Server, herd: Herd) -> None:
+    Replaced(server, "prune")
+    done = await herd("prune", "vm")
+    assert done.returncode == 1
+    assert done.stderr.count(b"\n") == 1
+    assert b"it may be done or not" in done.stderr
+    assert asked(server) == ["prune"]
+
+
+async def test_a_server_that_always_hangs_up_is_given_up(server: Server, herd: Herd) -> None:
+    Replaced(server, "start", times=100)
+    done = await herd("start", "vm")
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"herd: error: premature end-of-file while talking to herdpy: ")
+    assert asked(server) == ["start"] * 4
+
+
+QUICK = """
+import sys
+from herdpy.client import main, waiting
+waiting.PATIENCE = 0.5
+sys.exit(main.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("words", [("status",), ("status", "vm"), ("start", "vm"), ("enable", "vm"), ("own", "vm")])
+async def test_a_supervisor_that_answers_nobody_is_not_waited_for(server: Server, herd: Herd, words) -> None:
+    for action in ("overview", "status", "start", "enable", "own", "help", "progress"):
+        server.answers[action] = silent
+    with trio.fail_after(20):
+        done = await trio.run_process(
+            [sys.executable, "-c", QUICK, *words],
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+            env={**herd.environment, "PYTHONPATH": str(ROOT)},
+        )
+    assert done.returncode == 1
+    assert done.stderr.count(b"\n") == 1
+    assert b"herdpy does not answer: no answer within 0.5 s" in done.stderr
+
+
+async def test_one_that_takes_long_but_answers_others_is_waited_for(server: Server, herd: Herd) -> None:
+    asked_for_help = trio.Event()
+
+    async def help_(stream: trio.SocketStream) -> None:
+        await stream.send_all(reply('("help")'))
+        asked_for_help.set()
+
+    async def own(stream: trio.SocketStream) -> None:
+        await asked_for_help.wait()
+        await stream.send_all(reply('("done")'))
+
+    server.answers.update({"help": help_, "own": own})
+    with trio.fail_after(20):
+        done = await trio.run_process(
+            [sys.executable, "-c", QUICK, "own", "vm"],
+            capture_stdout=True,
+            env={**herd.environment, "PYTHONPATH": str(ROOT)},
+        )
+    assert done.returncode == 0
+
+
+async def silent(stream: trio.SocketStream) -> None:
+    while await stream.receive_some():
+        pass

@@ -17,6 +17,7 @@ from herdpy.supervisor import control
 from herdpy.supervisor.answers import Answers
 from herdpy.supervisor.registry import Registry
 from herdpy.supervisor.rights import Groups
+from herdpy.supervisor.shutdown import Shutdown
 
 from .conftest import PATIENCE, command, connect, exchange, receive
 
@@ -150,7 +151,7 @@ async def serving(directory):
     listener.listen()
     listener.setblocking(False)
     async with trio.open_nursery() as nursery:
-        answers = Answers(Registry(None, str(directory)), lambda: None)
+        answers = Answers(Registry(None, str(directory), Shutdown()))
         nursery.start_soon(control.serve, listener.detach(), answers, Groups())
         async with await trio.open_unix_socket(path) as client:
             yield client
