@@ -59,14 +59,15 @@ _herd() {
     local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
     local options=(-s --socket= --json -n --log-history= -v --verbose -f --follow --since= --help --usage --version)
     local actions=(start stop restart status enable disable doc configuration usage log tree detailed-status graph
-        events help exec console offload)
+        events help exec console offload spawn schedule)
+    local making=(--user= --group= --directory= --environment= --log-file= --name= --)
     local operands=() words=() index is_command=
     COMPREPLY=()
     for ((index = 1; index < COMP_CWORD; index++)); do
         case ${COMP_WORDS[index]} in
             --) is_command=1 && break ;;
-            -s | -n | -C) ((index++)) ;;
-            --socket | --log-history | --since | --fetch)
+            -s | -n | -C | -d | -E | -N) ((index++)) ;;
+            --socket | --log-history | --since | --fetch | --user | --group | --directory | --environment | --log-file | --name)
                 # "=" breaks words (COMP_WORDBREAKS): --socket=FILE is three of them.
                 [[ ${COMP_WORDS[index + 1]} == = ]] && ((index++))
                 ((index++))
@@ -88,8 +89,10 @@ _herd() {
         -s | --socket) _herd_offer_paths -f; return ;;
         -n | --log-history) return ;;
         --since) _herd_offer 10m 1h 2h 1d; return ;;
-        -C) _herd_offer_paths -d; return ;;
-        --fetch) _herd_offer_paths -f; return ;;
+        -C | -d | --directory) _herd_offer_paths -d; return ;;
+        --user) _herd_offer_paths -u; return ;;
+        --group) _herd_offer_paths -g; return ;;
+        --fetch | --log-file) _herd_offer_paths -f; return ;;
     esac
     case ${#operands[@]},${operands[0]} in
         0,)
@@ -99,10 +102,14 @@ _herd() {
             done
             words+=("${actions[@]}")
             ;;
+        1,spawn) words=(transient) ;;
+        1,schedule) words=(timer) ;;
         1,*) [[ $current == -* ]] || mapfile -t words < <(_herd_services "$1") ;;
         2,start | 2,exec) words=(--) ;;
         2,configuration) words=(--json) ;;
         *,offload) words=(-C --fetch --) ;;
+        2,schedule) words=(at in) ;;
+        *,spawn | *,schedule) words=("${making[@]}") ;;
         2,doc) words=(list-actions action) ;;
         *,doc) [[ ${operands[2]} == action ]] && mapfile -t words < <(_herd_actions "$1" "${operands[1]}") ;;
     esac

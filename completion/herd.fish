@@ -76,8 +76,19 @@ complete -c herd -n '__herd_has 0' -a help -d 'the actions'
 complete -c herd -n '__herd_has 0' -a exec -d 'run a command inside'
 complete -c herd -n '__herd_has 0' -a console -d 'the console of a machine'
 complete -c herd -n '__herd_has 0' -a offload -d 'run a command inside, on a copy of a directory'
+complete -c herd -n '__herd_has 0' -a spawn -d 'run a command as a service'
+complete -c herd -n '__herd_has 0' -a schedule -d 'run a command at a certain time'
 complete -c herd -n '__herd_has 0' -a '(__herd_actions | string match --invert --regex "^(configuration|usage)\$")' -d 'of a service'
-complete -c herd -n '__herd_has 1' -a '(__herd_services)' -d service
+complete -c herd -n '__herd_has 1; and not __herd_has 1 spawn schedule' -a '(__herd_services)' -d service
+complete -c herd -n '__herd_has 1 spawn' -a transient
+complete -c herd -n '__herd_has 1 schedule' -a timer
+complete -c herd -n '__herd_has 2 schedule; and not __herd_has 3 schedule' -a 'at in'
+complete -c herd -n '__herd_has 2 spawn schedule' -l user -x -a '(__fish_complete_users)'
+complete -c herd -n '__herd_has 2 spawn schedule' -l group -x -a '(__fish_complete_groups)'
+complete -c herd -n '__herd_has 2 spawn schedule' -s d -l directory -x -a '(__fish_complete_directories)'
+complete -c herd -n '__herd_has 2 spawn schedule' -s E -l environment -x -d 'NAME=VALUE'
+complete -c herd -n '__herd_has 2 spawn schedule' -l log-file -r -F
+complete -c herd -n '__herd_has 2 spawn schedule' -s N -l name -x -d 'of the service'
 complete -c herd -n '__herd_has 2 doc; and not __herd_has 3 doc' -a 'list-actions action'
 complete -c herd -n '__herd_has 3 doc' -a '(__herd_actions (__herd_operands)[2])'
 complete -c herd -n '__herd_has 2 configuration' -l json -d 'in JSON'

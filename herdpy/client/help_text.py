@@ -28,6 +28,15 @@ Inside a running service that is a machine:
                                       copy DIR there, run COMMAND in the copy, bring PATHs back
   prune SERVICE       remove built images that no machine needs
 
+Of timers, and of commands that become services:
+  trigger SERVICE            run a timer's command now
+  runs SERVICE               what ran, and when it runs next
+  spawn transient [OPTION...] -- COMMAND...
+                             run COMMAND in the background, as a service
+  schedule timer at TIME|in DURATION [OPTION...] -- COMMAND...
+                             run COMMAND once, later
+                             both take --user, --group, --directory, --environment NAME=VALUE, --log-file, --name
+
 stop root             stop everything, and herdpy
 
 Options:

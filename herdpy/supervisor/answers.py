@@ -67,6 +67,12 @@ Usage: herd ACTION [SERVICE [ARGUMENT...]]
   exec SERVICE [-- COMMAND...]    a command, or a shell, in a virtual machine
   offload SERVICE [-C DIR] [--fetch PATH]... -- COMMAND...
                                   a command in a virtual machine, on a copy of a directory
+  trigger SERVICE                 a timer's command, now
+  runs SERVICE                    what a timer ran, and when it runs next
+  spawn transient [OPTION...] -- COMMAND...
+                                  a command in the background, as a service
+  schedule timer at TIME|in DURATION [OPTION...] -- COMMAND...
+                                  a command once, later
   stop root                       stop everything, and herdpy"""
 
 

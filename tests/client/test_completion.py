@@ -56,6 +56,13 @@ def answering(server: Server) -> Server:
         ("doc vm ", {"list-actions", "action"}),
         ("doc vm action ", {"configuration", "usage", "prune"}),
         ("offload vm -", {"-C", "--fetch", "--"}),
+        ("sp", {"spawn"}),
+        ("spawn ", {"transient"}),
+        ("schedule ", {"timer"}),
+        ("schedule timer ", {"at", "in"}),
+        ("schedule timer at 07:00 --us", {"--user="}),
+        ("spawn transient -d . --na", {"--name="}),
+        ("spawn transient -- pyproject.t", {"pyproject.toml"}),
         ("exec vm -- pyproject.t", {"pyproject.toml"}),
     ],
 )
