@@ -206,6 +206,8 @@ def write_service(
     stage: str | None = None,
     actions: "Iterable[str]" = (),
     command: "Sequence[str]" = (),
+    activation: str | None = None,
+    endpoints: "Iterable[tuple[str, str]]" = (),
 ) -> Raw:
     """Return a service as a status or a start tells it. Worth keeping until the service's state changes.
 
@@ -225,6 +227,8 @@ def write_service(
         stage: what is going on while it starts.
         actions: what it can do besides what every service can.
         command: the command line of its main process, whose PID ``running`` is then.
+        activation: of a service with sockets: ``lazy``, ``eager`` or ``inetd``; told with its endpoints.
+        endpoints: where it listens: name and address of each socket.
     """
     count, interval = respawn_limit
     return Raw(
@@ -240,8 +244,15 @@ def write_service(
         f" (details ({' '.join([f'({write_string(key)} . {write_string(text)})' for key, text in details])}))"
         f" (log-file {_optional(log_file)}) (source {_optional(source)}) (stage {_optional(stage)})"
         f" (actions ({' '.join([write_symbol(name) for name in actions])}))"
-        f" (command ({' '.join([write_string(word) for word in command])})))"
+        f" (command ({' '.join([write_string(word) for word in command])}))"
+        + ("" if activation is None else _sockets(activation, endpoints))
+        + ")"
     )
+
+
+def _sockets(activation: str, endpoints: "Iterable[tuple[str, str]]") -> str:
+    told = " ".join([f"({write_string(name)} . {write_string(address)})" for name, address in endpoints])
+    return f" (activation {write_symbol(activation)}) (endpoints ({told}))"
 
 
 def write_services(services: "Iterable[Raw]") -> Raw:

@@ -87,6 +87,7 @@ class Context(Protocol):
         key: str | None = None,
         on_line: Callable[[str], None] | None = None,
         on_end: "Callable[[End], Awaitable[None]] | None" = None,
+        connection: "Connection | None" = None,
     ) -> "End":
         """Run a process beside the service, its output going to the service's log, and wait until it has ended.
 
@@ -99,6 +100,7 @@ class Context(Protocol):
             on_line: called with each line it writes, which then does not go to the log. Not together with a key.
             on_end: awaited when it has ended, also when it was stopped, and before the keeper forgets it: what this
                 remembers is remembered before a successor can find the process gone. It must not take long.
+            connection: what is its stdin and stdout; nobody else has it from then on.
 
         Raises:
             StartFailure: when it cannot be executed (the errno in words).
@@ -153,6 +155,23 @@ class AttendantContext(Context, Protocol):
     empty. It lasts until the service is stopped."""
     left: tuple[str, ...]
     """Keys of the processes that a predecessor in another supervisor was executing: each is to be resumed."""
+
+    connections: "tuple[Connection, ...]"
+    """What a predecessor in another supervisor has accepted, and not dropped; a process may have it already."""
+
+    async def incoming(self, number: int) -> None:
+        """Wait until somebody wants to connect to the service's socket of this number, from 0."""
+
+    async def accept(self, number: int) -> "Connection | None":
+        """Take a connection from the service's socket of this number; None when it is gone again.
+
+        Raises:
+            StartFailure: the host has no room for it now.
+        """
+        ...
+
+    async def drop(self, connection: "Connection") -> None:
+        """Close a connection that no process was given."""
 
     async def remember(self, text: str) -> None:
         """Keep a text for a successor in another supervisor."""
@@ -361,12 +380,84 @@ class Respawn(msgspec.Struct, frozen=True, kw_only=True):
     """Exit codes that forbid a respawn, whatever else holds."""
 
 
+SocketKind = Literal["stream", "datagram", "seqpacket"]
+"""socket(2)'s types: TCP or a Unix stream, UDP or Unix datagrams, Unix packets in order."""
+
+
+class InternetAddress(msgspec.Struct, frozen=True):
+    """An address and a port to listen on."""
+
+    host: str
+    """An IPv4 or IPv6 address, the latter perhaps with its zone (``fe80::1%eth0``); empty: all addresses of both."""
+    port: int
+    """0: one that the kernel chooses."""
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host or '*'}:{self.port}"
+
+
+class UnixAddress(msgspec.Struct, frozen=True):
+    """The address of a Unix socket."""
+
+    path: str
+    """An absolute path; or ``@`` and a name of the abstract kind (unix(7))."""
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
+
+
+class Socket(msgspec.Struct, frozen=True, kw_only=True):
+    """A socket that is bound before there is a process to use it, and that the keeper holds until the service stops."""
+
+    address: InternetAddress | UnixAddress
+    kind: SocketKind = "stream"
+    name: str = "unknown"
+    """By which the process knows it (LISTEN_FDNAMES, sd_listen_fds(3))."""
+    backlog: int = 4096
+    """So many connections may wait (listen(2)); the kernel allows net.core.somaxconn at most."""
+    v6_only: bool = True
+    """Whether an IPv6 socket leaves IPv4 alone (ipv6(7)); does not concern the address of all."""
+    reuse_port: bool = False
+    """SO_REUSEPORT: other programs of the same user may bind the address as well (socket(7))."""
+    free_bind: bool = False
+    """IP_FREEBIND: the address need not be there yet (ip(7))."""
+    keep_alive: bool = False
+    """SO_KEEPALIVE: whether connections are probed (tcp(7))."""
+    interface: str | None = None
+    """SO_BINDTODEVICE: what comes in by another interface is not for it."""
+    user: str | None = None
+    """The owner of a Unix socket's path; None means: as herdpy."""
+    group: str | None = None
+    mode: int = 0o666
+    """Of a Unix socket's path."""
+    directory_mode: int = 0o755
+    """Of directories that are made for it."""
+
+    def __str__(self) -> str:
+        is_udp = self.kind == "datagram" and isinstance(self.address, InternetAddress)
+        return f"udp:{self.address}" if is_udp else str(self.address)
+
+
+class Connection(msgspec.Struct, frozen=True, kw_only=True):
+    """A connection that was accepted, and that a process is to be given."""
+
+    key: str
+    """Of no other connection of this service's: digits."""
+    local: InternetAddress | UnixAddress
+    remote: InternetAddress | UnixAddress
+    """For a Unix socket mostly of no path: who connects seldom has one."""
+    peer: tuple[int, int, int] | None = None
+    """PID, uid and gid of who connected to a Unix socket (unix(7), SO_PEERCRED)."""
+
+
 class Port(msgspec.Struct, frozen=True, kw_only=True, order=True):
     """A port of the host that a service listens on."""
 
     port: int
     address: str = "127.0.0.1"
     protocol: str = "tcp"
+    v6_only: bool = False
+    """Whether the address ``::`` leaves IPv4 alone."""
 
     def __str__(self) -> str:
         return str(self.port)
@@ -520,6 +611,12 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     """Run at once, beside a process that is ready."""
     attendant: Attendant | None = None
     """Of a service without attempts."""
+    sockets: tuple[Socket, ...] = ()
+    """Bound at its start, before its preparation, and open until it has stopped: its processes are given them, or its
+    attendant accepts connections."""
+    lazy: bool = False
+    """Whether its process is spawned when something waits at one of the sockets; it runs without one until then, and
+    again after the process's end."""
     transient: bool = False
     """Whether it is gone when it has stopped."""
     takes_arguments: bool = False

@@ -24,11 +24,25 @@ ROOMS = {
     "readiness": {"service"},
     "commands": {"service"},
     "timer": {"service"},
-    "catalogue": {"service", "qemu", "timer", "preparation", "readiness", "commands", "mistake", "kernel"},
+    "activation": {"service"},
+    "catalogue": {
+        *("service", "qemu", "timer", "activation", "preparation"),
+        *("readiness", "commands", "mistake", "kernel"),
+    },
     "configuration": {"catalogue", "service", "mistake"},
     "keeper": {"kernel"},
     "logger": {"keeper"},
-    "supervisor": {"service", "configuration", "catalogue", "keeper", "protocol", "sexp", "mistake", "paths"},
+    "supervisor": {
+        "activation",
+        "service",
+        "configuration",
+        "catalogue",
+        "keeper",
+        "protocol",
+        "sexp",
+        "mistake",
+        "paths",
+    },
     "command": {"paths", "keeper", "supervisor"},
 }
 """What each room imports of the rest of the house, besides itself."""

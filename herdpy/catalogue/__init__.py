@@ -11,6 +11,7 @@ MODULES = {
     "host": "herdpy.catalogue.host",
     "mount": "herdpy.catalogue.mount",
     "maker": "herdpy.catalogue.maker",
+    "inetd": "herdpy.catalogue.inetd",
     "process": "herdpy.catalogue.process",
     "target": "herdpy.catalogue.target",
     "timer": "herdpy.catalogue.timer",

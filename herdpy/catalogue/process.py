@@ -15,6 +15,7 @@ from herdpy.catalogue.common import Declaration, ServiceType, as_service, name_p
 from herdpy.catalogue.facts import HostFacts
 from herdpy.catalogue.health import Health
 from herdpy.catalogue.ready import Ready, command_mistakes
+from herdpy.catalogue.sockets import SocketTable, declared_sockets, ports, socket_facts, socket_mistakes
 from herdpy.service import Action, Attempt, Fact, Guard, Notify, Process, Service, Step, Stop, plain
 
 CommandLine = Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
@@ -50,6 +51,13 @@ class ProcessConfiguration(CommandConfiguration, frozen=True, kw_only=True):
     one_shot: bool = False
     """Whether it is done, and the service stopped again, when the process has ended with success: then what requires
     it is started. Without start-timeout it may take as long as it likes."""
+    sockets: tuple[str | SocketTable, ...] = ()
+    """Where the service listens from its start until it has stopped, whether it has a process or not: addresses such as
+    ``"127.0.0.1:8080"`` or ``"unix:/run/NAME"``, or tables with an ``address`` and more. The process is given the
+    sockets as sd_listen_fds(3) describes."""
+    activation: Literal["lazy", "eager"] | None = None
+    """When the process of a service with sockets is spawned: ``"lazy"``: when something waits at one of them, and again
+    after the process's end; ``"eager"``: at the start. None means ``"lazy"``."""
     ready: Ready | None = None
     """How to tell that it is ready; None means: as soon as the program is executed."""
     health: Health | tuple[Health, ...] = ()
@@ -81,6 +89,11 @@ class ProcessConfiguration(CommandConfiguration, frozen=True, kw_only=True):
 
     def check(self) -> Iterator[tuple[str, str]]:
         yield from super().check()
+        yield from socket_mistakes(self.sockets)
+        if self.activation is not None and not self.sockets:
+            yield "activation", 'there is nothing to wait for; add sockets = ["ADDRESS"], or leave it out'
+        if self.sockets and self.one_shot:
+            yield "one-shot", "a service with sockets goes on listening; leave one of the two out"
         if self.one_shot:
             for key in ("ready", "health", "watchdog"):
                 if getattr(self, key):
@@ -127,6 +140,7 @@ def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
     """
     configuration: ProcessConfiguration = declaration.configuration
     process = command.process(declaration, facts)
+    sockets = declared_sockets(declaration)
     ready = configuration.ready
     attempt = Attempt(
         process=process,
@@ -152,6 +166,9 @@ def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
                 *(() if ready is None else readiness.preparation(ready, insists=False)),
                 *command.aftermath(declaration, facts),
             ),
+            sockets=sockets,
+            lazy=bool(sockets) and configuration.activation != "eager",
+            ports=ports(sockets),
             guards=_guards(configuration, process),
             stop=_stop(configuration, process),
             actions=_actions(configuration, process),
@@ -232,6 +249,9 @@ def _facts(declaration: Declaration, facts: HostFacts) -> Iterator[Fact]:
     configuration: ProcessConfiguration = declaration.configuration
     yield plain("type", "type", declaration.type)
     yield from command.command_facts(declaration, facts)
+    yield from socket_facts(declaration)
+    if configuration.sockets:
+        yield plain("activation", "activation", configuration.activation or "lazy")
     yield from _ways_facts(configuration)
     yield plain("log-file", "log-file", configuration.log_file or facts.log_file(declaration.name))
     yield from rotation_facts(configuration)

@@ -59,6 +59,11 @@ def details(service: "Fields") -> list[tuple[str, str]]:
     return [(str(pair.head), str(pair.tail)) for pair in items(service, "details") if isinstance(pair, Pair)]
 
 
+def endpoints(service: "Fields") -> list[tuple[str, str]]:
+    """Return where it listens: the name and the address of each socket."""
+    return [(str(pair.head), str(pair.tail)) for pair in items(service, "endpoints") if isinstance(pair, Pair)]
+
+
 def text(service: "Fields", key: str) -> str:
     """Return a field that is a string, empty when it is missing or #f."""
     value = service.get(key)
@@ -179,6 +184,11 @@ def _describe_running(service: "Fields", add: "Callable[[str], None]") -> None:
         add(f"Running value is {write(value)}.")
     if command:
         add(f"Command: {quote(command)}")
+    if listening := endpoints(service):
+        style = "Inetd" if service.get("activation") == "inetd" else "Systemd"
+        add(f"{style}-style service listening on {_count(len(listening), 'endpoint')}:")
+        for _, address in listening:
+            add(f"  - {address}")
 
 
 def process(service: "Fields") -> "tuple[int | None, list[str]]":

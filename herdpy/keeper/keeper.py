@@ -11,6 +11,7 @@ from herdpy.keeper.archiving import Archiving
 from herdpy.keeper.cgroup import Emptiness
 from herdpy.keeper.companion import Companion
 from herdpy.keeper.family import VARIABLE, Families
+from herdpy.keeper.listen import accept
 from herdpy.keeper.loop import Loop
 from herdpy.keeper.message import VERSION, MessageError, decode, encode
 from herdpy.keeper.request import BadRequest
@@ -109,6 +110,7 @@ class Keeper:
             "release": self._release,
             "hold": self._hold,
             "let_go": self._let_go,
+            "accept": self._accept,
             "note": self._note,
             "ready": self._ready,
             "exit": self._exit,
@@ -438,6 +440,25 @@ class Keeper:
         del self._held[name]
         os.close(descriptor)
         self._answer({"kind": "let_go", "serial": serial, "name": name})
+
+    def _accept(self, asked: Mapping[str, Any], _: memoryview) -> None:
+        """Take a connection, and hold it: one that a supervisor had taken would be lost with it."""
+        serial = request.number(asked, "serial")
+        name = request.text(asked, "connection")
+        listening = self._descriptor(request.text(asked, "name"), "accept")
+        if name in self._held:
+            raise BadRequest(f"accept: there is a descriptor {name!r} already; let it go first")
+        try:
+            os.set_blocking(listening, False)  # it may be gone again, and we must never wait
+            connection = accept(listening)
+        except (BlockingIOError, ConnectionAbortedError, PermissionError):  # the last by a firewall's doing
+            self._answer({"kind": "accepted", "serial": serial, "name": None})
+            return
+        except OSError as error:
+            raise BadRequest(f"accept: {error.strerror}") from None
+        self._held[name] = connection
+        answer = encode({"kind": "accepted", "serial": serial, "name": name})
+        self._supervisor.send(answer, (os.dup(connection),), give=True)
 
     def _descriptor(self, name: str, kind: str) -> int:
         descriptor = self._held.get(name)

@@ -9,6 +9,10 @@ import stat
 
 from herdpy.keeper.place import Refusal, make_directory
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 BACKLOG = 128
 LONGEST = 107
 """Bytes of a path that fit into a sockaddr_un with its final zero (unix(7))."""
@@ -52,6 +56,20 @@ class ControlSocket:
             return
         except OSError:
             return  # the next keeper finds it stale and replaces it
+
+
+def accept(listening: int) -> int:
+    """Take a connection from a listening socket; returns its descriptor, which an exec closes.
+
+    Raises:
+        OSError: EAGAIN when there is none now and the socket does not block.
+    """
+    socket: Any = _socket.socket(fileno=listening)
+    try:
+        connection: int = socket._accept()[0]  # accept4(2); the public name is in Python's half of the module
+    finally:
+        socket.detach()
+    return connection
 
 
 def _check(directory: str) -> None:

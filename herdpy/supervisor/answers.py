@@ -8,7 +8,7 @@ import trio
 
 from herdpy import protocol
 from herdpy.protocol import Command, write_reply
-from herdpy.service import Action, ActionFailure, Fact, StartFailure
+from herdpy.service import Action, ActionFailure, Fact, Service, StartFailure
 from herdpy.sexp import Raw, Symbol
 from herdpy.supervisor import rights, usage
 from herdpy.supervisor.context import StepContext
@@ -396,7 +396,16 @@ def describe(life: Life) -> Raw:
         stage=life.stage,
         actions=(*OWN_ACTIONS, *(custom.name for custom in service.actions)),
         command=life.command,
+        activation=_activation(service),
+        endpoints=life.sockets.endpoints,
     )
+
+
+def _activation(service: Service) -> str | None:
+    """How a service's processes come by its sockets; None when it has none."""
+    if not service.sockets:
+        return None
+    return "inetd" if service.attendant is not None else "lazy" if service.lazy else "eager"
 
 
 async def _send_progress(life: Life, client: "Client") -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from herdpy.service import ActionFailure, Attendant, End, Request, StartFailure
+from herdpy.service import ActionFailure, Attendant, Connection, End, Request, StartFailure
 from herdpy.supervisor import processes
 from herdpy.supervisor.context import StepContext
 from herdpy.supervisor.line import Held
@@ -116,6 +116,7 @@ class _Context(StepContext):
         self._left = left
         self._remember = remember
         self._questions = questions
+        self.connections = life.sockets.connections
 
     async def remember(self, text: str) -> None:
         self.memory = text
@@ -124,6 +125,15 @@ class _Context(StepContext):
     async def resume(self, key: str, *, on_end: Callable[[End], Awaitable[None]] | None = None) -> End:
         held = self._left.pop(key)
         return await processes.run_out(self._registry.line, held, self._life.service.stop, self.name, on_end)
+
+    async def incoming(self, number: int) -> None:
+        await self._life.sockets.incoming(number)
+
+    async def accept(self, number: int) -> Connection | None:
+        return await self._life.sockets.accept(number)
+
+    async def drop(self, connection: Connection) -> None:
+        await self._life.sockets.drop(connection)
 
     async def request(self) -> Request:
         return await self._questions.receive()

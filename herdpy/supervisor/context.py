@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from herdpy.service import Completed, Context, End, Process, StartFailure
+from herdpy.service import Completed, Connection, Context, End, Process, StartFailure
 from herdpy.supervisor import accounts, processes
 from herdpy.supervisor.line import Held, Refused, SpawnError
 from herdpy.supervisor.log import log
@@ -91,11 +91,21 @@ class StepContext:
         key: str | None = None,
         on_line: Callable[[str], None] | None = None,
         on_end: Callable[[End], Awaitable[None]] | None = None,
+        connection: Connection | None = None,
     ) -> End:
         life, line = self._life, self._registry.line
         process_id = processes.new_id(self.name, "step") if key is None else processes.new_id(self.name, "run", key)
         to_log = processes.to_log(life.log_file, life.service.log_rotation)
-        held, descriptor = await processes.spawn(line, process_id, process, to_log if on_line is None else "supervisor")
+        output = to_log if on_line is None else "supervisor"
+        if connection is None:
+            held, descriptor = await processes.spawn(line, process_id, process, output)
+        else:
+            try:
+                stdin = life.sockets.descriptor_of(connection)
+                held, descriptor = await processes.spawn(line, process_id, process, output, stdin=stdin)
+            finally:
+                with trio.CancelScope(shield=True):  # the keeper answers at once
+                    await life.sockets.drop(connection)
         run_out = partial(processes.run_out, line, held, life.service.stop, self.name, on_end)
         if descriptor is None:
             return await run_out()

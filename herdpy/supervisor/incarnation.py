@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -35,13 +35,21 @@ class Spawned(msgspec.Struct, frozen=True):
     """The descriptor of its notification socket, if it has one."""
 
 
-async def spawn(line: KeeperLine, service: Service, number: int, arguments: tuple[str, ...], log_file: str) -> Spawned:
+async def spawn(
+    line: KeeperLine,
+    service: Service,
+    number: int,
+    arguments: tuple[str, ...],
+    log_file: str,
+    descriptors: Sequence[tuple[str, str]] = (),
+) -> Spawned:
     """Spawn the process of a service's attempt.
 
     Args:
         number: which of the service's attempts.
         arguments: what is added to its command line.
         log_file: where its output goes.
+        descriptors: the sockets that it is given, as :meth:`KeeperLine.spawn` takes them.
 
     Raises:
         StartFailure: it cannot be executed, or its environment or its notification socket cannot be had.
@@ -61,6 +69,7 @@ async def spawn(line: KeeperLine, service: Service, number: int, arguments: tupl
             arguments,
             told={} if terms is None else notify.given(terms),
             scope=service.stop.scope,
+            descriptors=descriptors,
         )
     except BaseException:
         if terms is not None and notifications is not None:

@@ -30,6 +30,7 @@ from herdpy.supervisor.note import NOTE_VERSION, Note, Status, read_note
 from herdpy.supervisor.outcome import Outcome, Reply, Unmet
 from herdpy.supervisor.recent import Recent
 from herdpy.supervisor.respawn import History
+from herdpy.supervisor.sockets import Sockets
 
 if TYPE_CHECKING:
     from herdpy.supervisor.registry import Registry, Transaction
@@ -42,6 +43,10 @@ FAILURES_KEPT = 10
 
 CLEARING_PATIENCE = 10.0
 """Seconds for clearing away what was prepared for a process that never was."""
+
+
+SETTLING_PAUSE = 1.0
+"""Seconds until a lazy service listens again after what should not happen."""
 
 
 class _Start(msgspec.Struct, frozen=True):
@@ -76,6 +81,10 @@ class _Replace(msgspec.Struct, frozen=True):
     service: Service
 
 
+class _Waiting(msgspec.Struct, frozen=True):
+    """Something waits at a socket of a lazy service that has no process."""
+
+
 class _Wake(msgspec.Struct, frozen=True):
     """So that the task looks whether it is over."""
 
@@ -84,7 +93,7 @@ class _Finished(msgspec.Struct, frozen=True):
     conclude: Callable[[], Awaitable[None]]
 
 
-_Message = _Start | _Stop | _Switch | _Replace | _Ended | _Useless | _Left | _Wake | _Finished
+_Message = _Start | _Stop | _Switch | _Replace | _Ended | _Useless | _Left | _Waiting | _Wake | _Finished
 
 
 class Life:
@@ -119,6 +128,7 @@ class Life:
         "replacement",
         "respawns",
         "service",
+        "sockets",
         "stage",
         "status",
     )
@@ -137,6 +147,7 @@ class Life:
         self.details: dict[str, str] = {}
         self.memory = ""
         """What its attendant asked to be remembered."""
+        self.sockets = Sockets(service.name, registry.line)
         self.replacement: Service | None = None
         """What it will be once it has stopped."""
         self.stage: str | None = None
@@ -314,12 +325,20 @@ class Life:
                 self._stoppers.append(reply)
                 if self._activity is not None:
                     self._activity.cancel()
+            case _Stop(reply), "running" if self._activity is not None:  # about a lazy service's process
+                self._stoppers.append(reply)
+                self._activity.cancel()
             case _Stop(reply), "running":
                 self._stoppers.append(reply)
                 await self._stop()
             case _Stop(reply), "stopping":
                 self._stoppers.append(reply)
-            case _Ended(held), "running" if held is self.process:
+            case _Waiting(), "running" if self._incarnation is None and self._activity is None:
+                log("service-activated", service=self.name)
+                self._act(self._bring_up_process, self._activated)
+            case _Waiting(), _:
+                pass
+            case _Ended(held), "running" if held is self.process and self._activity is None:
                 await self._take_end(held)
             case _Useless(held, complaint), "running" if held is self.process and not held.exited.is_set():
                 log("service-useless", service=self.name, reason=complaint.reason)
@@ -421,14 +440,30 @@ class Life:
         return None
 
     async def _bring_up(self, transaction: "Transaction | None" = None, delay: float = 0.0) -> Outcome:
-        """Get it running: what it requires, its preparation, then the first way that gets ready."""
+        """Get it running: what it requires, its sockets, its preparation, then the first way that gets ready.
+
+        A lazy service runs when it listens.
+        """
 
         async def work() -> None:
             await trio.sleep(delay)
             of = transaction or self._registry.transaction()
             await self._gather(of)
+            await self.sockets.open(self.service, self.tell_stage)
+            if self.service.lazy:
+                return
             await self._prepare()
             await self._registry.start_members(self.service, of)
+            await self._try_attempts()
+
+        return await self._outcome(work)
+
+    async def _bring_up_process(self) -> Outcome:
+        """Get a lazy service, for which something waits, its process."""
+
+        async def work() -> None:
+            await self._gather(self._registry.transaction())
+            await self._prepare()
             await self._try_attempts()
 
         return await self._outcome(work)
@@ -516,7 +551,9 @@ class Life:
             for step in attempt.prepare:
                 await step.run(self.context)
             self.details.update(attempt.details)
-            spawned = await incarnation.spawn(self._line, self.service, number, self._arguments, self.log_file)
+            spawned = await incarnation.spawn(
+                self._line, self.service, number, self._arguments, self.log_file, self.sockets.descriptors
+            )
         except BaseException:
             await self._clear_away()
             raise
@@ -562,9 +599,54 @@ class Life:
         await self._enter("running")
         log("service-started", service=self.name, pid=self.process and self.process.pid, **self.details)
         self._answer_starters(outcome)
+        if self.service.lazy and self._incarnation is None:
+            self._watch_sockets()
         self._watch()
         if self.process is not None and self.process.exited.is_set():
             self._inbox.put(_Ended(self.process))
+
+    @property
+    def _is_listening(self) -> bool:
+        """Whether it is a lazy service that runs, with or without a process."""
+        return self.status == "running" and self.service.lazy and self.sockets.is_open
+
+    def _watch_sockets(self, delay: float = 0.0) -> None:
+        """Have the task told when something waits at a lazy service's sockets.
+
+        Args:
+            delay: seconds until they are looked at.
+        """
+        self.sockets.watch(self._nursery, delay, lambda: self._inbox.put(_Waiting()))
+
+    async def _activated(self, outcome: Outcome | None) -> None:
+        """After a lazy service's process was to be spawned."""
+        if outcome is None or self._stoppers:
+            await self._stop(gracefully=False)
+        elif not outcome.done:
+            self.failures.add(time.time())
+            log("service-failed-to-start", service=self.name, reason=self.reason)
+            await self._go_on_after(End(reason=self.reason or "its process could not be started"))
+        else:
+            self._history.running_since = time.clock_gettime(time.CLOCK_BOOTTIME)
+            await self._go_on_running()
+            self._watch()
+            if self.process is not None and self.process.exited.is_set():
+                self._inbox.put(_Ended(self.process))
+
+    async def _listen_again(self, delay: float = 0.0) -> None:
+        """After the end of a lazy service's process, which is not that of the service."""
+        self.details.clear()
+        await self._go_on_running()
+        self._take_over_next_starts()
+        self._answer_starters(Outcome(True, (f"Service {self.name} is already running.",)))
+        self._watch_sockets(delay)
+
+    async def _go_on_running(self) -> None:
+        if self.status != "running":
+            self._note_change("running")
+        self.stage = self.done = None
+        await self._remember()
+        self._pulse()
 
     def _attend(self, left: Mapping[str, Held]) -> None:
         if self.service.attendant is None:
@@ -613,15 +695,19 @@ class Life:
             if self.process is not None and self.process.exited.is_set():
                 self._incarnation = None  # the keeper holds it until the next supervisor buries it
             await self._enter("stopped" if self.process is None else "running")
+        elif self._activity is None and self._is_listening and (self.process is None or self.process.exited.is_set()):
+            self._incarnation = None
+            self._watch_sockets(SETTLING_PAUSE)
         self._take_over_next_starts()
         self._answer_starters(Outcome(False, (f"cannot start {self.name}: {self.reason}",)))
         self._answer_stoppers_early(f"cannot stop {self.name}: {self.reason}")
 
     # Stopping.
 
-    async def _stop(self) -> None:
+    async def _stop(self, *, gracefully: bool | None = None) -> None:
         self._stop_asked = True
-        gracefully = self.status == "running"
+        if gracefully is None:
+            gracefully = self.status == "running"
         await self._enter("stopping")
         self._act(partial(self._bring_down, gracefully), self._stopped)
 
@@ -671,7 +757,8 @@ class Life:
         await self._incarnation.catch_up()
         if held.exited.is_set():
             self._stop_asked = False
-            await self._enter("stopping")
+            if not self.service.lazy:
+                await self._enter("stopping")
             self._act(self._bury, self._ended)
 
     async def _end_useless(self, complaint: Complaint) -> End:
@@ -708,6 +795,7 @@ class Life:
         self._stoppers.clear()
 
     async def _rest(self) -> None:
+        await self.sockets.close()
         self.details.clear()
         self.memory = ""
         replacement, self.replacement = self.replacement, None
@@ -746,9 +834,17 @@ class Life:
     # After a process ended by itself.
 
     async def _ended(self, end: End | None) -> None:
-        assert end is not None
+        if end is None:  # the stop of a lazy service did not wait for it
+            await self._stop()
+            return
         log("service-exited", service=self.name, reason=end.reason)
+        if self.service.lazy and end.code in self.service.respawn.success and self.sockets.has_waiting:
+            # Without this, one that takes nothing would be spawned again and again.
+            end = msgspec.structs.replace(end, reason=f"{end.reason} and left a connection waiting", code=None)
         self.reason, self._complaint = end.reason, None
+        await self._go_on_after(end)
+
+    async def _go_on_after(self, end: End) -> None:
         if self._stoppers:
             await self._stop()
         elif end.wanted or not await self._respawn_or_rest(end):
@@ -765,6 +861,10 @@ class Life:
         policy = self.service.respawn
         if not policy.enabled or not self.enabled or self._registry.closing:
             return False
+        listens = self.service.lazy and self.sockets.is_open
+        if listens and end.code in policy.success and end.code not in policy.final and not policy.only_on_failure:
+            await self._listen_again()
+            return True
         verdict = self._history.judge(policy, end, time.clock_gettime(time.CLOCK_BOOTTIME))
         self.reason = verdict.reason
         if verdict.disables:
@@ -772,6 +872,9 @@ class Life:
             log("service-disabled", service=self.name, reason=self.reason)
         if verdict.delay is None:
             return False
+        if listens:
+            await self._listen_again(verdict.delay)
+            return True
         self.respawns.add(time.time())
         self._note_change("stopped")
         self._take_over_next_starts()
@@ -797,6 +900,10 @@ class Life:
             self._note_change("running")
         if held is not None:
             self._adopt(Spawned(held, {}, hearing.left(self._line, self.name)))
+        if self.status == "stopped":
+            await self.sockets.close()
+        else:
+            self.sockets.resume(self.service)
         if self.status == "running" and not self.service.attempts:
             self._attend(beside)
         else:
@@ -827,6 +934,8 @@ class Life:
                 self.status = "running"
                 self._watch()
                 await self._take_end(held)
+            case "running" if self.service.lazy and self.sockets.is_open:
+                self._watch_sockets()
             case "running" | "stopping" if self.service.attempts or self.status == "stopping":
                 self.status = "stopping"
                 self._act(_already_gone, self._ended)

@@ -341,6 +341,22 @@ class KeeperLine:
         """
         await self._ask({"kind": "let_go", "name": name})
 
+    async def accept(self, name: str, connection: str) -> int | None:
+        """Have the keeper take a connection from a listening socket, and hold it.
+
+        Args:
+            name: that the listening socket is held by; it is nonblocking from now on.
+            connection: the name that the connection is held by, if there is one.
+
+        Returns:
+            A copy of its descriptor, ours to close; None when nothing waits to be taken.
+
+        Raises:
+            Refused: there is no such socket, or the keeper has no descriptor left.
+        """
+        answer = await self._ask({"kind": "accept", "name": name, "connection": connection})
+        return answer.descriptors[0] if answer.descriptors else None
+
     async def note(self, key: str, text: str | None) -> None:
         """Have the keeper remember a text under a key, for the next supervisor; None forgets it."""
         await self._send({"kind": "note", "key": key, "text": text})

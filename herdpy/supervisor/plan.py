@@ -12,6 +12,7 @@ RESERVED_NAMES = frozenset({"root", "shepherd", "herdpy"})
 """The names by which Shepherd's clients mean the supervisor itself, and the one that its log has."""
 
 ANY_IPV4 = "0.0.0.0"  # noqa: S104 - compared with, never bound to
+ANY_IPV6 = "::"
 
 Locate = Callable[[str, object, str], Place]
 """(source, value, key) -> where that declaration says the value, below that key or anywhere for an empty one."""
@@ -282,7 +283,9 @@ def _conflict(port: Port, service: Service, first: Service) -> str:
 
 
 def _address(port: Port) -> str:
-    """The address in its shortest form; ``""`` for all addresses of either family."""
+    """The address in its shortest form; ``""`` for all addresses of either family, ``::`` for all of IPv6."""
+    if port.v6_only and port.address == ANY_IPV6:
+        return ANY_IPV6
     if port.address in {"", "*", "::"}:
         return ""
     if port.address == "localhost":
@@ -305,3 +308,7 @@ def _overlapping(address: str, claimed: Mapping[str, Service]) -> Iterator[str]:
         yield from (other for other in claimed if ":" not in other)
     elif ANY_IPV4 in claimed and ":" not in address:
         yield ANY_IPV4
+    elif address == ANY_IPV6:
+        yield from (other for other in claimed if ":" in other)
+    elif ANY_IPV6 in claimed and ":" in address:
+        yield ANY_IPV6

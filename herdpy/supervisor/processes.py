@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
 import trio
@@ -54,6 +54,8 @@ async def spawn(
     *,
     told: Mapping[str, str] | None = None,
     scope: str = "group",
+    descriptors: Sequence[tuple[str, str]] = (),
+    stdin: int | None = None,
 ) -> tuple[Held, int | None]:
     """Spawn a process.
 
@@ -62,6 +64,7 @@ async def spawn(
         arguments: what is added to its command line.
         told: environment variables of ours, over all others.
         scope: as :meth:`KeeperLine.spawn` takes it.
+        descriptors: the sockets that it is given, and ``stdin`` a connection: likewise.
 
     Returns:
         The process, and the read end of its output when that goes to the supervisor.
@@ -90,6 +93,8 @@ async def spawn(
             oom_score_adjust=process.oom_score_adjustment,
             capabilities=process.ambient_capabilities or None,
             no_new_privileges=process.no_new_privileges,
+            descriptors=descriptors,
+            stdin=stdin,
         )
     except SpawnError as error:
         raise StartFailure(error.in_words(program)) from None

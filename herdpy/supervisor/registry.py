@@ -8,7 +8,7 @@ import trio
 
 from herdpy.catalogue import ALWAYS
 from herdpy.service import Respawn, Service
-from herdpy.supervisor import processes
+from herdpy.supervisor import processes, sockets
 from herdpy.supervisor.context import Making
 from herdpy.supervisor.life import Life
 from herdpy.supervisor.line import Held, KeeperLine, Refused
@@ -61,8 +61,9 @@ class Registry:
         self._leftovers = found.leftovers
         for held in self._leftovers:
             nursery.start_soon(self.be_rid_of, held)
-        for name in found.processes.keys() - self.lives.keys():
-            log("service-not-declared", service=name, pid=found.processes[name].pid)
+        for name in (found.processes.keys() | sockets.owners(self.line)) - self.lives.keys():
+            main = found.processes.get(name)
+            log("service-not-declared", service=name, pid=main and main.pid)
             self._add(_undeclared(name, self.line.notes.get(f"service:{name}"), remake))
         for name in found.beside.keys() - self.lives.keys():
             for held in found.beside[name].values():

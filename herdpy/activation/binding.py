@@ -1,0 +1,223 @@
+"""Making a listening socket: bound, with its options, and a Unix socket's path with its owner and mode."""
+
+import errno
+import grp
+import os
+import pwd
+import socket
+import stat
+
+from herdpy.service import InternetAddress, Socket, UnixAddress
+
+KINDS = {"stream": socket.SOCK_STREAM, "datagram": socket.SOCK_DGRAM, "seqpacket": socket.SOCK_SEQPACKET}
+
+PORT_START = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
+
+
+class NotBound(Exception):  # noqa: N818 - it says what the socket is not
+    """A socket that cannot be made; ``str()`` says why, in words that follow its address and a colon."""
+
+    def __init__(self, reason: str, *, may_pass: bool = False, is_taken: bool = False) -> None:
+        super().__init__(reason)
+        self.may_pass = may_pass
+        """Whether it may succeed in a moment: an old process has yet to end, an address is yet to come."""
+        self.is_taken = is_taken
+        """Whether somebody else has the address."""
+
+
+def bind(wanted: Socket) -> socket.socket:
+    """Make a socket that listens; it is blocking, and closed at an exec.
+
+    Looks at files and user names, which may be slow: not for the supervisor's loop.
+
+    Raises:
+        NotBound: it cannot be.
+    """
+    try:
+        if isinstance(wanted.address, UnixAddress):
+            return _bind_unix(wanted, wanted.address.path)
+        return _bind_internet(wanted, wanted.address)
+    except OSError as error:
+        raise _in_words(wanted, error) from None
+
+
+def _bind_internet(wanted: Socket, address: InternetAddress) -> socket.socket:
+    if address.host:
+        found = socket.getaddrinfo(address.host, address.port, flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV)
+        family, target = found[0][0], found[0][4]
+        return _bound(wanted, family, target, v6_only=wanted.v6_only)
+    try:
+        return _bound(wanted, socket.AF_INET6, ("::", address.port), v6_only=False)
+    except OSError as error:
+        if error.errno not in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}:
+            raise
+    # This host has no IPv6.
+    return _bound(wanted, socket.AF_INET, ("0.0.0.0", address.port), v6_only=False)  # noqa: S104 - that was asked for
+
+
+def _bound(wanted: Socket, family: int, target: tuple[object, ...], *, v6_only: bool) -> socket.socket:
+    made = socket.socket(family, KINDS[wanted.kind])
+    try:
+        if wanted.kind == "stream":  # connections that have ended are no hindrance (ip(7)); UDP would be shared by it
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6_only)
+        if wanted.reuse_port:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if wanted.free_bind:
+            made.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
+        if wanted.keep_alive:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if wanted.interface is not None:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, os.fsencode(wanted.interface) + b"\0")
+        made.bind(target)
+        _listen(made, wanted)
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+IP_FREEBIND = 15
+"""ip(7); the module socket does not name it. It holds for IPv6, too."""
+
+
+def _listen(made: socket.socket, wanted: Socket) -> None:
+    if wanted.kind != "datagram":
+        made.listen(wanted.backlog)
+
+
+def _bind_unix(wanted: Socket, path: str) -> socket.socket:
+    made = socket.socket(socket.AF_UNIX, KINDS[wanted.kind])
+    try:
+        if path.startswith("@"):
+            made.bind(f"\0{path[1:]}")
+        else:
+            uid, gid = _owner(wanted.user), _group(wanted.group)
+            _make_directories(os.path.dirname(path), wanted.directory_mode)
+            # bind(2) gives the path the mode of the descriptor, less the umask. Until it has its owner, nobody but us
+            # can use it; nobody is ever let in who is not to be.
+            os.fchmod(made.fileno(), wanted.mode if uid == gid == -1 else 0)
+            _bind_path(made, wanted, path)
+            _give(path, uid, gid, wanted.mode)
+        _listen(made, wanted)
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def _bind_path(made: socket.socket, wanted: Socket, path: str) -> None:
+    try:
+        made.bind(path)
+        return
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+    if not stat.S_ISSOCK(os.lstat(path).st_mode):
+        raise NotBound("there is a file of that name that is no socket; remove it, or use another path")
+    if not remove_stale(path, wanted.kind):
+        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE), path)
+    made.bind(path)
+
+
+def remove_stale(path: str, kind: str) -> bool:
+    """Remove a Unix socket's path unless somebody listens there, or it is no socket; tell whether there is none now.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            return False
+    except FileNotFoundError:
+        return True
+    with socket.socket(socket.AF_UNIX, KINDS[kind]) as probe:
+        probe.setblocking(False)
+        answer = probe.connect_ex(path)
+    if answer == errno.ECONNREFUSED:  # and no other: EAGAIN is a full backlog, EPROTOTYPE one of another kind
+        os.unlink(path)
+    return answer in {errno.ECONNREFUSED, errno.ENOENT}
+
+
+def _give(path: str, uid: int, gid: int, mode: int) -> None:
+    """Let a path that was just bound have its owner and mode, whoever else may write into the directory.
+
+    Raises:
+        NotBound: somebody has put another file there meanwhile.
+    """
+    descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        seen = os.fstat(descriptor)
+        if not stat.S_ISSOCK(seen.st_mode) or seen.st_uid != os.geteuid() or seen.st_nlink != 1:
+            raise NotBound("somebody else has put another file there at the same moment")
+        itself = f"/proc/self/fd/{descriptor}"
+        if (uid, gid) != (-1, -1):
+            os.chown(itself, uid, gid)
+        if stat.S_IMODE(seen.st_mode) != mode:
+            os.chmod(itself, mode)
+    finally:
+        os.close(descriptor)
+
+
+def _make_directories(path: str, mode: int) -> None:
+    if os.path.isdir(path):
+        return
+    _make_directories(os.path.dirname(path), mode)
+    try:
+        os.mkdir(path, mode)
+    except FileExistsError:
+        return  # made by somebody else meanwhile
+    if stat.S_IMODE(os.stat(path).st_mode) != mode:  # the umask took something away
+        os.chmod(path, mode)
+
+
+def _owner(name: str | None) -> int:
+    try:
+        return -1 if name is None else int(name) if name.isdecimal() else pwd.getpwnam(name).pw_uid
+    except KeyError:
+        raise NotBound(f"there is no user {name}") from None
+
+
+def _group(name: str | None) -> int:
+    try:
+        return -1 if name is None else int(name) if name.isdecimal() else grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise NotBound(f"there is no group {name}") from None
+
+
+def _in_words(wanted: Socket, error: OSError) -> NotBound:
+    address = wanted.address
+    match error.errno:
+        case errno.EADDRINUSE:
+            return NotBound("it is in use", may_pass=True, is_taken=True)
+        case errno.EADDRNOTAVAIL:
+            return NotBound(
+                "this host does not have that address; set free-bind = true to listen before it has", may_pass=True
+            )
+        case errno.EACCES if isinstance(address, InternetAddress):
+            return NotBound(f"only root can listen on ports below {_port_start()}; choose another one")
+        case errno.ENODEV if wanted.interface is not None:
+            return NotBound(f"there is no network interface {wanted.interface}", may_pass=True)
+        case errno.EAFNOSUPPORT:
+            return NotBound("this host has no such addresses; is IPv6 switched off?")
+        case errno.EPERM if wanted.user is not None or wanted.group is not None:
+            return NotBound("only root can give it to another user or group")
+    where = f"{error.filename}: " if error.filename and error.filename != getattr(address, "path", None) else ""
+    return NotBound(f"{where}{error.strerror or error}")
+
+
+def _port_start() -> str:
+    try:
+        with open(PORT_START, encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return "1024"
+
+
+def endpoint(wanted: Socket, bound: socket.socket) -> str:
+    """Where a socket listens, as declared; a port that the kernel has chosen is told."""
+    if isinstance(wanted.address, InternetAddress) and wanted.address.port == 0:
+        chosen = InternetAddress(wanted.address.host, bound.getsockname()[1])
+        return str(Socket(address=chosen, kind=wanted.kind))
+    return str(wanted)

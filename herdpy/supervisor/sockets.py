@@ -1,0 +1,230 @@
+"""The listening sockets of a service: bound at its start, held by the keeper, let go when it has stopped.
+
+The keeper has each by a name that says whose it is, ``SERVICE:socket:NUMBER:ADDRESS``, and tells it to the next
+supervisor: while there is any socket, nobody who connects is refused.
+"""
+
+import select
+import socket
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+
+from herdpy.service import Connection, Service, Socket, StartFailure
+from herdpy.supervisor.line import KeeperLine, Refused
+from herdpy.supervisor.log import log
+from herdpy.supervisor.race import first
+
+if TYPE_CHECKING:
+    from herdpy.activation.binding import NotBound
+
+PAUSES = (0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0)
+"""Seconds between attempts to bind an address that is taken, or not there yet."""
+
+
+class Sockets:
+    """What one service listens on. Made by the service's task."""
+
+    __slots__ = ("_connections", "_line", "_name", "_open", "_wanted", "_watch", "endpoints")
+
+    def __init__(self, name: str, line: KeeperLine) -> None:
+        self._name = name
+        self._line = line
+        self._open: dict[str, socket.socket] = {}
+        """By the names that the keeper has them by."""
+        self._wanted: dict[str, Socket] = {}
+        self._watch: tuple[trio.CancelScope, trio.Event] | None = None
+        """What ends the watch, and what tells that it has ended."""
+        self.endpoints: tuple[tuple[str, str], ...] = ()
+        """Name and address of each, in the order of the declaration, while it listens."""
+        self._connections: dict[str, socket.socket] = {}
+        """Accepted, but no process has them yet; by their keys."""
+        for held, descriptor in line.listeners.items():
+            whose, _, rest = held.partition(":")
+            if whose == name and rest.startswith("socket:"):
+                self._open[held] = socket.socket(fileno=descriptor)
+            elif whose == name and rest.startswith("connection:"):
+                self._connections[rest.removeprefix("connection:")] = socket.socket(fileno=descriptor)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it listens."""
+        return bool(self._open)
+
+    @property
+    def descriptors(self) -> tuple[tuple[str, str], ...]:
+        """(name at the keeper, name in LISTEN_FDNAMES) of each, for a spawn."""
+        return tuple((held, wanted.name) for held, wanted in self._wanted.items())
+
+    async def open(self, service: Service, progress: Callable[[str], None]) -> None:
+        """Bind what the service declares and does not have yet, and let go of what it no longer declares.
+
+        Args:
+            progress: told what is waited for.
+
+        Raises:
+            StartFailure: one cannot be bound, not even after some seconds.
+        """
+        self._wanted = {_held_name(self._name, number, wanted): wanted for number, wanted in enumerate(service.sockets)}
+        for held in self._open.keys() - self._wanted.keys():
+            await self._let_go(held)
+        for held, wanted in self._wanted.items():
+            if held not in self._open:
+                made = await _bind(wanted, service.source, progress)
+                try:
+                    await self._line.hold(held, made.fileno())
+                except BaseException:
+                    made.close()
+                    raise
+                self._open[held] = made
+        self.resume(service)
+
+    def resume(self, service: Service) -> None:
+        """Go on with those that the last supervisor has bound."""
+        if not service.sockets:
+            return
+        from herdpy.activation.binding import endpoint
+
+        declared = {_held_name(self._name, number, wanted): wanted for number, wanted in enumerate(service.sockets)}
+        self._wanted = {held: wanted for held, wanted in declared.items() if held in self._open}
+        self.endpoints = tuple(
+            (wanted.name, endpoint(wanted, self._open[held])) for held, wanted in self._wanted.items()
+        )
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether a connection, or a datagram, waits to be taken."""
+        poll = select.poll()
+        for bound in self._open.values():
+            poll.register(bound, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def watch(self, nursery: trio.Nursery, delay: float, on_waiting: Callable[[], None]) -> None:
+        """Tell, once, when a connection or a datagram waits to be taken; until then nobody else may ask for that.
+
+        Args:
+            nursery: where to wait for it.
+            delay: seconds before they are looked at.
+        """
+        scope, over = self._watch = trio.CancelScope(), trio.Event()
+
+        async def watch() -> None:
+            with scope:
+                await trio.sleep(delay)
+                await first(*(partial(trio.lowlevel.wait_readable, bound) for bound in self._open.values()))
+            over.set()
+            if not scope.cancelled_caught:
+                on_waiting()
+
+        nursery.start_soon(watch)
+
+    async def incoming(self, number: int) -> None:
+        """Wait until somebody wants to connect to the socket of this number."""
+        await trio.lowlevel.wait_readable(self._open[tuple(self._wanted)[number]])
+
+    async def accept(self, number: int) -> Connection | None:
+        """Have the keeper take a connection from the socket of this number; None when it is gone again.
+
+        Raises:
+            StartFailure: the keeper has no room for it now.
+        """
+        key = str(time.monotonic_ns())
+        try:
+            descriptor = await self._line.accept(tuple(self._wanted)[number], self._held_connection(key))
+        except Refused as refusal:
+            raise StartFailure(str(refusal)) from None
+        if descriptor is None:
+            return None
+        self._connections[key] = socket.socket(fileno=descriptor)
+        return self._described(key)
+
+    @property
+    def connections(self) -> tuple[Connection, ...]:
+        """What was accepted and not dropped yet."""
+        return tuple(map(self._described, self._connections))
+
+    def _held_connection(self, key: str) -> str:
+        return f"{self._name}:connection:{key}"
+
+    def _described(self, key: str) -> Connection:
+        from herdpy.activation.connection import describe
+
+        return describe(key, self._connections[key])
+
+    def descriptor_of(self, connection: Connection) -> int:
+        """Of a connection that no process has yet."""
+        return self._connections[connection.key].fileno()
+
+    async def drop(self, connection: Connection) -> None:
+        """Let go of a connection: a process has it, or nobody is to have it."""
+        await self._drop(connection.key)
+
+    async def _drop(self, key: str) -> None:
+        accepted = self._connections.pop(key, None)
+        if accepted is not None:
+            accepted.close()
+            await self._line.let_go(self._held_connection(key))
+
+    async def close(self) -> None:
+        """Listen no longer; paths of Unix sockets are removed."""
+        for key in list(self._connections):
+            await self._drop(key)
+        if self._watch is not None:
+            scope, over = self._watch
+            scope.cancel()
+            await over.wait()  # nobody may wait for a descriptor that is closed
+            self._watch = None
+        for held in list(self._open):
+            await self._let_go(held)
+        self._wanted, self.endpoints = {}, ()
+
+    async def _let_go(self, held: str) -> None:
+        bound = self._open.pop(held)
+        kind, address = bound.type, bound.getsockname() if bound.family == socket.AF_UNIX else None
+        bound.close()
+        await self._line.let_go(held)
+        if isinstance(address, str) and address:
+            from herdpy.activation.binding import KINDS, remove_stale
+
+            of_kind = next(name for name, number in KINDS.items() if number == kind)
+            try:
+                await trio.to_thread.run_sync(remove_stale, address, of_kind)
+            except OSError as error:
+                log("socket-path-not-removed", service=self._name, path=address, reason=error.strerror)
+
+
+def owners(line: KeeperLine) -> set[str]:
+    """Services that the last supervisor had sockets bound for."""
+    return {held.partition(":")[0] for held in line.listeners if held.split(":")[1:2] == ["socket"]}
+
+
+def _held_name(service: str, number: int, wanted: Socket) -> str:
+    return f"{service}:socket:{number}:{wanted}"
+
+
+async def _bind(wanted: Socket, source: str, progress: Callable[[str], None]) -> socket.socket:
+    from herdpy.activation.binding import NotBound, bind
+
+    for pause in (*PAUSES, None):
+        try:
+            return await trio.to_thread.run_sync(bind, wanted)
+        except NotBound as refusal:
+            if pause is None or not refusal.may_pass:
+                raise StartFailure(await _why(wanted, refusal, source)) from None
+            progress(f"waiting to listen on {wanted}: {refusal}")
+        await trio.sleep(pause)
+    raise AssertionError
+
+
+async def _why(wanted: Socket, refusal: "NotBound", source: str) -> str:
+    reason = f"cannot listen on {wanted}: {refusal}"
+    if not refusal.is_taken:
+        return reason
+    from herdpy.activation.holder import holder
+
+    by = await trio.to_thread.run_sync(holder, wanted, abandon_on_cancel=True)
+    change = f"; change sockets in {source}" if source else ""
+    return f"{reason}{by and ' '}{by}{change}"
