@@ -180,6 +180,8 @@ def check(paths: Paths) -> int:
     declared = declared_plan(paths)
     for mistake in declared.mistakes:
         sys.stderr.write(f"{mistake}\n")
+    for caution in declared.cautions:
+        sys.stderr.write(f"warning: {caution}\n")
     if declared.plan is None:
         return MISTAKES_STATUS
     count = len(declared.plan.services)

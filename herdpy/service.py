@@ -107,6 +107,18 @@ class Context(Protocol):
         """
         ...
 
+    async def renew(self, signal: int, patience: float) -> None:
+        """Have the main process read its configuration, or execute its program, anew: send it a signal, and wait until
+        it has said READY=1 once more. One at a time, and only when it has answered the last one.
+
+        Args:
+            patience: seconds.
+
+        Raises:
+            StartFailure: it does not run, is not ready, says nothing in time, or has ended of it.
+        """
+        ...
+
     async def once(self, key: str, make: Callable[["Context"], Awaitable[None]]) -> None:
         """Run ``make`` unless another service is running it under the same key: then wait for that one's end.
 
@@ -232,6 +244,31 @@ class Guard(Protocol):
 
 
 @runtime_checkable
+class Consent(Protocol):
+    """Is asked before a service is stopped. Implementations are frozen structs.
+
+    Raises:
+        StartFailure: the service had better run on; why, and how to stop it all the same.
+    """
+
+    async def run(self, context: ProcessContext) -> None: ...
+
+
+@runtime_checkable
+class Renewal(Protocol):
+    """What a service does instead of being restarted, if it can. Implementations are frozen structs.
+
+    Returns:
+        What was done, in a sentence for who asked; None when it can, and shall, be restarted.
+
+    Raises:
+        StartFailure: it could not be done, and nothing was.
+    """
+
+    async def run(self, context: ProcessContext) -> str | None: ...
+
+
+@runtime_checkable
 class Attendant(Protocol):
     """What a service without a process of its own does while it runs: a timer waits, a listener accepts.
 
@@ -317,7 +354,8 @@ class Notify(msgspec.Struct, frozen=True, kw_only=True):
     socket: str
     """The path of the socket, which NOTIFY_SOCKET names to the process: at most 107 bytes (unix(7))."""
     tells_ready: bool = True
-    """Whether the service is ready when it has said READY=1, and the readiness step, if there is one, has returned."""
+    """Whether the service is ready when it has said READY=1 and then the readiness step, if there is one, has returned;
+    of a daemon that forks, in the other order."""
     access: Literal["main", "all"] = "main"
     """Whose word counts: the main process's, or that of any process of the service."""
     watchdog: float | None = None
@@ -348,6 +386,9 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
 
 class Stop(msgspec.Struct, frozen=True, kw_only=True):
     """How a service is stopped: its own graceful way, then the signal to its processes, then SIGKILL."""
+
+    consent: Consent | None = None
+    """Asked before anything is stopped, unless the stop is forced (``herd stop NAME --force``), or herdpy stops."""
 
     graceful: Step | None = None
     graceful_timeout: float = 30.0
@@ -482,6 +523,15 @@ def plain(key: str, label: str, value: Any) -> Fact:
     if isinstance(value, tuple | list):
         return Fact(key, label, list(value), ", ".join(map(str, value)))
     return Fact(key, label, value, str(value))
+
+
+class Caution(msgspec.Struct, frozen=True):
+    """Something in a declaration that is right, but does not do what one may think."""
+
+    key: str
+    """Its path: ``tls-port``."""
+    words: str
+    """To follow the key: ``has no effect without listen = true``."""
 
 
 class Reach(msgspec.Struct, frozen=True, kw_only=True):
@@ -622,12 +672,15 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     takes_arguments: bool = False
     """Whether ``herd start NAME ARGUMENTS`` adds them to the command line."""
     stop: Stop = Stop()
+    renewal: Renewal | None = None
+    """None means that a restart is one."""
     respawn: Respawn = Respawn()
     log_file: str | None = None
     """Where its output goes; None means ``NAME.log`` in the log directory."""
     log_rotation: Rotation | None = None
     """None means that the log file grows for ever."""
     ports: tuple[Port, ...] = ()
+    cautions: tuple[Caution, ...] = ()
     facts: tuple[Fact, ...] = ()
     reach: Reach | None = None
     actions: tuple[Action, ...] = ()

@@ -25,8 +25,9 @@ ROOMS = {
     "commands": {"service"},
     "timer": {"service"},
     "activation": {"service"},
+    "libvirt": {"service", "files", "readiness"},
     "catalogue": {
-        *("service", "qemu", "timer", "activation", "preparation"),
+        *("service", "libvirt", "qemu", "timer", "activation", "preparation"),
         *("readiness", "commands", "mistake", "kernel"),
     },
     "configuration": {"catalogue", "service", "mistake"},

@@ -38,6 +38,10 @@ if [ "$1" = test ]; then
     need iproute2 "tests in a network namespace" command -v ip
     need sudo "tests as an ordinary user" command -v sudo
     need zstd "tests of compressed logs" command -v zstd
+    # Not libvirt-daemon-system, which would have the host's systemd start them.
+    need libvirt-daemon "tests of libvirtd and virtlogd" test -x /usr/sbin/virtlogd
+    need libvirt-clients "tests of libvirtd and virtlogd" command -v virt-admin
+    need augeas-tools "checking libvirt's configuration files" command -v augtool
 fi
 [ -n "$missing" ] || exit 0
 

@@ -9,12 +9,14 @@ if TYPE_CHECKING:
 
 MODULES = {
     "host": "herdpy.catalogue.host",
+    "libvirt": "herdpy.catalogue.libvirt",
     "mount": "herdpy.catalogue.mount",
     "maker": "herdpy.catalogue.maker",
     "inetd": "herdpy.catalogue.inetd",
     "process": "herdpy.catalogue.process",
     "target": "herdpy.catalogue.target",
     "timer": "herdpy.catalogue.timer",
+    "virtlog": "herdpy.catalogue.virtlog",
     "virtual-build-machine": "herdpy.catalogue.build_vm",
 }
 """The module of each type. Adding a service type is adding its module and its line here."""

@@ -14,6 +14,8 @@ GUIX_OUTSIDE_PATH = (
 )
 """Where Guix System and guix-install.sh put it; a daemon's PATH seldom names either."""
 
+CAP_SYS_RESOURCE = 24  # linux/capability.h
+
 GUIX_MACHINES = {
     "armv7l": "armhf",
     "armv6l": "armhf",
@@ -54,6 +56,10 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     guix: str | None
     """The path of the ``guix`` command."""
     accelerator: Accelerator
+    host_name: str = "localhost"
+    may_exceed_limits: bool = False
+    """Whether we may raise hard limits, and make a process less likely to be killed for want of memory
+    (capabilities(7), CAP_SYS_RESOURCE)."""
 
     @property
     def is_root(self) -> bool:
@@ -102,7 +108,15 @@ def gather(directories: Directories, environment: Mapping[str, str] = os.environ
         system=f"{GUIX_MACHINES.get(machine, machine)}-linux",
         guix=_find_guix(environment),
         accelerator=probe(),
+        host_name=os.uname().nodename,
+        may_exceed_limits=_may(CAP_SYS_RESOURCE),
     )
+
+
+def _may(capability: int) -> bool:
+    with open("/proc/self/status", "rb") as status:
+        effective = next((line.split()[1] for line in status if line.startswith(b"CapEff:")), b"0")
+    return bool(int(effective, 16) >> capability & 1)
 
 
 def _find_guix(environment: Mapping[str, str]) -> str | None:

@@ -53,7 +53,7 @@ Usage: herd ACTION [SERVICE [ARGUMENT...]]
 
   status [SERVICE]                what runs, or how one service is
   start SERVICE [ARGUMENT...]     start a service and what it requires
-  stop SERVICE                    stop a service, and before it what requires it
+  stop SERVICE [--force]          stop a service, and before it what requires it
   restart SERVICE                 stop and start again
   enable SERVICE                  let it be started again, and forget its failures
   disable SERVICE                 let nothing start it
@@ -244,7 +244,7 @@ class Answers:
                 outcome = await life.start(command.arguments[command.arguments[:1] == ("--",) :])
                 return outcome.done, write_reply(describe(life) if outcome.done else False, messages=outcome.lines)
             case "stop":
-                outcome = await life.stop()
+                outcome = await life.stop(forced=command.arguments == ("--force",))
                 result = [Symbol(name) for name in outcome.stopped] if outcome.done else [False]
                 return outcome.done, write_reply(result, messages=outcome.lines)
             case "restart":

@@ -112,6 +112,9 @@ class StepContext:
         await _hear(descriptor, _Written(on_line), run_out)
         return processes.end_of(held)
 
+    async def renew(self, signal: int, patience: float) -> None:
+        await self._life.renew(signal, patience)
+
     async def once(self, key: str, make: Callable[[Context], Awaitable[None]]) -> None:
         makings = self._registry.makings
         while key in makings:

@@ -1,12 +1,13 @@
 """The plan that the declarations on disk make on this host: for ``herdpy check``, for boot and for reload."""
 
 import os
+from collections.abc import Iterator
 
 import msgspec
 
 from herdpy.catalogue import TYPES
 from herdpy.catalogue.facts import Directories, HostFacts, gather
-from herdpy.configuration import Mistake, declared_services, remade_services
+from herdpy.configuration import Declared, Mistake, declared_services, remade_services
 from herdpy.configuration.settings import Settings, read_settings
 from herdpy.paths import Paths
 from herdpy.service import Service
@@ -20,6 +21,8 @@ class DeclaredPlan(msgspec.Struct, frozen=True, kw_only=True):
     """None when there is any mistake."""
     mistakes: tuple[Mistake, ...]
     """By file and line."""
+    cautions: tuple[Mistake, ...]
+    """What is right, but does not do what one may think; by file and line."""
     sound: Plan
     """The plan of what is right at least; the plan itself when all is."""
     settings: Settings
@@ -36,9 +39,17 @@ def declared_plan(paths: Paths) -> DeclaredPlan:
     return DeclaredPlan(
         plan=plan,
         mistakes=tuple(sorted(own_mistakes)) + tuple(sorted(declared.mistakes + mistakes)),
+        cautions=tuple(sorted(_cautions(declared))),
         sound=sound_plan(declared.services) if plan is None else plan,
         settings=settings,
     )
+
+
+def _cautions(declared: Declared) -> Iterator[Mistake]:
+    for service in declared.services:
+        for caution in service.cautions:
+            place = declared.locate(service.source, None, caution.key)
+            yield msgspec.structs.replace(place.mistake(caution.words), key=caution.key)
 
 
 def remade(paths: Paths, kept: str) -> tuple[Service, ...]:

@@ -30,6 +30,8 @@ class Heard(msgspec.Struct):
     status: str | None = None
     error: int | None = None
     """The number that ERRNO= gave (errno(3))."""
+    renewing: bool = False
+    """Whether it was sent a signal after which it will say READY=1 once more."""
     watchdog: float | None = None
     """Seconds that WATCHDOG_USEC= gave; None when it did not."""
 
@@ -92,6 +94,7 @@ class Hearing:
         self.heard = heard
         self.ready = trio.Event()
         self.stopping = trio.Event()
+        self._renewed = trio.Event()
         self._name = name
         self._terms = terms
         self._line = line
@@ -131,6 +134,17 @@ class Hearing:
         await self._gone.wait()
         self._socket.close()
         await forget(self._line, self._name, self._terms)
+
+    async def expect(self) -> None:
+        """Have it known, to our successor too, that it is about to be sent a signal and to say READY=1 after it."""
+        self.heard.renewing = True
+        self._renewed = trio.Event()
+        await self._note()
+
+    async def awaiting_nothing(self) -> None:
+        """Wait until it has said READY=1 after whatever signal it was sent."""
+        if self.heard.renewing:
+            await self._renewed.wait()
 
     async def watch(self) -> str:
         """Wait until its watchdog is of the opinion that it hangs; returns why."""
@@ -200,10 +214,13 @@ class Hearing:
                 case "STOPPING", "1":
                     self.heard.stopping = True
         if said.get("READY") == "1":  # whatever else the message says comes first: it may be the main process's number
-            self.heard.ready, self.heard.reloading = True, False
+            self.heard.ready, self.heard.reloading, self.heard.renewing = True, False, False
         if self.heard != before:
-            await self._line.note(_note_key(self._name), msgspec.json.encode(self.heard).decode())
+            await self._note()
             self._show(before)
+
+    async def _note(self) -> None:
+        await self._line.note(_note_key(self._name), msgspec.json.encode(self.heard).decode())
 
     async def _adopt(self, value: str) -> None:
         if not value.isascii() or not value.isdecimal() or len(value) > 10:
@@ -220,6 +237,8 @@ class Hearing:
         incarnation.context.detail("status", heard.status)
         if heard.ready:
             self.ready.set()
+        if not heard.renewing:
+            self._renewed.set()
         if before is not None and heard.reloading != before.reloading:
             incarnation.tell_stage("reloading" if heard.reloading else None)
             log("service-reloading" if heard.reloading else "service-reloaded", service=self._name)

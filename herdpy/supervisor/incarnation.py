@@ -13,7 +13,7 @@ from herdpy.service import Attempt, End, Guard, Process, Service, StartFailure
 from herdpy.supervisor import hearing, notify, processes, tail
 from herdpy.supervisor.context import StepContext
 from herdpy.supervisor.hearing import Heard, Hearing
-from herdpy.supervisor.line import Held, KeeperLine
+from herdpy.supervisor.line import Held, KeeperLine, Refused
 from herdpy.supervisor.log import log
 from herdpy.supervisor.race import Patience, first
 
@@ -145,6 +145,7 @@ class Incarnation:
         self._line = registry.line
         self._nursery = nursery
         self._is_adopted = False
+        self._renewing = trio.Lock()
         self._adopted = trio.Event()
         """Set, and replaced by a new one, when another process becomes the main one."""
         self._end: End | None = None
@@ -229,13 +230,21 @@ class Incarnation:
             raise StartFailure(f"{end.reason} {why}", await self._last_words())
 
     async def _become_ready(self, attempt: Attempt) -> None:
+        # What a daemon answers, it answers once it has said that it is ready; but one that forks is listened to only
+        # after the readiness step has found the process that speaks.
+        if not attempt.forking:
+            await self._hear_ready(attempt)
         if attempt.readiness is not None:
             await attempt.readiness.run(self.context)
+        if attempt.forking:
+            await self._hear_ready(attempt)
+        while attempt.forking and not self._is_adopted:
+            await self._adopted.wait()
+
+    async def _hear_ready(self, attempt: Attempt) -> None:
         if self._hearing is not None and attempt.notify is not None and attempt.notify.tells_ready:
             self.tell_stage("waiting until it says READY=1")
             await self._hearing.ready.wait()
-        while attempt.forking and not self._is_adopted:
-            await self._adopted.wait()
 
     async def _end_early(self) -> None:
         """Wait for an end that leaves nobody to get ready."""
@@ -309,6 +318,33 @@ class Incarnation:
         with self.patience(self._service.stop.grace_period):
             await trio.sleep_forever()
         return Complaint("said STOPPING=1, and did not end")
+
+    async def renew(self, number: int, patience: float) -> None:
+        """Send it a signal, and wait until it has said READY=1 once more.
+
+        Raises:
+            StartFailure: as ``herdpy.service.Context.renew`` has it.
+        """
+        if self._hearing is None:
+            raise StartFailure("it cannot say that it is ready again: it has no notification socket")
+        async with self._renewing:
+            with trio.move_on_after(patience):  # a predecessor of ours may have sent a signal
+                await first(self._hearing.awaiting_nothing, self.held.exited.wait)
+            if not self._hearing.heard.ready:
+                raise StartFailure("it is not ready yet")
+            if self.held.exited.is_set():
+                raise StartFailure("it has ended")
+            await self._hearing.expect()
+            try:
+                await self._line.signal(self.held, number, "process")
+            except Refused as refusal:
+                raise StartFailure(str(refusal)) from None
+            with trio.move_on_after(patience) as waiting:
+                await first(self._hearing.awaiting_nothing, self.held.exited.wait)
+            if waiting.cancelled_caught:
+                raise StartFailure(f"it has not said READY=1 for {patience:g} s after signal {number}")
+            if self.held.exited.is_set():
+                raise StartFailure(f"{processes.end_of(self.held).reason} upon signal {number}")
 
     # Its end.
 

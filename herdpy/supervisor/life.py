@@ -190,10 +190,16 @@ class Life:
         self._inbox.put(_Start(tuple(arguments), reply, transaction))
         return await reply.wait()
 
-    async def stop(self) -> Outcome:
-        """Stop it, its dependents first, and wait until it has stopped."""
+    async def stop(self, *, forced: bool = False) -> Outcome:
+        """Stop it, its dependents first, and wait until it has stopped.
+
+        Args:
+            forced: whether its consent is not asked for.
+        """
         if self._is_over:
             return Outcome(True)
+        if not forced and not self._registry.closing and (refusal := await self._refusal_to_stop()):
+            return Outcome(False, (f"cannot stop {self.name}: {refusal}", *refusal.details))
         reply = Reply()
         self._inbox.put(_Stop(reply))
         return await reply.wait()
@@ -219,6 +225,37 @@ class Life:
         if self._attendance is None or self.status != "running":
             raise ActionFailure(f"{self.name} is {self.status}; start it with: herd start {self.name}")
         return await self._attendance.ask(tuple(arguments))
+
+    async def renew(self, number: int, patience: float) -> None:
+        """Send its process a signal, and wait until that has said READY=1 once more.
+
+        Raises:
+            StartFailure: as ``herdpy.service.Context.renew`` has it.
+        """
+        if self._incarnation is None or self.status != "running":
+            raise StartFailure(f"{self.name} is {self.status}; start it with: herd start {self.name}")
+        await self._incarnation.renew(number, patience)
+
+    async def renew_instead(self) -> Outcome | None:
+        """What its type does instead of a restart, if it can do something; None when it is to be restarted."""
+        renewal, incarnation = self.service.renewal, self._incarnation
+        if renewal is None or incarnation is None or self.status != "running":
+            return None
+        try:
+            done = await renewal.run(incarnation.context)
+        except StartFailure as failure:
+            return Outcome(False, (f"cannot restart {self.name}: {failure}", *failure.details))
+        return None if done is None else Outcome(True, (done,))
+
+    async def _refusal_to_stop(self) -> StartFailure | None:
+        consent, incarnation = self.service.stop.consent, self._incarnation
+        if consent is None or incarnation is None or self.status != "running":
+            return None
+        try:
+            await consent.run(incarnation.context)
+        except StartFailure as refusal:
+            return refusal
+        return None
 
     @property
     def process(self) -> Held | None:

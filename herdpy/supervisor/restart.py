@@ -31,7 +31,11 @@ class _Restart(msgspec.Struct, frozen=True):
 
 
 async def restart(registry: "Registry", life: "Life") -> Outcome:
-    """Stop a service with its dependents, then start again all that was stopped, itself in any case."""
+    """Stop a service with its dependents, then start again all that was stopped, itself in any case; unless it knows
+    something better to do."""
+    instead = await life.renew_instead()
+    if instead is not None:
+        return instead
     key = f"{NOTE}{time.monotonic_ns()}"
     others = tuple(other.name for other in registry.stopped_with(life))
     begun = _Restart(life.name, None if life.process is None else life.process.id, others)

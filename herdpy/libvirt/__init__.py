@@ -1,0 +1,1 @@
+"""What libvirtd and virtlogd share: their configuration files, what they are asked, and what they need on the host."""

@@ -1,0 +1,147 @@
+"""What libvirt's daemons need on the host, and nobody else makes."""
+
+import grp
+import os
+import socket
+from collections.abc import Callable
+from functools import partial
+
+import msgspec
+import trio
+
+from herdpy.files import make_directories
+from herdpy.service import Context, StartFailure
+
+COMMAND_PATIENCE = 30.0
+"""Seconds for groupadd(8), which waits for others that change /etc/group."""
+
+
+class Installed(msgspec.Struct, frozen=True, kw_only=True):
+    """See that a program is there."""
+
+    program: str
+    """An absolute path."""
+    package: str
+    """Of Debian."""
+    where: str
+    """Where another one can be named: ``libvirt in /etc/herdpy/services/libvirtd.toml``."""
+
+    async def run(self, context: Context) -> None:
+        """Look.
+
+        Raises:
+            StartFailure: it is missing, or cannot be executed.
+        """
+        if not await trio.to_thread.run_sync(os.path.exists, self.program, abandon_on_cancel=True):
+            raise StartFailure(
+                f"not installed: there is no {self.program}; apt-get install {self.package}, or set {self.where}"
+            )
+        if not os.access(self.program, os.X_OK):
+            raise StartFailure(f"{self.program} is not executable; set {self.where}")
+
+
+class EnsureGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """See that the group is there whose members may connect."""
+
+    group: str
+    create: bool
+    """Whether it is made when it is missing: the one that libvirt's packages make, too. None of a person's choosing is,
+    whose name may be misspelt."""
+    where: str
+    """Where it can be changed: ``unix-sock-group in FILE``."""
+
+    async def run(self, context: Context) -> None:
+        """Look, and make it if need be.
+
+        Raises:
+            StartFailure: it is missing, or groupadd(8) failed.
+        """
+        if await self._is_there():
+            return
+        if not self.create:
+            raise StartFailure(
+                f"there is no group {self.group}; groupadd --system {self.group}, or change {self.where}"
+            )
+        await context.once(f"group {self.group}", self._create)
+
+    async def _is_there(self) -> bool:
+        # A thread: a directory in the network may be asked.
+        return await trio.to_thread.run_sync(_group_exists, self.group, abandon_on_cancel=True)
+
+    async def _create(self, context: Context) -> None:
+        if await self._is_there():
+            return
+        context.progress(f"creating the system group {self.group}")
+        completed = None
+        with trio.move_on_after(COMMAND_PATIENCE):
+            completed = await context.command(["groupadd", "--system", self.group])
+        if completed is None or (completed.status != 0 and not await self._is_there()):
+            said = "" if completed is None else completed.output.strip().rpartition("\n")[2]
+            why = said or f"it was not done after {COMMAND_PATIENCE:g} s"
+            raise StartFailure(f"the group {self.group} cannot be created: {why}; change {self.where}")
+
+
+class MakeDirectories(msgspec.Struct, frozen=True, kw_only=True):
+    """Make directories that are not there; what is there stays as it is."""
+
+    directories: tuple[str, ...]
+    mode: int = 0o755
+
+    async def run(self, context: Context) -> None:
+        """Make them.
+
+        Raises:
+            StartFailure: one cannot be made.
+        """
+        for directory in self.directories:
+            try:
+                await trio.to_thread.run_sync(make_directories, directory, self.mode)
+            except OSError as error:
+                raise StartFailure(f"cannot make the directory {directory}: {error.strerror}") from None
+
+
+class Listening(msgspec.Struct, frozen=True, kw_only=True):
+    """See that what libvirtd needs to listen on the network is there: it says less, and only after it has begun."""
+
+    ports: tuple[tuple[str, str], ...]
+    """(a port's number or name, the key that says it)."""
+    certificates: tuple[tuple[str, str], ...]
+    """(a file's path, the key that says it)."""
+    source: str
+    """Where the keys are."""
+
+    async def run(self, context: Context) -> None:
+        """Look.
+
+        Raises:
+            StartFailure: a port's name means none, or a certificate cannot be read.
+        """
+        look: Callable[[], str | None] = partial(_first_missing, self)
+        problem = await trio.to_thread.run_sync(look, abandon_on_cancel=True)
+        if problem is not None:
+            raise StartFailure(problem)
+
+
+def _first_missing(wanted: Listening) -> str | None:
+    for port, key in wanted.ports:
+        if not port.isdecimal():
+            try:
+                socket.getservbyname(port, "tcp")
+            except OSError:
+                return f"no TCP port is called {port} (services(5)); change {key} in {wanted.source}"
+    for path, key in wanted.certificates:
+        try:
+            with open(path, "rb"):
+                pass
+        except OSError as error:
+            advice = f"make it, change {key} in {wanted.source}, or set listen-tls = false"
+            return f"TLS needs {path}, which cannot be read: {error.strerror}; {advice}"
+    return None
+
+
+def _group_exists(name: str) -> bool:
+    try:
+        grp.getgrgid(int(name)) if name.isdecimal() else grp.getgrnam(name)
+    except KeyError:
+        return False
+    return True

@@ -1,0 +1,79 @@
+"""The file that a daemon of libvirt reads, put in its place before each start."""
+
+import errno
+import os
+import socket
+
+import msgspec
+import trio
+
+from herdpy import files
+from herdpy.service import Context, StartFailure
+
+MODE = 0o600
+"""The daemon reads it as whom we run it; nobody else need know who may do what."""
+SYSTEM_BUS = "/run/dbus/system_bus_socket"
+POLICY_SERVICE = "dbus-1/system-services/org.freedesktop.PolicyKit1.service"
+"""By which D-Bus starts polkitd when somebody asks for it (polkit(8))."""
+SHARED = ("/usr/share", "/usr/local/share", "/run/current-system/profile/share")
+DETAIL = "authentication"
+
+
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
+    """A file for a host that may or may not have polkit: that is known only when the daemon is started, for what brings
+    D-Bus up may be another service of ours."""
+
+    content: str
+    """With polkit, which the defaults are made for."""
+    words: str
+    """Who may connect, for the status."""
+
+
+class PlaceFile(msgspec.Struct, frozen=True, kw_only=True):
+    """Put a daemon's configuration file in its place."""
+
+    path: str
+    content: str
+    words: str | None = None
+    """Who may connect, for the status; None says nothing."""
+    without_polkit: Choice | None = None
+    """What it is where there is no polkit; None means the same."""
+
+    async def run(self, context: Context) -> None:
+        """Write it beside, then rename it; one that is right is left alone.
+
+        Raises:
+            StartFailure: it cannot be written.
+        """
+        content, words = self.content, self.words
+        if self.without_polkit is not None:
+            missing = await trio.to_thread.run_sync(polkit_missing, abandon_on_cancel=True)
+            if missing is not None:
+                content, words = self.without_polkit.content, f"{self.without_polkit.words} ({missing})"
+        try:
+            await trio.to_thread.run_sync(place, self.path, content)
+        except OSError as error:
+            raise StartFailure(f"cannot write {error.filename or self.path}: {error.strerror}") from None
+        context.detail(DETAIL, words)
+
+
+def place(path: str, content: str) -> None:
+    """Make a configuration file of this content.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    files.make_directories(os.path.dirname(path), 0o700)
+    files.replace(path, content.encode(), MODE)
+
+
+def polkit_missing(bus: str = SYSTEM_BUS, shared: tuple[str, ...] = SHARED) -> str | None:
+    """Why libvirtd cannot ask polkit on this host, in words; None when it can."""
+    asked = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    with asked:
+        number = asked.connect_ex(bus)
+    if number not in (0, errno.EAGAIN):  # EAGAIN: it listens, and has too many callers at the moment
+        return "there is no D-Bus system bus here"
+    if not any(os.path.exists(os.path.join(directory, POLICY_SERVICE)) for directory in shared):
+        return "there is no polkit here"
+    return None
