@@ -187,9 +187,16 @@ class Incarnation:
         Raises:
             StartFailure: there is no such process, or it is not one of this service's.
         """
-        if pid == self.held.pid and not self.held.exited.is_set():
-            return
-        raise StartFailure(f"PID {pid} cannot be taken for its main process: this herdpy cannot adopt any")
+        if pid != self.held.pid or self.held.exited.is_set():
+            try:
+                await self._line.adopt(self.held, pid)
+            except Refused as refusal:
+                raise StartFailure(str(refusal)) from None
+            log("main-process-adopted", service=self._service.name, pid=pid)
+        self.context.pid = pid
+        self._is_adopted = True
+        self._adopted.set()
+        self._adopted = trio.Event()
 
     async def catch_up(self) -> None:
         """Act upon what it has said of itself: it may have named another main process before it ended."""
