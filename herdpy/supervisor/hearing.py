@@ -133,6 +133,7 @@ class Hearing:
         self._scope.cancel()
         await self._gone.wait()
         self._socket.close()
+        self._incarnation.context.detail("status", None)
         await forget(self._line, self._name, self._terms)
 
     async def expect(self) -> None:
@@ -239,8 +240,9 @@ class Hearing:
             self.ready.set()
         if not heard.renewing:
             self._renewed.set()
-        if before is not None and heard.reloading != before.reloading:
+        if heard.reloading or (before is not None and before.reloading):
             incarnation.tell_stage("reloading" if heard.reloading else None)
+        if before is not None and heard.reloading != before.reloading:
             log("service-reloading" if heard.reloading else "service-reloaded", service=self._name)
         if heard.stopping and not self.stopping.is_set():
             log("service-stopping-by-itself", service=self._name)
