@@ -625,6 +625,24 @@ class Rotation(msgspec.Struct, frozen=True, kw_only=True):
     """``gzip``, ``zstd`` or ``none``."""
 
 
+class Effect(msgspec.Struct, frozen=True, kw_only=True):
+    """How a running service takes it that it is declared otherwise."""
+
+    kind: Literal["now", "restart", "next-start"]
+    """``now``: it is the new one from now on, once ``step`` is done; its process goes on running. ``restart``: it is
+    stopped and started. ``next-start``: it becomes the new one when it has stopped; the status says so meanwhile."""
+    words: str
+    """What happens, to follow the service's name: ``is re-executed``."""
+    step: Step | None = None
+
+
+@runtime_checkable
+class OnChange(Protocol):
+    """Decides how a service of one type takes a change. Pure; implementations are frozen structs."""
+
+    def effect(self, before: "Service", after: "Service") -> Effect: ...
+
+
 class Service(msgspec.Struct, frozen=True, kw_only=True):
     """A service, as its declaration and its type make it."""
 
@@ -684,6 +702,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     facts: tuple[Fact, ...] = ()
     reach: Reach | None = None
     actions: tuple[Action, ...] = ()
+    on_change: OnChange | Literal["restart", "next-start"] = "next-start"
+    """How it takes a change of what its process was spawned with, while that runs."""
 
     @property
     def name(self) -> str:

@@ -8,7 +8,15 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from herdpy.catalogue.common import Common, Declaration, ServiceType, name_problem, path_mistakes, rotation_facts
+from herdpy.catalogue.common import (
+    Common,
+    Declaration,
+    ServiceType,
+    as_service,
+    name_problem,
+    path_mistakes,
+    rotation_facts,
+)
 from herdpy.catalogue.facts import HostFacts
 from herdpy.qemu.command_line import Boot, Disk, Forwarding, Machine, Rooms, command_line
 from herdpy.qemu.guix import WriteDeclaration
@@ -188,24 +196,16 @@ def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
         for machine, (_, why) in zip(machines, accelerators, strict=True)
     )
     return (
-        Service(
+        as_service(
+            declaration,
             provision=tuple(dict.fromkeys((name, *wanted.provision))),
-            requirement=wanted.requirement,
-            wants=wanted.wants,
-            after=wanted.after,
-            essential=wanted.essential,
-            documentation=wanted.documentation or TYPE.documentation,
-            source=declaration.source,
-            auto_start=wanted.auto_start,
+            documentation=TYPE.documentation,
             prepare=prepare,
             attempts=attempts,
             aftermath=(ClearRooms(rooms=rooms),),
             companion=Watch(path=rooms.events),
             takes_arguments=True,
             stop=Stop(graceful=Powerdown(path=rooms.monitor), grace_period=wanted.grace_period),
-            respawn=wanted.respawn_policy(),
-            log_file=wanted.log_file,
-            log_rotation=wanted.rotation(),
             ports=ports,
             facts=(
                 *_hardware_facts(machines[0], accelerators[0][1]),

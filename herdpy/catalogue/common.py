@@ -72,6 +72,9 @@ class Common(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     essential: bool = False
     """Whether herdpy stops everything and ends, with the status of its process, when this service has ended or failed
     and is not to be respawned: for containers."""
+    on_change: Literal["restart", "next-start"] = "next-start"
+    """What follows when a reload finds that its process was spawned otherwise than it is declared by now: a restart at
+    once, or nothing until its next start; the status says so meanwhile. A type may know a better way."""
     transient: bool = False
     """Whether it is no longer registered once it has stopped: for what is loaded while herdpy runs."""
     provision: tuple[str, ...] = ()
@@ -245,6 +248,7 @@ def as_service(declaration: Declaration, **own: Any) -> Service:
         "after": configuration.after,
         "essential": configuration.essential,
         "transient": configuration.transient,
+        "on_change": configuration.on_change,
         "source": declaration.source,
         "auto_start": configuration.auto_start,
         "respawn": configuration.respawn_policy(),

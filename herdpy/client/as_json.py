@@ -38,7 +38,7 @@ def answer(request: Request, reply: Reply) -> str:
                 return tree.as_json(parse_services(reply.result), request.service)
             except ProtocolError as problem:
                 raise Failure(f"cannot make out the supervisor's answer: {problem}") from None
-        if request.action in {"configuration", "runs"}:
+        if request.action in {"configuration", "plan", "runs"}:
             match reply.result:
                 case [str(text)]:
                     return text if text.endswith("\n") else f"{text}\n"

@@ -18,6 +18,8 @@ Overviews of all services:
   tree [SERVICE]             what requires what, from SERVICE down
   graph                      the same for Graphviz
   log                        when they entered which state
+  plan                       what a reload would do
+  reload                     let the declarations as they are now take effect
   events [-f] [SERVICE]      what happens, in lines of JSON; with -f also what is yet to come
   help                       the actions that the server knows
 

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 ROOT = ("root", "shepherd")
-DEFAULT_ROOT = ("status", "detailed-status", "help", "log", "graph", "tree", "events")
+DEFAULT_ROOT = ("status", "detailed-status", "help", "log", "graph", "tree", "events", "plan", "reload")
 """Actions whose service may be left out."""
 RENDERED_STATUS = ("detailed-status", "log", "graph")
 """Actions on root that are a status of all, shown in another way."""
-VIEWS = ("status", "detailed-status", "log", "graph", "tree", "events")
+VIEWS = ("status", "detailed-status", "log", "graph", "tree", "events", "plan")
 """Actions for which no server takes arguments: options may stand after the service, too."""
-ROOT_ACTIONS = ("help", "halt", "power-off", "load", "eval", "unload", "reload", "daemonize", "restart")
+ROOT_ACTIONS = ("help", "halt", "power-off", "load", "eval", "unload", "reload", "plan", "daemonize", "restart")
 SWAPPABLE = ("start", "stop", "status", "doc")
 """What is mistaken for a service when action and service are swapped."""
 INSIDE = ("console", "exec", "offload")
@@ -212,7 +212,7 @@ def run(request: Request) -> int:
     action, service, arguments = request.action, request.service, request.arguments
     if (action in RENDERED_STATUS and service in ROOT) or (action == "tree" and not arguments):
         action, service = "status", "root"
-    elif request.is_json and action in {"configuration", "runs"}:
+    elif request.is_json and action in {"configuration", "plan", "runs"}:
         arguments = ["--json", *arguments]
     if action in MAKING:
         from herdpy.client.making import absolute
@@ -318,7 +318,7 @@ def show(request: Request, reply: Reply) -> None:
             from herdpy.client import usage as usage_of
 
             say(usage_of.lines(usage_of.parse(result)))
-        elif request.action == "configuration" or (is_root and request.action == "help"):
+        elif request.action == "configuration" or (is_root and request.action in {"help", "plan"}):
             match result:
                 case [str(text)] if text != "#<unspecified>":
                     say(clean(text) if text.endswith("\n") else f"{clean(text)}\n")

@@ -11,8 +11,8 @@ import msgspec
 import trio
 
 from herdpy.readiness import sockets
-from herdpy.readiness.watch import Watch, watching
 from herdpy.service import ProcessContext
+from herdpy.watch import Watch, watching
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.001, 0.25
 """Seconds between two looks, ever longer, where the kernel tells of nothing. Each is also ten times as long as the last

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import msgspec
 
-from herdpy.readiness.watch import watching
 from herdpy.service import ProcessContext
+from herdpy.watch import watching
 
 STAMP = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ")
 """What the logger writes before each line."""

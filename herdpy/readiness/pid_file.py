@@ -10,8 +10,8 @@ from functools import partial
 import msgspec
 import trio
 
-from herdpy.readiness.watch import watching
 from herdpy.service import Context, ProcessContext, StartFailure
+from herdpy.watch import watching
 
 PATIENCE = 5.0
 """Seconds that a file may go on holding what is no process of the service's: whoever writes it may not be done."""

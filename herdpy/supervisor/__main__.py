@@ -12,7 +12,7 @@ from herdpy.supervisor.run import supervise
 
 def main(arguments: list[str]) -> None:
     descriptor, paths = int(arguments[0]), Paths.from_json(arguments[1])
-    trio.run(supervise, descriptor, partial(declared_plan, paths), partial(remade, paths), paths.log, paths.socket)
+    trio.run(supervise, descriptor, partial(declared_plan, paths), partial(remade, paths), paths)
 
 
 if __name__ == "__main__":

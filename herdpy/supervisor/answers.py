@@ -1,6 +1,6 @@
 """What the supervisor does for, and answers to, each command. The words are GNU Shepherd's where it has the command."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -11,12 +11,14 @@ from herdpy.protocol import Command, write_reply
 from herdpy.service import Action, ActionFailure, Fact, Service, StartFailure
 from herdpy.sexp import Raw, Symbol
 from herdpy.supervisor import rights, usage
+from herdpy.supervisor.comparison import change
 from herdpy.supervisor.context import StepContext
 from herdpy.supervisor.life import Life
 from herdpy.supervisor.line import Refused
 from herdpy.supervisor.log import log
 from herdpy.supervisor.peer import described
 from herdpy.supervisor.registry import NotRegistered, Registry
+from herdpy.supervisor.reload import Reloading, Verdict, as_json, change_in_words, in_words
 from herdpy.supervisor.restart import restart
 from herdpy.supervisor.rights import Right
 from herdpy.supervisor.shutdown import Shutdown
@@ -43,6 +45,8 @@ ROOT_DOCUMENTATION = "herdpy itself, which minds all other services."
 ROOT_ACTIONS = {
     "help": "Name the actions.",
     "status": "Tell the state of every service.",
+    "plan": "Tell what a reload would do.",
+    "reload": "Let the declarations as they are now take effect.",
     "halt": "Stop every service, and herdpy.",
     "power-off": "Stop every service, and herdpy; the host goes on.",
 }
@@ -60,6 +64,8 @@ Usage: herd ACTION [SERVICE [ARGUMENT...]]
   doc SERVICE [list-actions]      what it is, and what else it can do
   configuration SERVICE           what it runs with
   usage SERVICE                   its processor time, memory and tasks
+  plan                            what a reload would do
+  reload root                     let the declarations as they are now take effect
   log [-f] [-n N] [SERVICE]       its output; or what happened to all services
   events [--follow] [SERVICE]     what happens, in lines of JSON
   tree [SERVICE]                  what requires what
@@ -79,8 +85,9 @@ Usage: herd ACTION [SERVICE [ARGUMENT...]]
 class Answers:
     """Answers commands, of one registry."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, reloading: Reloading) -> None:
         self._registry = registry
+        self._reloading = reloading
 
     def at_once(self, command: Command, client: "Client") -> bytes | None:
         """The reply to a command that takes no waiting; None when it has to be given by :meth:`give`."""
@@ -138,10 +145,12 @@ class Answers:
     def _of_root(self, command: Command, action: str | None) -> bytes | None:
         service = Symbol(ROOT[0])
         match action:
-            case "status" | "events" | "progress" | "stop" | "halt" | "power-off":
+            case "status" | "events" | "progress" | "plan" | "stop" | "halt" | "power-off":
+                return None
+            case "reload" if not command.arguments:
                 return None
             case "overview":
-                return write_reply(self._overview())
+                return write_reply(self._overview(), messages=self._mistakes())
             case "help":
                 return write_reply([HELP])
             case "start":
@@ -165,6 +174,13 @@ class Answers:
                 await send_events(command, client, self._registry)
             case "progress":
                 await _send_shutdown(self._registry.shutdown, client)
+            case "reload":
+                log("command", action=action, service=ROOT[0], **await described(client.peer))
+                verdict = await self._reloading.reload()
+                done = not verdict.mistakes and not verdict.problems
+                await client.send(write_reply([done], messages=in_words(verdict, is_done=True).splitlines()))
+            case "plan":
+                await client.send(self._plan(await self._reloading.look(), command))
             case "stop" | "halt" | "power-off":
                 log("command", action=action, service=ROOT[0], **await described(client.peer))
                 self._registry.shutdown.ask()
@@ -182,13 +198,24 @@ class Answers:
             groups.setdefault(state, []).append((name, int(life.changes[0][1]) if life.changes else 0))
         return protocol.write_overview(groups)
 
+    def _plan(self, verdict: Verdict, command: Command) -> bytes:
+        """What a reload would do, as a text, or as JSON."""
+        if command.arguments == ("--json",):
+            return write_reply([as_json(verdict)])
+        return write_reply([in_words(verdict, is_done=False)])
+
     async def _status_of_all(self) -> bytes:
         services = [self._root()]
         for number, life in enumerate(list(self._registry.lives.values())):
             if number % AT_A_STRETCH == 0:
                 await trio.lowlevel.checkpoint()
             services.append(describe(life))
-        return write_reply(protocol.write_services(services))
+        return write_reply(protocol.write_services(services), messages=self._mistakes())
+
+    def _mistakes(self) -> list[str]:
+        """What keeps the files from taking effect."""
+        mistakes = self._reloading.mistakes
+        return ["The declarations have mistakes, and do not take effect:", *map(str, mistakes)] if mistakes else []
 
     def _root(self) -> Raw:
         return protocol.write_service(
@@ -367,6 +394,13 @@ async def _usage(life: Life) -> bytes:
     return write_reply(protocol.write_usage(**used))
 
 
+def _pending(life: Life) -> Iterator[tuple[str, str]]:
+    """What a service will be from its next start on."""
+    if life.replacement is not None:
+        keys = ", ".join(change_in_words(*key) for key in change(life.service, life.replacement).keys)
+        yield "from its next start on", keys or "as it is declared now"
+
+
 def describe(life: Life) -> Raw:
     """A service and its state, for the wire."""
     service = life.service
@@ -390,7 +424,7 @@ def describe(life: Life) -> Raw:
         respawn_limit=(policy.limit, round(policy.interval)),
         respawn_delay=policy.delay,
         reason=life.reason,
-        details=life.details.items(),
+        details=(*life.details.items(), *_pending(life)),
         log_file=life.log_file,
         source=service.source or None,
         stage=life.stage,

@@ -50,7 +50,8 @@ async def serve(descriptor: int, answers: Answers, groups: Groups) -> None:
                 await trio.lowlevel.wait_readable(listener)
                 try:
                     for _ in range(TURN):
-                        door.receive(listener.accept()[0], nursery)
+                        if not door.receive(listener.accept()[0], nursery):
+                            break  # its task begins before the next one's: commands are begun in the order they came
                 except BlockingIOError:
                     continue
                 except OSError as error:
@@ -100,8 +101,8 @@ class _Door:
         self._open: Counter[int] = Counter()
         """Connections at the moment of each user who has not all rights, by UID."""
 
-    def receive(self, connection: socket.socket, nursery: trio.Nursery) -> None:
-        """Answer at once if that can be done, else in a task."""
+    def receive(self, connection: socket.socket, nursery: trio.Nursery) -> bool:
+        """Answer at once if that can be done, else in a task; returns whether that is all."""
         try:
             peer = peer_of(connection)
             right = right_of(peer, connection, self._groups)
@@ -109,7 +110,7 @@ class _Door:
                 reason = "another user" if right is Right.NONE else f"{MOST_OF_ONE} connections are open"
                 log("connection-refused", reason=reason, uid=peer.uid)
                 connection.close()
-                return
+                return True
             client = Client(connection, peer, right)
             begin = _receive_now(connection)
             command = None if begin is None else _usual_command(begin)
@@ -118,15 +119,17 @@ class _Door:
                 sent = _send(connection, reply)
                 if sent == len(reply):
                     connection.close()
-                    return
+                    return True
                 nursery.start_soon(self._attend, connection, client, None, None, reply[sent:])
             else:
                 nursery.start_soon(self._attend, connection, client, command, begin, b"")
+                return False
         except (OSError, trio.BrokenResourceError):
             connection.close()  # the client is gone
         except Exception as error:
             connection.close()
             log("connection-crashed", exc_info=error)
+        return True
 
     async def _attend(
         self,

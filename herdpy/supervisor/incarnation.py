@@ -140,7 +140,7 @@ class Incarnation:
             life, registry, self, self._attempt.process if self._attempt is not None else Process(command=())
         )
         self._life = life
-        self._service = service
+        self.service = service
         self._begin = {life.log_file: self.context.log_begin, **spawned.begin}
         self._line = registry.line
         self._nursery = nursery
@@ -166,12 +166,12 @@ class Incarnation:
             nursery.start_soon(self._hearing.run)
 
     async def _accompany(self) -> None:
-        assert self._service.companion is not None
+        assert self.service.companion is not None
         try:
             with self._companion:
-                self._end = await self._service.companion.run(self.context)
+                self._end = await self.service.companion.run(self.context)
         except Exception as error:
-            log("companion-crashed", service=self._service.name, exc_info=error)
+            log("companion-crashed", service=self.service.name, exc_info=error)
         finally:
             self._companion_gone.set()
 
@@ -288,7 +288,7 @@ class Incarnation:
     def watch(self, complain: Callable[[Complaint], None]) -> None:
         """Let its guards watch it, and its watchdog, until it ends; ``complain`` is called once at most."""
         watchers: list[Callable[[], Awaitable[Complaint | None]]] = [
-            partial(self._stand_guard, guard) for guard in self._service.guards
+            partial(self._stand_guard, guard) for guard in self.service.guards
         ]
         if self._hearing is not None:
             watchers += [partial(self._await_silence, self._hearing), partial(self._await_stopping, self._hearing)]
@@ -311,7 +311,7 @@ class Incarnation:
         try:
             return Complaint(await guard.run(self.context))
         except Exception as error:  # a mistake of herdpy's is no reason to end what runs
-            log("guard-crashed", service=self._service.name, guard=type(guard).__name__, exc_info=error)
+            log("guard-crashed", service=self.service.name, guard=type(guard).__name__, exc_info=error)
             return await trio.sleep_forever()
 
     async def _await_silence(self, heard: Hearing) -> Complaint:
@@ -322,7 +322,7 @@ class Incarnation:
 
     async def _await_end(self) -> Complaint:
         """After STOPPING=1 nobody guards it any more, but it has to end."""
-        with self.patience(self._service.stop.grace_period):
+        with self.patience(self.service.stop.grace_period):
             await trio.sleep_forever()
         return Complaint("said STOPPING=1, and did not end")
 
@@ -372,7 +372,7 @@ class Incarnation:
             on_failure: told, in a sentence, when not even SIGKILL ends it; it is waited for all the same.
         """
         self._beside.cancel()
-        held, stop, name = self.held, self._service.stop, self._service.name
+        held, stop, name = self.held, self.service.stop, self.service.name
         if gracefully and stop.graceful is not None and not held.exited.is_set():
             with self.patience(stop.graceful_timeout):
                 try:
@@ -398,7 +398,7 @@ class Incarnation:
         await self._line.release(self.held)
         if self._hearing is not None:
             await self._hearing.leave()
-        await clear_away(self._service, self._life.context)
+        await clear_away(self.service, self._life.context)
         self._buried = end
         return end
 
@@ -419,7 +419,7 @@ class Incarnation:
         lines = []
         if self._hearing is not None and self._hearing.heard.status is not None:
             lines.append(f"its last status: {self._hearing.heard.status}")
-        for path in _spoken_in(self._service, self._life.log_file):
+        for path in _spoken_in(self.service, self._life.log_file):
             last = await tail.last_lines(path, 10, since=self._begin.get(path, 0))
             if last:
                 lines += [f"the last lines of {path}:", *(f"  {line}" for line in last)]

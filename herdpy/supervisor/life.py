@@ -21,6 +21,7 @@ import trio
 from herdpy.service import ActionFailure, Attempt, End, Service, StartFailure
 from herdpy.supervisor import hearing, incarnation
 from herdpy.supervisor.attendance import Attendance
+from herdpy.supervisor.comparison import change
 from herdpy.supervisor.context import StepContext
 from herdpy.supervisor.inbox import Inbox
 from herdpy.supervisor.incarnation import Complaint, Incarnation, Spawned, attempt_of
@@ -78,7 +79,8 @@ class _Left(msgspec.Struct, frozen=True):
 
 
 class _Replace(msgspec.Struct, frozen=True):
-    service: Service
+    service: Service | None
+    at_once: bool
 
 
 class _Waiting(msgspec.Struct, frozen=True):
@@ -212,9 +214,13 @@ class Life:
         self._inbox.put(_Switch(enabled, reply))
         return await reply.wait()
 
-    def replace(self, service: Service) -> None:
-        """Let it be another service of the same name from its next stop on; at once when it is stopped."""
-        self._inbox.put(_Replace(service))
+    def replace(self, service: Service | None, *, at_once: bool = False) -> None:
+        """Let it be another service of the same name from its next stop on; at once when it is stopped, or if need be.
+
+        Args:
+            service: None means that it stays what it is.
+        """
+        self._inbox.put(_Replace(service, at_once))
 
     async def ask(self, arguments: Sequence[str]) -> str:
         """Ask its attendant, and wait for the answer.
@@ -391,9 +397,12 @@ class Life:
                 self._act(self._dismiss, self._ended)
             case _Left(), _:
                 pass
-            case _Replace(service), "stopped":
+            case _Replace(service, at_once), status if service is not None and (at_once or status == "stopped"):
+                self.replacement = None
                 self._become(service)
-            case _Replace(service), _:
+                if self.changes:
+                    await self._remember()
+            case _Replace(service, _), _:
                 self.replacement = service
 
     async def _enter(self, status: Status) -> None:
@@ -835,15 +844,20 @@ class Life:
         await self.sockets.close()
         self.details.clear()
         self.memory = ""
-        replacement, self.replacement = self.replacement, None
-        if replacement is not None:
-            self._become(replacement)
+        self._take_replacement()
         await self._enter("stopped")
         if self.service.transient and not self._next_starts:
             await self._registry.unregister(self)
 
+    def _take_replacement(self) -> None:
+        replacement, self.replacement = self.replacement, None
+        if replacement is not None:
+            self._become(replacement)
+
     def _become(self, service: Service) -> None:
         before, self.service = self.service, service
+        if self._incarnation is not None:
+            self._incarnation.service = service
         self._history.adopt(service.respawn)
         self._registry.rename(self, before)
 
@@ -913,6 +927,7 @@ class Life:
             await self._listen_again(verdict.delay)
             return True
         self.respawns.add(time.time())
+        self._take_replacement()
         self._note_change("stopped")
         self._take_over_next_starts()
         await self._enter("starting")
@@ -925,6 +940,7 @@ class Life:
     async def _resume(self, text: str | None, held: Held | None, beside: Mapping[str, Held]) -> None:
         note = read_note(self.name, text)
         if note is not None:
+            self._take_back(note)
             self.status, self.enabled, self.reason = note.status, note.enabled, note.reason
             self._arguments, self.details, self._stop_asked = note.arguments, note.details, note.stop_asked
             self._history.running_since, self._history.streak = note.running_since, note.streak
@@ -947,6 +963,15 @@ class Life:
             for left in beside.values():
                 self._nursery.start_soon(self._registry.be_rid_of, left)
         await self._go_on(held)
+
+    def _take_back(self, note: Note) -> None:
+        """Be what was started, when it is declared otherwise by now in a way that waits for its next start."""
+        if note.status == "stopped" or note.declaration in {"", self.service.declaration}:
+            return
+        before = self._registry.remade(self.name, note.declaration)
+        if before is not None and change(before, self.service).effect.kind != "now":
+            self.replacement = self.service
+            self._become(before)
 
     async def _go_on(self, held: Held | None) -> None:
         """Do what the last supervisor was doing when it ended."""

@@ -1,6 +1,5 @@
 """Who is at the other end of a connection, as the kernel tells it: nothing here is what a client says of itself."""
 
-import contextlib
 import errno
 import os
 import pwd
@@ -67,22 +66,36 @@ def _many_groups(connection: socket.socket) -> bytes:
 async def described(peer: Peer) -> dict[str, int | str]:
     """The peer for the log: ``by-uid``, ``by-user``, ``by-pid``, ``by-command``; what cannot be had is left out.
 
-    The command line is what the process shows at the moment, which is not necessarily what connected.
+    The command line is what the process shows at the moment, which is not necessarily what connected. Only the first
+    question for a user's name waits, for a name service may ask a network; commands that come one after the other are
+    to be carried out in that order.
     """
     known: dict[str, int | str] = {"by-uid": peer.uid, "by-pid": peer.pid}
-    with trio.move_on_after(LOOK_PATIENCE):
-        known |= await trio.to_thread.run_sync(_names, peer, abandon_on_cancel=True)
+    if peer.uid not in _user_names:
+        with trio.move_on_after(LOOK_PATIENCE):
+            _user_names[peer.uid] = await trio.to_thread.run_sync(_user_name, peer.uid, abandon_on_cancel=True)
+    if name := _user_names.get(peer.uid):
+        known["by-user"] = name
+    if command := _command_line(peer.pid):
+        known["by-command"] = command
     return known
 
 
-def _names(peer: Peer) -> dict[str, str]:
-    names = {}
-    with contextlib.suppress(KeyError):  # a number that has no name
-        names["by-user"] = pwd.getpwuid(peer.uid).pw_name
+def _user_name(uid: int) -> str:
     try:
-        with open(f"/proc/{peer.pid}/cmdline", "rb") as file:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:  # a number that has no name
+        return ""
+
+
+_user_names = {0: "root"}
+"""By UID."""
+
+
+def _command_line(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
             words = file.read(COMMAND_LENGTH * 4).rstrip(b"\0").split(b"\0")
     except OSError:
-        return names  # it is gone already, or in a PID namespace of its own
-    names["by-command"] = b" ".join(words).decode(errors="replace")[:COMMAND_LENGTH]
-    return names
+        return ""  # it is gone already, or in a PID namespace of its own
+    return b" ".join(words).decode(errors="replace")[:COMMAND_LENGTH]

@@ -42,6 +42,8 @@ class Registry:
         self.closing = False
         self._requirers: dict[str, list[Life]] = {}
         """Who requires a name."""
+        self.registered: set[str] = set()
+        """Canonical names of what is in no file of the plan, but was registered while herdpy runs."""
         self._nursery: trio.Nursery
         self._remake: Callable[[str], tuple[Service, ...]]
         self._leftovers: list[Held] = []
@@ -56,7 +58,7 @@ class Registry:
         self._nursery, self._remake = nursery, remake
         for service in plan.services:
             self._add(service)
-        self._add_registered(remake)
+        self._add_registered()
         found = _sorted(self.line.held.values())
         self._leftovers = found.leftovers
         for held in self._leftovers:
@@ -64,7 +66,7 @@ class Registry:
         for name in (found.processes.keys() | sockets.owners(self.line)) - self.lives.keys():
             main = found.processes.get(name)
             log("service-not-declared", service=name, pid=main and main.pid)
-            self._add(_undeclared(name, self.line.notes.get(f"service:{name}"), remake))
+            self._add(self._undeclared(name))
         for name in found.beside.keys() - self.lives.keys():
             for held in found.beside[name].values():
                 nursery.start_soon(self.be_rid_of, held)
@@ -72,20 +74,38 @@ class Registry:
             note = self.line.notes.get(f"service:{name}")
             nursery.start_soon(life.run, note, found.processes.get(name), found.beside.get(name))
 
-    def _add_registered(self, remake: Callable[[str], tuple[Service, ...]]) -> None:
+    def _add_registered(self) -> None:
         """Add what was registered while the last supervisor ran, by the notes that say so."""
         for key, text in self.line.notes.items():
             if not key.startswith("registered:"):
                 continue
-            name = key.removeprefix("registered:")
-            try:
-                made = [service for service in remake(text) if service.name == name]
-            except ValueError as error:
-                log("service-not-remade", service=name, reason=error)
-                continue
-            for service in made:
-                if self.by_name.keys().isdisjoint(service.provision):
-                    self._add(service)
+            service = self.remade(key.removeprefix("registered:"), text)
+            if service is not None and self.by_name.keys().isdisjoint(service.provision):
+                self._add(service)
+                self.registered.add(service.name)
+
+    def remade(self, name: str, declaration: str) -> Service | None:
+        """A service as it was made from a declaration that one carried along; None when this herdpy cannot."""
+        try:
+            made = self._remake(declaration)
+        except ValueError as error:
+            log("service-not-remade", service=name, reason=error)
+            return None
+        return next((service for service in made if service.name == name), None)
+
+    def _undeclared(self, name: str) -> Service:
+        """A service that runs although its declaration is gone, or is mistaken by now: as it was, else by its name."""
+        note = read_note(name, self.line.notes.get(f"service:{name}"))
+        made = self.remade(name, note.declaration) if note is not None and note.declaration else None
+        return made or Service(
+            provision=(name,), documentation="Running still, but no longer declared.", respawn=Respawn(enabled=False)
+        )
+
+    def add(self, service: Service) -> Life:
+        """Give a service that is in the plan by now its life."""
+        life = self._add(service)
+        self._nursery.start_soon(life.run)
+        return life
 
     async def register(self, services: Iterable[Service]) -> tuple[str, ...]:
         """Add services while everything runs; one that has the name of a registered one replaces it at its next stop.
@@ -110,7 +130,8 @@ class Registry:
                 life.replace(service)
                 replaced.append(service.name)
             else:
-                self._nursery.start_soon(self._add(service).run)
+                self.add(service)
+                self.registered.add(service.name)
             await self.line.note(f"registered:{service.name}", service.declaration)
         return tuple(replaced)
 
@@ -133,10 +154,16 @@ class Registry:
         life = self.by_name.get(name)
         if life is None and name in ALWAYS:
             for service in self._remake(ALWAYS[name]):
-                life = self._add(service)
-                self._nursery.start_soon(life.run)
+                life = self.add(service)
+                self.registered.add(service.name)
                 self._nursery.start_soon(self.line.note, f"registered:{service.name}", service.declaration)
         return life
+
+    async def is_declared(self, name: str) -> None:
+        """What was registered while herdpy runs is in a file of the plan by now."""
+        if name in self.registered:
+            self.registered.discard(name)
+            await self.line.note(f"registered:{name}", None)
 
     async def unregister(self, life: Life) -> None:
         """Forget a service that is stopped.
@@ -151,6 +178,7 @@ class Registry:
             raise NotRegistered((f"{', '.join(dict.fromkeys(requirers))} requires {life.name}",))
         self._index(life, life.service, add=False)
         del self.lives[life.name]
+        self.registered.discard(life.name)
         log("service-unregistered", service=life.name)
         await life.retire()
         await self.line.note(f"registered:{life.name}", None)
@@ -374,20 +402,6 @@ def _sorted(held_ones: Iterable[Held]) -> _Found:
         else:
             found.leftovers.append(held)
     return found
-
-
-def _undeclared(name: str, note_text: str | None, remake: Callable[[str], tuple[Service, ...]]) -> Service:
-    """A service that runs although its declaration is gone, or has a mistake by now: as it was, else by its name."""
-    note = read_note(name, note_text)
-    try:
-        made = remake(note.declaration) if note is not None and note.declaration else ()
-    except ValueError as error:
-        log("service-not-remade", service=name, reason=error)
-        made = ()
-    by_name = Service(
-        provision=(name,), documentation="Running still, but no longer declared.", respawn=Respawn(enabled=False)
-    )
-    return next((service for service in made if service.name == name), by_name)
 
 
 async def _each(function: Callable[[_Item], Awaitable[None]], items: Iterable[_Item]) -> None:

@@ -2,18 +2,21 @@
 
 import os
 import signal
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 
 import trio
 
+from herdpy.paths import Paths
 from herdpy.service import Service
-from herdpy.supervisor import admission, control, events, restart
+from herdpy.supervisor import admission, control, events, kept_plan, restart
 from herdpy.supervisor import log as own_log
 from herdpy.supervisor.answers import Answers
 from herdpy.supervisor.declared import DeclaredPlan
 from herdpy.supervisor.line import KeeperLine
 from herdpy.supervisor.log import log
 from herdpy.supervisor.registry import Registry
+from herdpy.supervisor.reload import Reloading
 from herdpy.supervisor.rights import Groups
 from herdpy.supervisor.shutdown import Shutdown
 
@@ -25,8 +28,7 @@ async def supervise(
     descriptor: int,
     declare: Callable[[], DeclaredPlan],
     remake: Callable[[str], tuple[Service, ...]],
-    log_dir: str,
-    socket: str,
+    paths: Paths,
 ) -> None:
     """Supervise until everything is to be stopped; the keeper then ends too.
 
@@ -34,22 +36,25 @@ async def supervise(
         descriptor: the line to the keeper.
         declare: reads the configuration.
         remake: makes services from a declaration that one of them carried along; raises ValueError when it cannot.
-        log_dir: where the output of services goes that name no log file.
-        socket: the path of the control socket.
+        paths: where things lie. When something changes in the layers, the configuration is read again.
 
     Raises:
         EOFError: the keeper is gone.
     """
+    began = time.time()
 
     def on_signal(number: int) -> None:
         log("signal", signal=signal.Signals(number).name)
         if number in (signal.SIGTERM, signal.SIGINT):
             shutdown.ask()
+        elif number == signal.SIGHUP:
+            nursery.start_soon(reloading.reload)
 
     log(events.BEGIN, pid=os.getpid())
     shutdown = Shutdown()
     line = KeeperLine(descriptor, on_signal)
-    registry = Registry(line, log_dir, shutdown)
+    registry = Registry(line, paths.log, shutdown)
+    reloading = Reloading(registry, declare, paths.state)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(line.run)
         missed_signal = await line.hello()
@@ -66,15 +71,17 @@ async def supervise(
         shutdown.timeout = settings.shutdown_timeout
         groups = Groups(settings.read_gids, settings.operate_gids)
         try:
-            admission.admit(socket, groups.read | groups.operate)
+            admission.admit(paths.socket, groups.read | groups.operate)
         except admission.NotAdmitted as problem:
             if is_first:
                 await line.exit(1, str(problem))
                 nursery.cancel_scope.cancel()
                 return
             log("groups-not-admitted", reason=problem)
-        registry.adopt_plan(declared.sound, remake, nursery)
-        nursery.start_soon(control.serve, line.listeners["control"], Answers(registry), groups)
+        reloading.mistakes = declared.mistakes
+        plan = declared.plan or kept_plan.kept(paths.state, remake) or declared.sound
+        registry.adopt_plan(plan, remake, nursery)
+        nursery.start_soon(control.serve, line.listeners["control"], Answers(registry, reloading), groups)
         await line.ready()
         log("supervisor-ready" if is_first else "supervisor-back", services=len(registry.lives))
         if missed_signal is not None:
@@ -91,7 +98,10 @@ async def supervise(
             await line.note("supervisor", "starting")
             nursery.start_soon(_start_automatic, registry)
         nursery.start_soon(own_log.start)
-        nursery.start_soon(_let_read, log_dir, groups)
+        nursery.start_soon(_let_read, paths.log, groups)
+        if declared.plan is not None:
+            nursery.start_soon(kept_plan.keep, paths.state, declared.plan)
+        nursery.start_soon(_watch, paths.layers, began, reloading)
         await shutdown.asked.wait()
         registry.closing = True  # before the note: nobody may write "started" over it
         deadline = deadline or shutdown.deadline()
@@ -109,6 +119,12 @@ async def _let_read(log_dir: str, groups: Groups) -> None:
         await trio.to_thread.run_sync(admission.let_read, log_dir, groups.read | groups.operate, abandon_on_cancel=True)
     except OSError as error:
         log("groups-cannot-read-logs", directory=log_dir, reason=error.strerror)
+
+
+async def _watch(layers: Sequence[str], since: float, reloading: Reloading) -> None:
+    from herdpy.supervisor.watching import watch  # late: no boot waits for it
+
+    await watch(layers, since, reloading.reload)
 
 
 async def _start_automatic(registry: Registry) -> None:

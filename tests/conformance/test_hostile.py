@@ -1,6 +1,7 @@
 """Clients that send nonsense, half of something, far too much or nothing, or that never read: nobody else notices."""
 
 import contextlib
+import os
 import re
 import resource
 import socket
@@ -16,6 +17,7 @@ from herdpy import protocol
 from herdpy.supervisor import control
 from herdpy.supervisor.answers import Answers
 from herdpy.supervisor.registry import Registry
+from herdpy.supervisor.reload import Reloading
 from herdpy.supervisor.rights import Groups
 from herdpy.supervisor.shutdown import Shutdown
 
@@ -25,12 +27,14 @@ STATUS = command("status", "root")
 
 
 @pytest.fixture
-def beside(herdpy):
+def beside(herdpy, eventually):
     """A running herdpy; at the end it has answered, promptly and from the same process, and has let go of everybody."""
     herdpy.declare("foo", 'command = ["sleep", "1000"]')
     herdpy.start()
     supervisor = herdpy.supervisor()
     descriptors = Path(f"/proc/{supervisor}/fd")
+    # From then on it watches the declarations, which takes a descriptor, and opens no further one by itself.
+    eventually(lambda: any(os.readlink(one) == "anon_inode:inotify" for one in descriptors.iterdir()))
     before = len(list(descriptors.iterdir()))
 
     def answers() -> None:
@@ -151,7 +155,8 @@ async def serving(directory):
     listener.listen()
     listener.setblocking(False)
     async with trio.open_nursery() as nursery:
-        answers = Answers(Registry(None, str(directory), Shutdown()))
+        registry = Registry(None, str(directory), Shutdown())
+        answers = Answers(registry, Reloading(registry, lambda: None, str(directory)))
         nursery.start_soon(control.serve, listener.detach(), answers, Groups())
         async with await trio.open_unix_socket(path) as client:
             yield client

@@ -316,7 +316,7 @@ def test_root(herdpy):
             (command("restart", "shepherd"), reply("(#f)", "#f", "You must be kidding.")),
             (
                 command("doc", "root", '"list-actions"'),
-                reply('("#<unspecified>")', "#f", "root (help status halt power-off)"),
+                reply('("#<unspecified>")', "#f", "root (help status plan reload halt power-off)"),
             ),
             (
                 command("eval", "root", '"(+ 2 2)"'),

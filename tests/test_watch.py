@@ -11,7 +11,7 @@ import trio.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from herdpy.readiness.watch import Watch, watching
+from herdpy.watch import Watch, watching
 
 PATIENCE = 10.0
 

@@ -34,8 +34,9 @@ MOST_LINKS = 40
 class Watch:
     """What happens at one path, be it that a directory on the way to it appears, is moved or is removed."""
 
-    def __init__(self, path: str, inotify: "_Inotify") -> None:
+    def __init__(self, path: str, inotify: "_Inotify", *, entries: bool) -> None:
         self.path = path
+        self.entries = entries
         self._inotify = inotify
         self._happened = trio.Event()
 
@@ -80,6 +81,7 @@ class _Inotify:
         self._of_directory = int(
             itself | flags.CREATE | flags.MOVED_TO | flags.DELETE | flags.MOVED_FROM | flags.ONLYDIR
         )
+        self._of_entries = int(self._of_directory | flags.CLOSE_WRITE)
         self._of_file = int(itself | flags.MODIFY)
         self._is_gone = int(flags.IGNORED)
         self._events_lost = int(flags.Q_OVERFLOW)
@@ -93,8 +95,8 @@ class _Inotify:
         """Those of which a thread may have a descriptor already that the tables do not know yet."""
         trio.lowlevel.spawn_system_task(self._read, name="inotify")
 
-    def begin(self, path: str) -> Watch:
-        watch = Watch(path, self)
+    def begin(self, path: str, *, entries: bool) -> Watch:
+        watch = Watch(path, self, entries=entries)
         self._places[watch] = set()
         return watch
 
@@ -114,7 +116,7 @@ class _Inotify:
         try:
             for path, name in _way(watch.path):
                 try:
-                    places.add((self._add(path, name), name))
+                    places.add((self._add(path, self._mask(watch, name)), name))
                 except (FileNotFoundError, NotADirectoryError):
                     break
                 except PermissionError:
@@ -130,9 +132,14 @@ class _Inotify:
                 if known is not None:
                     self._places[watch] = places
 
-    def _add(self, path: str, name: str | None) -> int:
+    def _mask(self, watch: Watch, name: str | None) -> int:
+        if name is not None:
+            return self._of_directory
+        return self._of_entries if watch.entries else self._of_file
+
+    def _add(self, path: str, mask: int) -> int:
         try:
-            descriptor: int = self._inotify.add_watch(path, self._of_file if name is None else self._of_directory)
+            descriptor: int = self._inotify.add_watch(path, mask)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.ENOMEM):
                 raise
@@ -168,8 +175,10 @@ class _Inotify:
             names = self._watching.get(event.wd, {})
             if event.mask & self._is_gone:
                 self._watching.pop(event.wd, None)
-            concerned = names.get(event.name, set()) if event.name else set[Watch]().union(*names.values())
-            return self._arming | concerned
+            if not event.name:
+                return self._arming.union(*names.values())
+            # Who watches the directory itself wants to know of whatever is in it.
+            return self._arming | names.get(event.name, set()) | names.get(None, set())
 
 
 def _way(path: str) -> Iterator[_Way]:
@@ -203,8 +212,11 @@ _instance: trio.lowlevel.RunVar[_Inotify] = trio.lowlevel.RunVar("inotify")
 
 
 @contextmanager
-def watching(path: str) -> Iterator[Watch]:
+def watching(path: str, *, entries: bool = False) -> Iterator[Watch]:
     """Watch an absolute path for as long as the block runs.
+
+    Args:
+        entries: whether it is a directory, of which it matters what files there are and what is written into them.
 
     Raises:
         StartFailure: there can be no inotify instance.
@@ -218,7 +230,7 @@ def watching(path: str) -> Iterator[Watch]:
             next_step = "raise fs.inotify.max_user_instances with sysctl, or the limit nofile of herdpy"
             raise StartFailure(f"cannot watch {path}: {error.strerror}; {next_step}") from None
         _instance.set(inotify)
-    watch = inotify.begin(path)
+    watch = inotify.begin(path, entries=entries)
     try:
         yield watch
     finally:

@@ -1,0 +1,184 @@
+"""Reloading the declarations while everything runs: the plan is checked whole, compared, and only then acted upon."""
+
+from collections.abc import Callable, Iterable
+
+import msgspec
+import trio
+
+from herdpy.mistake import Mistake
+from herdpy.service import Service, StartFailure
+from herdpy.supervisor import kept_plan
+from herdpy.supervisor.comparison import Change, Comparison, compare
+from herdpy.supervisor.declared import DeclaredPlan
+from herdpy.supervisor.life import Life
+from herdpy.supervisor.log import log
+from herdpy.supervisor.plan import Plan, make_plan
+from herdpy.supervisor.registry import NotRegistered, Registry
+from herdpy.supervisor.restart import restart
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reload does, or would do."""
+
+    mistakes: tuple[Mistake, ...] = ()
+    """When there is any, nothing is done."""
+    plan: Plan | None = None
+    """What is declared; None when there is a mistake."""
+    comparison: Comparison | None = None
+    problems: tuple[str, ...] = ()
+    """What could not be done of it, in sentences."""
+
+
+class Reloading:
+    """Reloads, one at a time.
+
+    Args:
+        declare: reads the declarations; may take long, and is called in a thread.
+        state: the state directory, where the plan is kept.
+    """
+
+    def __init__(self, registry: Registry, declare: Callable[[], DeclaredPlan], state: str) -> None:
+        self.mistakes: tuple[Mistake, ...] = ()
+        """What kept the last reload from doing anything."""
+        self._registry = registry
+        self._declare = declare
+        self._state = state
+        self._lock = trio.Lock()
+
+    async def look(self) -> Verdict:
+        """What a reload would do now."""
+        declared = await trio.to_thread.run_sync(self._declare, abandon_on_cancel=True)
+        if declared.plan is None:
+            return Verdict(mistakes=declared.mistakes)
+        registry = self._registry
+        services = declared.plan.services
+        names = {service.name for service in services}
+        kept = [registry.lives[name] for name in registry.registered - names]
+        if kept:
+            plan, mistakes = make_plan([*services, *(life.replacement or life.service for life in kept)])
+            if plan is None:
+                return Verdict(mistakes=mistakes)
+        before = {name: life.service for name, life in registry.lives.items() if life not in kept}
+        return Verdict(plan=declared.plan, comparison=compare(before, services))
+
+    async def reload(self) -> Verdict:
+        """Do what :meth:`look` says. Nothing else is changed by it, and nothing at all when there is a mistake."""
+        async with self._lock:
+            verdict = await self.look()
+            self.mistakes = verdict.mistakes
+            for mistake in verdict.mistakes:
+                log("configuration-mistake", mistake=mistake)
+            if verdict.plan is None or verdict.comparison is None:
+                log("reload-refused", mistakes=len(verdict.mistakes))
+                return verdict
+            comparison = verdict.comparison
+            problems = await self._apply(comparison)
+            if not comparison.is_empty:
+                added, removed, changed = comparison.added, comparison.removed, comparison.changed
+                log("reloaded", added=len(added), removed=len(removed), changed=len(changed))
+                await kept_plan.keep(self._state, verdict.plan)
+            return msgspec.structs.replace(verdict, problems=problems)
+
+    async def _apply(self, comparison: Comparison) -> tuple[str, ...]:
+        registry = self._registry
+        problems: list[str] = []
+        for name in comparison.unchanged:  # what was to replace it is declared no longer
+            registry.lives[name].replace(None)
+        for change in comparison.changed:
+            await registry.is_declared(change.name)
+        added = [registry.add(service) for service in comparison.added]
+        stopped: list[str] = []
+        restarted: list[Life] = []
+        for change in comparison.changed:
+            life = registry.lives[change.name]
+            problem = await self._change(life, change)
+            if problem is not None:
+                problems.append(problem)
+            elif change.effect.kind == "restart" and life.status != "stopped":
+                restarted.append(life)
+        for name in comparison.removed:
+            life = registry.lives[name]
+            outcome = await life.stop()
+            stopped += outcome.stopped
+            try:
+                await registry.unregister(life)
+            except NotRegistered as reason:
+                problems += outcome.lines or (f"{name} is no longer declared, but stays: {reason}",)
+        for life in restarted:
+            outcome = await restart(registry, life)
+            problems += outcome.lines if not outcome.done else ()
+        again = [registry.lives[name] for name in dict.fromkeys(stopped) if name in registry.lives]
+        problems += await registry.start_all([*again, *(life for life in added if life.service.auto_start)])
+        return tuple(problems)
+
+    async def _change(self, life: Life, change: Change) -> str | None:
+        """Let a service become what it is declared to be now; returns why it did not, in a sentence."""
+        if change.effect.step is not None and life.status == "running":
+            try:
+                await change.effect.step.run(life.context)
+            except StartFailure as failure:
+                return f"{life.name} stays as it is: {failure}"
+        life.replace(change.after, at_once=change.effect.kind == "now")
+        return None
+
+
+def in_words(verdict: Verdict, *, is_done: bool) -> str:
+    """What a reload does, or has done, as a person reads it; a line or more for each service that it concerns."""
+    lines = []
+    if verdict.mistakes:
+        lines.append("nothing is changed, for there are mistakes:")
+        lines += [f"  {mistake}" for mistake in verdict.mistakes]
+    comparison = verdict.comparison
+    if comparison is not None:
+        lines += _rows(comparison)
+        lines.append(f"{len(comparison.unchanged)} unchanged")
+    if verdict.problems:
+        lines.append("what could not be done:" if is_done else "what would be in the way:")
+        lines += [f"  {problem}" for problem in verdict.problems]
+    return "\n".join(lines)
+
+
+def _rows(comparison: Comparison) -> Iterable[str]:
+    for service in comparison.added:
+        yield f"+ {service.name}: added{' and started' if service.auto_start else ''} ({service.source})"
+    for name in comparison.removed:
+        yield f"- {name}: stopped, and no longer there"
+    for change in comparison.changed:
+        yield f"~ {change.name}: {change.effect.words}"
+        for key, before, after in change.keys:
+            yield f"    {change_in_words(key, before, after)}"
+
+
+def change_in_words(key: str, before: object, after: object) -> str:
+    """``memory-size: 512 -> 1024``."""
+    return f"{key}: {_value(before)} -> {_value(after)}"
+
+
+def _value(value: object) -> str:
+    return "(unset)" if value is None else msgspec.json.encode(value).decode()
+
+
+def as_json(verdict: Verdict) -> str:
+    """The same for a program."""
+    comparison = verdict.comparison
+    told: dict[str, object] = {"mistakes": [str(mistake) for mistake in verdict.mistakes]}
+    if comparison is not None:
+        told |= {
+            "added": [_added(service) for service in comparison.added],
+            "removed": comparison.removed,
+            "changed": [
+                {
+                    "name": change.name,
+                    "effect": change.effect.kind,
+                    "keys": [{"key": key, "before": before, "after": after} for key, before, after in change.keys],
+                }
+                for change in comparison.changed
+            ],
+            "unchanged": comparison.unchanged,
+        }
+    told["problems"] = verdict.problems
+    return msgspec.json.format(msgspec.json.encode(told)).decode()
+
+
+def _added(service: Service) -> dict[str, object]:
+    return {"name": service.name, "auto-start": service.auto_start, "source": service.source}

@@ -1,0 +1,199 @@
+"""What is declared changes while everything runs: what did not change notices nothing."""
+
+import json
+import os
+import signal
+
+SLEEP = 'command = ["sleep", "1000"]\n'
+STARTED = SLEEP + "auto-start = true\n"
+
+
+def pid_of(herdpy, name):
+    herdpy.ok("start", name)
+    return herdpy.status(name)["pid"]
+
+
+def names(herdpy):
+    return {service["provides"][0] for service in json.loads(herdpy.ok("--json", "status"))} - {"root"}
+
+
+def plan(herdpy):
+    return json.loads(herdpy.ok("plan", "--json"))
+
+
+def test_a_file_that_is_written_takes_effect_by_itself(herdpy, eventually):
+    herdpy.declare("old", STARTED)
+    herdpy.start()
+    before = pid_of(herdpy, "old")
+    herdpy.declare("new", STARTED)
+    eventually(lambda: "new" in names(herdpy) and herdpy.status("new")["status"] == "running")
+    assert pid_of(herdpy, "old") == before
+    (herdpy.services / "new.toml").unlink()
+    eventually(lambda: "new" not in names(herdpy))
+    assert pid_of(herdpy, "old") == before
+
+
+def test_each_kind_of_change_is_told_beforehand_and_then_done(herdpy):
+    for name in ("gone", "same", "told", "later", "soon"):
+        herdpy.declare(name, STARTED)
+    herdpy.start()
+    pids = {name: pid_of(herdpy, name) for name in ("same", "told", "later", "soon")}
+    herdpy.ok("start", "gone")
+    os.kill(herdpy.supervisor(), signal.SIGSTOP)  # so that it sees all at once
+    try:
+        (herdpy.services / "gone.toml").unlink()
+        herdpy.declare("told", STARTED + 'documentation = "other words"\n')
+        herdpy.declare("later", STARTED.replace("1000", "2000"))
+        herdpy.declare("soon", STARTED.replace("1000", "2000") + 'on-change = "restart"\n')
+        herdpy.declare("fresh", SLEEP)
+    finally:
+        os.kill(herdpy.supervisor(), signal.SIGCONT)
+    text = herdpy.ok("plan")
+    told = plan(herdpy)
+    if told["added"]:  # not done yet
+        assert [service["name"] for service in told["added"]] == ["fresh"]
+        assert told["removed"] == ["gone"]
+        assert {one["name"]: one["effect"] for one in told["changed"]} == {
+            "told": "now",
+            "later": "next-start",
+            "soon": "restart",
+        }
+        assert told["unchanged"] == ["same"]
+        assert '    command: ["sleep","1000"] -> ["sleep","2000"]\n' in text
+    herdpy.ok("reload", "root")
+    assert names(herdpy) == {"same", "told", "later", "soon", "fresh"}
+    assert {name: pid_of(herdpy, name) == pid for name, pid in pids.items()} == {
+        "same": True,
+        "told": True,
+        "later": True,
+        "soon": False,
+    }
+    assert "other words" in herdpy.ok("doc", "told")
+    assert herdpy.status("fresh")["status"] == "stopped"
+    assert herdpy.status("soon")["command"] == ["sleep", "2000"]
+    pending = herdpy.status("later")
+    assert pending["command"] == ["sleep", "1000"]
+    assert pending["details"]["from its next start on"] == 'command: ["sleep","1000"] -> ["sleep","2000"]'
+    herdpy.ok("restart", "later")
+    assert herdpy.status("later")["command"] == ["sleep", "2000"]
+    assert "from its next start on" not in herdpy.status("later")["details"]
+
+
+def test_a_mistake_anywhere_and_nothing_changes(herdpy, eventually):
+    herdpy.declare("one", STARTED)
+    herdpy.start()
+    before = pid_of(herdpy, "one")
+    herdpy.declare("one", STARTED.replace("1000", "2000"))
+    herdpy.declare("two", "comand = []\n")
+    refused = herdpy.herd("reload", "root")
+    assert refused.returncode == 1
+    mistake = f"{herdpy.services}/two.toml:1: comand: unknown key; did you mean command?"
+    assert "nothing is changed, for there are mistakes:\n" in refused.stdout
+    assert mistake in refused.stdout
+    assert mistake in herdpy.ok("status", "root")
+    assert mistake in herdpy.ok("plan")
+    assert mistake in (herdpy.log / "herdpy.log").read_text()
+    assert pid_of(herdpy, "one") == before
+    assert "from its next start on" not in herdpy.status("one")["details"]
+    os.kill(herdpy.supervisor(), signal.SIGKILL)  # the next one, too, goes on with what was right
+    assert names(herdpy) == {"one"}
+    assert pid_of(herdpy, "one") == before
+    assert mistake in herdpy.ok("status", "root")
+    herdpy.declare("two", SLEEP)
+    eventually(lambda: "two" in names(herdpy))
+    assert mistake not in herdpy.ok("status", "root")
+
+
+def test_a_service_with_a_mistake_is_still_there_for_the_next_supervisor_though_it_is_stopped(herdpy):
+    herdpy.declare("idle", SLEEP)
+    herdpy.declare("busy", STARTED)
+    herdpy.start()
+    herdpy.ok("reload", "root")
+    herdpy.declare("idle", "comand = []\n")
+    assert herdpy.herd("reload", "root").returncode == 1
+    os.kill(herdpy.supervisor(), signal.SIGKILL)
+    herdpy.ok("start", "idle")
+    assert herdpy.status("idle")["status"] == "running"
+
+
+def test_sighup_reloads(herdpy, eventually):
+    herdpy.declare("one", SLEEP)
+    herdpy.start()
+    os.kill(herdpy.supervisor(), signal.SIGSTOP)
+    herdpy.declare("two", SLEEP)
+    herdpy.process.send_signal(signal.SIGHUP)
+    os.kill(herdpy.supervisor(), signal.SIGCONT)
+    eventually(lambda: "two" in names(herdpy))
+
+
+def test_a_pending_replacement_outlives_the_supervisor(herdpy):
+    herdpy.declare("one", STARTED)
+    herdpy.start()
+    before = pid_of(herdpy, "one")
+    herdpy.declare("one", STARTED.replace("1000", "2000"))
+    herdpy.ok("reload", "root")
+    os.kill(herdpy.supervisor(), signal.SIGKILL)
+    status = herdpy.status("one")
+    assert (status["pid"], status["command"]) == (before, ["sleep", "1000"])
+    assert "from its next start on" in status["details"]
+    herdpy.ok("restart", "one")
+    assert herdpy.status("one")["command"] == ["sleep", "2000"]
+
+
+def test_a_change_that_is_taken_back_is_no_longer_pending(herdpy):
+    herdpy.declare("one", STARTED)
+    herdpy.start()
+    herdpy.declare("one", STARTED.replace("1000", "2000"))
+    herdpy.ok("reload", "root")
+    herdpy.declare("one", STARTED)
+    herdpy.ok("reload", "root")
+    assert "from its next start on" not in herdpy.status("one")["details"]
+    herdpy.ok("restart", "one")
+    assert herdpy.status("one")["command"] == ["sleep", "1000"]
+
+
+def test_what_was_stopped_or_disabled_by_hand_stays_so(herdpy):
+    for name in ("stopped", "disabled"):
+        herdpy.declare(name, STARTED)
+    herdpy.start()
+    herdpy.ok("stop", "stopped")
+    herdpy.ok("stop", "disabled")
+    herdpy.ok("disable", "disabled")
+    for name in ("stopped", "disabled"):
+        herdpy.declare(name, STARTED.replace("1000", "2000"))
+    herdpy.ok("reload", "root")
+    assert [herdpy.status(name)["status"] for name in ("stopped", "disabled")] == ["stopped", "stopped"]
+    assert herdpy.status("disabled")["enabled"] is False
+    herdpy.ok("start", "stopped")
+    assert herdpy.status("stopped")["command"] == ["sleep", "2000"]
+
+
+def test_dependents_of_what_is_restarted_come_back(herdpy):
+    herdpy.declare("base", STARTED + 'on-change = "restart"\n')
+    herdpy.declare("above", STARTED + 'requirement = ["base"]\n')
+    herdpy.start()
+    before = pid_of(herdpy, "above")
+    herdpy.declare("base", STARTED.replace("1000", "2000") + 'on-change = "restart"\n')
+    herdpy.ok("reload", "root")
+    assert herdpy.status("base")["command"] == ["sleep", "2000"]
+    assert herdpy.status("above")["status"] == "running"
+    assert pid_of(herdpy, "above") != before
+
+
+def test_who_required_what_is_removed_runs_again_without_it(herdpy):
+    herdpy.declare("base", STARTED)
+    herdpy.declare("above", STARTED + 'requirement = ["base"]\n')
+    herdpy.start()
+    (herdpy.services / "base.toml").unlink()
+    herdpy.declare("above", STARTED)
+    herdpy.ok("reload", "root")
+    assert names(herdpy) == {"above"}
+    assert herdpy.status("above")["status"] == "running"
+
+
+def test_values_of_the_environment_are_not_told(herdpy):
+    herdpy.declare("one", STARTED + "[environment]\nTOKEN = 'secret'\n")
+    herdpy.start()
+    herdpy.declare("one", STARTED + "[environment]\nTOKEN = 'hidden'\n")
+    assert 'environment.TOKEN: "..." -> "..."' in herdpy.ok("plan")
+    assert "hidden" not in herdpy.ok("plan", "--json")
