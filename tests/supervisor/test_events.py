@@ -143,7 +143,7 @@ def test_a_follower_goes_on_with_the_next_supervisor_and_the_past_is_not_forgott
     herdpy.declare("foo", 'command = ["sleep", "1000"]')
     herdpy.start()
     herdpy.ok("start", "foo")
-    eventually(lambda: "command-done action=start" in (herdpy.log / "herdpy.log").read_text())
+    eventually(lambda: "command-done action=start" in herdpy.said())
     before = [event["event"] for event in told(herdpy.ok("events"))]
     follower = follow("-n", "1")
     assert names(follower, before[-1]) == before[-1:]
