@@ -26,7 +26,7 @@ ROOMS = {
     "commands": {"service"},
     "timer": {"service"},
     "activation": {"service"},
-    "libvirt": {"service", "files", "readiness"},
+    "libvirt": {"service", "watch", "files", "readiness"},
     "catalogue": {
         *("service", "libvirt", "qemu", "timer", "activation", "preparation"),
         *("readiness", "commands", "mistake", "kernel"),

@@ -17,11 +17,11 @@ import trio
 from herdpy.libvirt.guests import logged
 from herdpy.libvirt.placing import place
 from herdpy.libvirt.rehearsal import Rehearsal
-from herdpy.readiness.watch import watching
+from herdpy.watch import watching
 from herdpy.service import ActionContext, ActionFailure, Context, ProcessContext, StartFailure
 
 if TYPE_CHECKING:
-    from herdpy.readiness.watch import Watch
+    from herdpy.watch import Watch
 
 PATIENCE = 30.0
 """Seconds until the new one is ready; it takes 25 ms, and 200 ms on a host that is busy."""
