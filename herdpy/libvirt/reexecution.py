@@ -17,8 +17,8 @@ import trio
 from herdpy.libvirt.guests import logged
 from herdpy.libvirt.placing import place
 from herdpy.libvirt.rehearsal import Rehearsal
-from herdpy.watch import watching
 from herdpy.service import ActionContext, ActionFailure, Context, ProcessContext, StartFailure
+from herdpy.watch import watching
 
 if TYPE_CHECKING:
     from herdpy.watch import Watch
