@@ -192,7 +192,7 @@ class Incarnation:
                 await self._line.adopt(self.held, pid)
             except Refused as refusal:
                 raise StartFailure(str(refusal)) from None
-            log("main-process-adopted", service=self._service.name, pid=pid)
+            log("main-process-adopted", service=self.service.name, pid=pid)
         self.context.pid = pid
         self._is_adopted = True
         self._adopted.set()
