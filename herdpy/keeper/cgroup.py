@@ -191,24 +191,30 @@ def key_of(state_directory: str) -> str:
 
 
 def find() -> str | None:
-    """Return the directory of the v2 cgroup that we are in, wherever it is mounted (proc_pid_mountinfo(5))."""
+    """Return the directory of the v2 cgroup that we are in, wherever it is mounted; None when there is none."""
     try:
-        lines = _read("/proc/self/cgroup").splitlines()
-        mounts = _read("/proc/self/mountinfo").splitlines()
+        return directory_in(_read("/proc/self/cgroup"), _read("/proc/self/mountinfo"))
     except OSError:
         return None
-    own = next((line[3:] for line in lines if line.startswith(b"0::")), None)
+
+
+def directory_in(cgroups: bytes, mounts: bytes) -> str | None:
+    """Return a process's directory from what /proc/PID/cgroup (cgroups(7)) and /proc/PID/mountinfo say.
+
+    In hybrid set-ups version 2 is mounted beside version 1; in a container the mount may show another part of the tree
+    than the one that the process is in.
+    """
+    own = next((line[3:] for line in cgroups.splitlines() if line.startswith(b"0::")), None)
     if own is None:
         return None
-    for line in mounts:
+    for line in mounts.splitlines():
         before, _, after = line.partition(b" - ")
         if not after.startswith(b"cgroup2 "):
             continue
         root, directory = (_unescape(field) for field in before.split(b" ")[3:5])
-        if root == b"/":
-            return os.fsdecode(directory + own.rstrip(b"/"))
-        if own == root or own.startswith(root + b"/"):
-            return os.fsdecode(directory + own[len(root) :])
+        below = root.rstrip(b"/")
+        if own == root or own.startswith(below + b"/"):
+            return os.fsdecode(directory + own[len(below) :].rstrip(b"/"))
     return None
 
 
@@ -227,6 +233,8 @@ def _below(path: str) -> Iterator[str]:
     """Yield a cgroup's directory and those below it, outer ones first."""
     yield path
     try:
+        if os.stat(path).st_nlink == 2:
+            return  # its own name and "." lead there, and no ".." of another: it has two dozen files to list
         with os.scandir(path) as entries:
             directories = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
     except OSError:

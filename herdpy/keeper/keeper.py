@@ -314,7 +314,9 @@ class Keeper:
         process.asker, process.serial = self._supervisor.line, serial
         if was_going:
             return
-        if process.scope == "group" and self._families.kill(process):
+        if process.cgroup is not None and process.cgroup.remove():
+            process.cgroup = None  # so there is nobody, and nothing to look for
+        elif process.scope == "group" and self._families.kill(process):
             self._wait_for_others(process, lambda: self._released(process), kills=True)
             if process.others is not None:
                 self._loop.after(PATIENCE, f"release {process.id}", lambda: self._released(process, is_late=True))

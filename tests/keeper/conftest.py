@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import select
 import signal
@@ -18,7 +19,7 @@ from typing import Any
 import psutil
 import pytest
 
-from herdpy.keeper.cgroup import Cgroup, find, key_of
+from herdpy.keeper.cgroup import Cgroup, Cgroups, find, key_of
 from herdpy.keeper.message import ANCILLARY_SIZE, LIMIT, VERSION, decode, descriptors, encode
 
 ROOT = Path(__file__).parent.parent.parent
@@ -36,6 +37,27 @@ sys.exit(run(Options(
     pid_file=pid_file or None, supervisor=supervisor[:-1], arguments=supervisor[-1:], environment=dict(os.environ),
 )))
 """
+
+
+def can_have_cgroups() -> bool:
+    cgroups = Cgroups(f"test-{os.getpid()}")
+    cgroups.remove()
+    return cgroups.path is not None
+
+
+HAS_CGROUPS = can_have_cgroups()
+
+
+def needs_cgroups(test: Callable[..., None]) -> Callable[..., None]:
+    """Where none can be made, cgroup v2 not being mounted or not ours to write, a test tries just that."""
+    if HAS_CGROUPS:
+        return test
+
+    @functools.wraps(test)
+    def refused(**_: object) -> None:
+        assert Cgroups("test").enter_new("service") is None
+
+    return refused
 
 
 def until(happens: Callable[[], Any], what: str) -> Any:

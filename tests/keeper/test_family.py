@@ -11,17 +11,9 @@ from typing import Any
 import psutil
 import pytest
 
-from herdpy.keeper.cgroup import Cgroups, find
-from tests.keeper.conftest import Running, Supervisor, until
+from herdpy.keeper.cgroup import find
+from tests.keeper.conftest import HAS_CGROUPS, Running, Supervisor, needs_cgroups, until
 
-
-def can_have_cgroups() -> bool:
-    cgroups = Cgroups(f"test-{os.getpid()}")
-    cgroups.remove()
-    return cgroups.path is not None
-
-
-HAS_CGROUPS = can_have_cgroups()
 WAYS = ["cgroup", "proc"]
 """With a cgroup for each service where we can have that, and without: both must do the same."""
 
@@ -245,7 +237,7 @@ while True:
 """
 
 
-@pytest.mark.skipif(not HAS_CGROUPS, reason="only a cgroup can be killed as a whole; this host lets us make none")
+@needs_cgroups
 def test_who_forks_without_end_is_gone_at_once(keeper: Running) -> None:
     keeper.begin()
     supervisor = keeper.supervisor()
