@@ -26,7 +26,7 @@ class Effort(NamedTuple):
     requests: float
 
 
-FULL = Effort(lines=500_000, idle=30.0, kills=10, thousand=1000, requests=2.0)
+FULL = Effort(lines=500_000, idle=30.0, kills=5, thousand=1000, requests=2.0)
 QUICK = Effort(lines=100_000, idle=5.0, kills=3, thousand=200, requests=0.5)
 
 Figures = dict[str, list[float]]
