@@ -81,6 +81,7 @@ class _Left(msgspec.Struct, frozen=True):
 class _Replace(msgspec.Struct, frozen=True):
     service: Service | None
     at_once: bool
+    reply: Reply
 
 
 class _Waiting(msgspec.Struct, frozen=True):
@@ -214,13 +215,17 @@ class Life:
         self._inbox.put(_Switch(enabled, reply))
         return await reply.wait()
 
-    def replace(self, service: Service | None, *, at_once: bool = False) -> None:
+    async def replace(self, service: Service | None, *, at_once: bool = False) -> None:
         """Let it be another service of the same name from its next stop on; at once when it is stopped, or if need be.
 
         Args:
             service: None means that it stays what it is.
         """
-        self._inbox.put(_Replace(service, at_once))
+        if self._is_over:
+            return
+        reply = Reply()
+        self._inbox.put(_Replace(service, at_once, reply))
+        await reply.wait()
 
     async def ask(self, arguments: Sequence[str]) -> str:
         """Ask its attendant, and wait for the answer.
@@ -332,7 +337,7 @@ class Life:
         match message:
             case _Start(_, reply, _):
                 reply.give(self._not_registered())
-            case _Stop(reply) | _Switch(_, reply):
+            case _Stop(reply) | _Switch(_, reply) | _Replace(_, _, reply):
                 reply.give(Outcome(True))
 
     def _not_registered(self) -> Outcome:
@@ -397,13 +402,13 @@ class Life:
                 self._act(self._dismiss, self._ended)
             case _Left(), _:
                 pass
-            case _Replace(service, at_once), status if service is not None and (at_once or status == "stopped"):
-                self.replacement = None
-                self._become(service)
-                if self.changes:
-                    await self._remember()
-            case _Replace(service, _), _:
+            case _Replace(service, at_once, reply), status:
                 self.replacement = service
+                if at_once or status == "stopped":
+                    self._take_replacement()
+                    if self.changes:
+                        await self._remember()
+                reply.give(Outcome(True))
 
     async def _enter(self, status: Status) -> None:
         self._note_change(status)

@@ -127,7 +127,7 @@ class Registry:
         for service in wanted.values():
             life = self.lives.get(service.name)
             if life is not None:
-                life.replace(service)
+                await life.replace(service)
                 replaced.append(service.name)
             else:
                 self.add(service)

@@ -83,7 +83,7 @@ class Reloading:
         registry = self._registry
         problems: list[str] = []
         for name in comparison.unchanged:  # what was to replace it is declared no longer
-            registry.lives[name].replace(None)
+            await registry.lives[name].replace(None)
         for change in comparison.changed:
             await registry.is_declared(change.name)
         added = [registry.add(service) for service in comparison.added]
@@ -118,7 +118,7 @@ class Reloading:
                 await change.effect.step.run(life.context)
             except StartFailure as failure:
                 return f"{life.name} stays as it is: {failure}"
-        life.replace(change.after, at_once=change.effect.kind == "now")
+        await life.replace(change.after, at_once=change.effect.kind == "now")
         return None
 
 

@@ -184,6 +184,7 @@ def test_who_required_what_is_removed_runs_again_without_it(herdpy):
     herdpy.declare("base", STARTED)
     herdpy.declare("above", STARTED + 'requirement = ["base"]\n')
     herdpy.start()
+    herdpy.ok("start", "above")
     (herdpy.services / "base.toml").unlink()
     herdpy.declare("above", STARTED)
     herdpy.ok("reload", "root")
