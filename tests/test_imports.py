@@ -20,7 +20,7 @@ ROOMS = {
     "client": {"protocol", "sexp", "paths"},
     "service": set(),
     "watch": {"service"},
-    "qemu": {"service", "sexp", "files"},
+    "qemu": {"activation", "service", "sexp", "files"},
     "preparation": {"service"},
     "readiness": {"service", "watch"},
     "commands": {"service"},

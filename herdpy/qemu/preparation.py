@@ -13,7 +13,7 @@ import msgspec
 import trio
 
 from herdpy.qemu.command_line import Rooms
-from herdpy.service import Context, Port, StartFailure
+from herdpy.service import Context, InternetAddress, Port, Socket, SocketKind, StartFailure
 
 SOCKET_PATH_MAX = 107
 """Bytes in the path of a Unix socket (unix(7): 108 with the final NUL)."""
@@ -220,16 +220,11 @@ def _bind_error(port: Port) -> int:
 
 
 def _holder(port: Port) -> str:
-    import psutil
+    from herdpy.activation.holder import holder
 
-    for connection in psutil.net_connections(port.protocol):
-        listens = connection.status in (psutil.CONN_LISTEN, psutil.CONN_NONE)
-        if listens and connection.laddr and connection.laddr.port == port.port and connection.pid:
-            try:
-                return f" by PID {connection.pid} ({psutil.Process(connection.pid).name()})"
-            except psutil.Error:
-                return f" by PID {connection.pid}"
-    return ""
+    kind: SocketKind = "stream" if port.protocol == "tcp" else "datagram"
+    by = holder(Socket(address=InternetAddress(port.address, port.port), kind=kind))
+    return f" {by}" if by else ""
 
 
 def _is_bootable(path: str) -> bool:

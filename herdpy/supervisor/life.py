@@ -381,6 +381,10 @@ class Life:
                 await self._stop()
             case _Stop(reply), "stopping":
                 self._stoppers.append(reply)
+            case _Waiting(), "running" if self.replacement is not None and self._incarnation is None:
+                self._take_replacement()  # its process is to be the one that is declared now
+                await self._enter("starting")
+                self._act(self._bring_up, self._started)
             case _Waiting(), "running" if self._incarnation is None and self._activity is None:
                 log("service-activated", service=self.name)
                 self._act(self._bring_up_process, self._activated)

@@ -509,3 +509,15 @@ def test_no_descriptor_is_left_after_many_activations(herdpy: Any, eventually: C
         pids = (herdpy.process.pid, herdpy.supervisor())
         counts.append([len(os.listdir(f"/proc/{pid}/fd")) for pid in pids])
     assert counts[1] == counts[2]
+
+
+def test_its_next_process_is_the_one_that_is_declared_by_then(herdpy: Any, eventually: Callable[..., None]) -> None:
+    places = ["127.0.0.1:0"]
+    herdpy.declare("web", listing(places, ["false"]))
+    herdpy.start()
+    herdpy.ok("start", "web")
+    herdpy.declare("web", listing(places, activated(60)))
+    herdpy.ok("reload", "root")
+    [endpoint] = endpoints(herdpy, "web")
+    assert ask(endpoint)[0] == "web"
+    assert endpoints(herdpy, "web") == [endpoint]
