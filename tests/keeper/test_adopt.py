@@ -97,10 +97,12 @@ def test_the_last_lines_of_an_adopted_one_are_waited_for(keeper: Running, way: s
     supervisor = keeper.supervisor()
     log = keeper.place / "log" / "service.log"
     logger = keeper.logger()
-    script = "(trap 'seq 2000; echo last; exit 0' TERM; echo $$ ready; while :; do sleep 0.01; done) & echo first $!"
+    ready = keeper.place / "ready"
+    script = f"(trap 'seq 2000; echo last; exit 0' TERM; >{ready}; while :; do sleep 0.01; done) & echo first"
     os.kill(logger, signal.SIGSTOP)  # so that what is asked of it for the first one is still unanswered
     supervisor.spawn("service", "sh", "-c", script, output={"log": str(log)})
     supervisor.expect("exited", id="service")
+    until(ready.exists, "it is ready for the signal")
     (daemon,) = (child for child in keeper.children() if lives(child) and child.cmdline()[:1] == ["sh"])
     assert supervisor.ask("adopt", id="service", pid=daemon.pid)["kind"] == "adopted"
     supervisor.ask("signal", id="service", signal=15, scope="process")
