@@ -10,7 +10,7 @@ from herdpy.catalogue.common import Common, Declaration, ServiceType, as_service
 from herdpy.catalogue.facts import HostFacts
 from herdpy.libvirt import log_settings
 from herdpy.libvirt.configuration_file import Value, render, string_problem
-from herdpy.libvirt.guests import KeepLogs
+from herdpy.libvirt.guests import KeepLogs, Logs
 from herdpy.libvirt.host import Installed, MakeDirectories
 from herdpy.libvirt.placing import PlaceFile
 from herdpy.libvirt.reexecution import FollowProgram, Reexecute, ReexecuteInstead, ReexecuteOnRequest
@@ -98,7 +98,7 @@ def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
     configuration: VirtlogConfiguration = declaration.configuration
     path = os.path.join(facts.directories.state, "libvirt", f"{declaration.name}.conf")
     content = render(settings(configuration))
-    own = frozenset(_log_files(configuration.log_outputs))
+    logs = Logs(own=frozenset(_log_files(configuration.log_outputs)), is_root=facts.is_root)
     reexecute = Reexecute(
         path=path, content=content, rehearsal=Rehearsal(program=configuration.libvirt, is_root=facts.is_root)
     )
@@ -125,8 +125,8 @@ def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
                 ),
             ),
             guards=(FollowProgram(program=configuration.libvirt, step=reexecute),),
-            stop=Stop(grace_period=configuration.grace_period, scope="process", consent=KeepLogs(own=own)),
-            renewal=ReexecuteInstead(step=reexecute, own=own),
+            stop=Stop(grace_period=configuration.grace_period, scope="process", consent=KeepLogs(logs=logs)),
+            renewal=ReexecuteInstead(step=reexecute, logs=logs),
             actions=(
                 Action(
                     name="reexec",

@@ -9,14 +9,29 @@ import stat
 import msgspec
 import trio
 
+from herdpy.libvirt.places import runtime_directory
 from herdpy.service import ProcessContext, StartFailure
+
+
+class Logs(msgspec.Struct, frozen=True, kw_only=True):
+    """Where to look for the guests whose logs a virtlogd writes."""
+
+    own: frozenset[str]
+    """Paths of virtlogd's own logs, which are no guest's."""
+    is_root: bool
+
+    async def guests(self, pid: int) -> tuple[str, ...]:
+        """The names of the guests whose logs the process writes, or the logs' paths if they are of none that runs.
+
+        Nothing when it writes none, or has just ended.
+        """
+        return await trio.to_thread.run_sync(_guests, pid, self.own, self.is_root, abandon_on_cancel=True)
 
 
 class KeepLogs(msgspec.Struct, frozen=True, kw_only=True):
     """The consent of virtlogd: it had better run on while it writes logs."""
 
-    own: frozenset[str]
-    """As :func:`logged` takes it."""
+    logs: Logs
 
     async def run(self, context: ProcessContext) -> None:
         """Look.
@@ -24,7 +39,7 @@ class KeepLogs(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             StartFailure: the guests' names.
         """
-        guests = await trio.to_thread.run_sync(logged, context.pid, self.own, abandon_on_cancel=True)
+        guests = await self.logs.guests(context.pid)
         if guests:
             raise StartFailure(
                 f"it writes the logs of {', '.join(guests)}, which would end for ever; shut the guests down first, "
@@ -32,22 +47,33 @@ class KeepLogs(msgspec.Struct, frozen=True, kw_only=True):
             )
 
 
-def logged(pid: int, own: frozenset[str] = frozenset()) -> tuple[str, ...]:
-    """The names of the guests whose logs a virtlogd writes; of a log of a person's choosing its path.
+def _guests(pid: int, own: frozenset[str], is_root: bool) -> tuple[str, ...]:
+    logs = logs_of(pid) - own
+    names = {os.path.basename(log).removesuffix(".log") for log in logs} & running(_pid_files(is_root=is_root))
+    return tuple(sorted(names or logs))
 
-    Args:
-        own: paths of virtlogd's own logs.
-    """
-    found = set()
+
+def logs_of(pid: int) -> set[str]:
+    """The regular files that a process has open for appending, by their paths."""
     try:
         numbers = os.listdir(f"/proc/{pid}/fd")
     except OSError:  # it has just ended
-        return ()
-    for number in numbers:
-        path = _appended_to(f"/proc/{pid}", number)
-        if path is not None and path not in own:
-            found.add(_guest(path))
-    return tuple(sorted(found))
+        return set()
+    return {path for number in numbers if (path := _appended_to(f"/proc/{pid}", number)) is not None}
+
+
+def running(directory: str) -> set[str]:
+    """The guests that run, by libvirt's PID files of them: each has a log of its name, and may have others."""
+    try:
+        names = os.listdir(directory)
+    except OSError:  # there has never been a guest
+        return set()
+    return {name.removesuffix(".pid") for name in names if name.endswith(".pid")}
+
+
+def _pid_files(*, is_root: bool) -> str:
+    """The directory of the guests' PID files."""
+    return "/run/libvirt/qemu" if is_root else os.path.join(runtime_directory(None), "qemu", "run")
 
 
 def _appended_to(process: str, number: str) -> str | None:
@@ -60,11 +86,3 @@ def _appended_to(process: str, number: str) -> str | None:
         return os.readlink(f"{process}/fd/{number}").removesuffix(" (deleted)")
     except OSError:  # closed meanwhile
         return None
-
-
-def _guest(path: str) -> str:
-    """``build`` of ``/var/log/libvirt/qemu/build.log``, which every guest has."""
-    directory, name = os.path.split(path)
-    if directory.endswith(("/libvirt/qemu", "/libvirt/qemu/log")) and name.endswith(".log"):
-        return name.removesuffix(".log")
-    return path

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
-from herdpy.libvirt.guests import logged
+from herdpy.libvirt.guests import Logs
 from herdpy.libvirt.placing import place
 from herdpy.libvirt.rehearsal import Rehearsal
 from herdpy.service import ActionContext, ActionFailure, Context, ProcessContext, StartFailure
@@ -96,8 +96,7 @@ class ReexecuteInstead(msgspec.Struct, frozen=True, kw_only=True):
     """The renewal of virtlogd: while it writes guests' logs it is re-executed, and not restarted."""
 
     step: Reexecute
-    own: frozenset[str]
-    """As :func:`~herdpy.libvirt.guests.logged` takes it."""
+    logs: Logs
 
     async def run(self, context: ProcessContext) -> str | None:
         """Look, and do it.
@@ -105,7 +104,7 @@ class ReexecuteInstead(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             StartFailure: it was not done; why.
         """
-        guests = await trio.to_thread.run_sync(logged, context.pid, self.own, abandon_on_cancel=True)
+        guests = await self.logs.guests(context.pid)
         if not guests:
             return None
         await self.step.run(context)

@@ -12,7 +12,7 @@ from herdpy.catalogue.common import Common, Declaration
 from herdpy.catalogue.facts import HostFacts
 from herdpy.catalogue.virtlog import VirtlogConfiguration, services, size_in_bytes
 from herdpy.configuration import declared_services
-from herdpy.libvirt.guests import KeepLogs
+from herdpy.libvirt.guests import KeepLogs, Logs
 from herdpy.libvirt.host import MakeDirectories
 from herdpy.libvirt.placing import PlaceFile
 from herdpy.libvirt.reexecution import FollowProgram, Reexecute, ReexecuteInstead, ReexecuteOnRequest
@@ -73,12 +73,12 @@ def test_the_process_and_what_keeps_it() -> None:
     # It executes itself by these words: an absolute path, of the program and of the file.
     assert attempt.process.command == ("/usr/sbin/virtlogd", "-f", path)
     assert attempt.notify == Notify(socket="/state/notify/virtlogd")
-    own = frozenset({"/run/v.log"})
+    logs = Logs(own=frozenset({"/run/v.log"}), is_root=True)
     step = Reexecute(
         path=path, content=content(service), rehearsal=Rehearsal(program="/usr/sbin/virtlogd", is_root=True)
     )
-    assert service.stop == Stop(scope="process", consent=KeepLogs(own=own))
-    assert service.renewal == ReexecuteInstead(step=step, own=own)
+    assert service.stop == Stop(scope="process", consent=KeepLogs(logs=logs))
+    assert service.renewal == ReexecuteInstead(step=step, logs=logs)
     assert service.guards == (FollowProgram(program="/usr/sbin/virtlogd", step=step),)
     [action] = service.actions
     assert (action.name, action.operation) == ("reexec", ReexecuteOnRequest(step=step))

@@ -1,0 +1,122 @@
+"""libvirtd and virtlogd as a user sees them: virsh, a guest, and who may do what."""
+
+import os
+import signal
+
+import pytest
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may make a mount namespace without a user's")
+
+
+def test_a_guest_runs_with_its_console_logged_and_outlives_libvirtd(host, counter, eventually):
+    # The specification's own examples, among the settings.
+    host.declare("max-clients = 1000\n", 'tls-port = "16555"\n')
+    host.start()
+    host.herdpy.ok("start", "libvirtd")
+    assert host.virsh("list", "--name").stdout.strip() == ""
+    assert host.herdpy.ok("domains", "libvirtd") == "No domain runs.\n"
+    console, port = host.boot(counter)
+    eventually(lambda: console.exists() and console.stat().st_size > 1000)
+    eventually(lambda: port.stat().st_size > 1000)
+    assert console.read_text().startswith("00000000\n00000001\n00000002\n")
+    assert host.herdpy.ok("domains", "libvirtd").split() == ["1", "counter", "running"]
+
+    before = host.pid("libvirtd")
+    host.herdpy.ok("restart", "libvirtd")
+    assert host.pid("libvirtd") != before
+    assert host.herdpy.ok("domains", "libvirtd").split() == ["1", "counter", "running"]
+    os.kill(host.pid("libvirtd"), signal.SIGKILL)
+    eventually(lambda: host.herdpy.status("libvirtd")["last-respawns"])
+    eventually(lambda: host.herdpy.status("libvirtd")["status"] == "running")
+    assert host.virsh("list", "--name").stdout.strip() == "counter"
+    host.herdpy.ok("stop", "libvirtd")
+    size = console.stat().st_size
+    eventually(lambda: console.stat().st_size > size)
+    refused = host.herdpy.herd("domains", "libvirtd")
+    assert refused.returncode == 1
+    assert "libvirtd does not run; start it with: herd start libvirtd" in refused.stdout + refused.stderr
+
+
+def test_members_of_the_group_may_do_everything_and_others_look(host):
+    host.declare()
+    host.start()
+    host.herdpy.ok("start", "libvirtd")  # makes the group, too
+    details = host.herdpy.status("libvirtd")["details"]
+    assert details["authentication"] == (
+        "members of the group libvirt may do everything, everybody may look (there is no D-Bus system bus here)"
+    )
+    virsh = ("virsh", "-c", "qemu:///system")
+    assert host.as_user(*virsh, "list", groups=["libvirt"]).returncode == 0
+    refused = host.as_user(*virsh, "list")
+    assert refused.returncode == 1
+    assert "Permission denied" in refused.stderr
+    assert host.as_user(*virsh, "--readonly", "list").returncode == 0
+
+
+def test_a_group_of_ones_own_has_to_be_there(host):
+    host.declare(libvirtd='unix-sock-group = "operators"\n')
+    host.start()
+    refused = host.herdpy.herd("start", "libvirtd")
+    assert refused.returncode == 1
+    assert (
+        "cannot start libvirtd: there is no group operators; groupadd --system operators, "
+        f"or change unix-sock-group in {host.herdpy.services}/libvirtd.toml"
+    ) in refused.stdout
+    host.inside("groupadd", "--system", "operators")
+    host.herdpy.ok("start", "libvirtd")
+    assert host.as_user("virsh", "-c", "qemu:///system", "list", groups=["operators"]).returncode == 0
+
+
+def test_drivers_that_fail_are_a_failed_start_although_libvirtd_ends_with_0(host):
+    host.declare()
+    host.start()
+    host.path("/etc/libvirt/qemu.conf").write_text("this is nonsense\n")
+    refused = host.herdpy.herd("start", "libvirtd")
+    assert refused.returncode == 1
+    assert "cannot start libvirtd: it exited with 0 before it was ready" in refused.stdout
+    assert "qemu.conf:1" in refused.stdout
+
+
+def test_what_is_not_installed_is_told_with_the_package(host):
+    host.declare(libvirtd='libvirt = "/opt/sbin/libvirtd"\n')
+    host.start()
+    refused = host.herdpy.herd("start", "libvirtd")
+    assert "cannot start libvirtd: not installed: there is no /opt/sbin/libvirtd; " in refused.stdout
+    assert "apt-get install libvirt-daemon-system" in refused.stdout
+
+
+def test_it_listens_where_it_is_told_to(host):
+    host.declare(
+        libvirtd='listen = true\nlisten-tls = false\nlisten-tcp = true\nauth-tcp = "none"\ntcp-port = "16666"\n'
+    )
+    host.start()
+    host.herdpy.ok("start", "libvirtd")
+    assert host.inside("virsh", "-c", "qemu+tcp://127.0.0.1:16666/system", "list").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            "",
+            "TLS needs /etc/pki/CA/cacert.pem, which cannot be read: No such file or directory; make it",
+        ),
+        ('tls-port = "no-such-port"\n', "no TCP port is called no-such-port (services(5)); change tls-port in "),
+    ],
+)
+def test_what_it_needs_to_listen_is_looked_for_first(host, settings, said):
+    host.declare(libvirtd=f"listen = true\n{settings}")
+    host.start()
+    assert f"cannot start libvirtd: {said}" in host.herdpy.herd("start", "libvirtd").stdout
+
+
+def test_rescan_finds_a_domain_that_was_put_there(host, counter, eventually):
+    host.declare()
+    host.start()
+    host.herdpy.ok("start", "libvirtd")
+    text = "<domain type='qemu'><name>dropped</name><memory>16384</memory><os><type>hvm</type></os></domain>"
+    host.path("/etc/libvirt/qemu").mkdir(exist_ok=True)
+    host.path("/etc/libvirt/qemu/dropped.xml").write_text(text)
+    assert "dropped" not in host.virsh("list", "--all", "--name").stdout
+    assert "Sent SIGHUP to PID" in host.herdpy.ok("rescan", "libvirtd")
+    eventually(lambda: "dropped" in host.virsh("list", "--all", "--name").stdout)
