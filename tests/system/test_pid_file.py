@@ -1,5 +1,6 @@
 """Daemons that fork, and say by a PID file which process remains: real ones, whole, half-hearted and wrong."""
 
+import json
 import os
 import shutil
 import signal
@@ -201,3 +202,38 @@ def test_a_real_sshd(herdpy, tmp_path, port):
         assert connection.recv(100).startswith(b"SSH-2.0")
     herdpy.ok("stop", "sshd")
     assert not pid_file.exists()
+
+
+def test_a_start_that_is_stopped_while_it_waits_leaves_nothing(herdpy, tmp_path, pid_file, eventually):
+    herdpy.declare("a", forking(tmp_path, pid_file, 1000))
+    herdpy.start()
+    starting = herdpy.herd_in_background("start", "a")
+    eventually(lambda: is_waiting(herdpy, "is not there") and processes_with(str(pid_file)))
+    herdpy.ok("stop", "a")
+    assert starting.wait(60) == 1
+    assert herdpy.status("a")["status"] == "stopped"
+    eventually(lambda: not processes_with(str(pid_file)))
+
+
+def test_two_hundred_of_them_at_once(herdpy, tmp_path, eventually):
+    """More than a user may have inotify instances (fs.inotify.max_user_instances is 128)."""
+    directory = tmp_path / "daemons"
+    directory.mkdir()
+    for number in range(200):
+        path = directory / f"{number}.pid"
+        script = f"setsid sleep 1000 & echo $! > {path}"
+        herdpy.declare(
+            f"a{number}",
+            toml(["sh", "-c", script], f'ready.pid-file = "{path}"\nauto-start = true\nstart-timeout = 60'),
+        )
+    herdpy.start()
+
+    def all_run():
+        listed = json.loads(herdpy.ok("--json", "status"))
+        return sum(service["status"] == "running" and service["pid"] is not None for service in listed) == 200
+
+    eventually(all_run)
+    for number in (0, 199):
+        assert herdpy.status(f"a{number}")["pid"] == int((directory / f"{number}.pid").read_text())
+    assert herdpy.stop() == 0
+    assert list(directory.iterdir()) == []

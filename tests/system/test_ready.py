@@ -386,3 +386,37 @@ def test_the_configuration_shows_all_of_it(herdpy):
     values = json.loads(herdpy.ok("--json", "configuration", "a"))
     assert values["ready"]["listens"] == "tcp:80"
     assert values["health"][1]["command"] == ["true"]
+
+
+def test_only_the_main_process_is_stopped_when_that_is_what_is_said(herdpy, tmp_path, eventually):
+    child = tmp_path / "child"
+    script = f"sleep 1000 & echo $! > {child}; echo up; exec sleep 1000"
+    herdpy.declare("a", toml(["sh", "-c", script], 'kill = "main-process"\nready.log-line = "^up$"'))
+    herdpy.start()
+    herdpy.ok("start", "a")
+    pid = int(child.read_text())
+    main = herdpy.status("a")["pid"]
+    try:
+        herdpy.ok("stop", "a")
+        assert not Path(f"/proc/{main}").exists()
+        assert Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+    finally:
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_the_supervisor_is_killed_while_a_command_before_the_start_runs(herdpy, tmp_path, eventually):
+    """The command is ended, and run again by the next supervisor."""
+    trace, go = tmp_path / "trace", tmp_path / "go"
+    script = f"echo $$ >> {trace}; until test -e {go}; do sleep 0.01; done; echo done >> {trace}"
+    herdpy.declare("a", toml(["sleep", "1000"], f"pre-start = [{json.dumps(['sh', '-c', script])}]"))
+    herdpy.start()
+    starting = herdpy.herd_in_background("start", "a")
+    eventually(lambda: trace.exists() and trace.read_text())
+    first = int(trace.read_text())
+    replace_supervisor(herdpy, eventually)
+    eventually(lambda: len(trace.read_text().split()) == 2)
+    assert not Path(f"/proc/{first}").exists()
+    go.touch()
+    eventually(lambda: herdpy.status("a")["status"] == "running")
+    assert trace.read_text().count("done") == 1
+    starting.wait(60)
