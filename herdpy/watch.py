@@ -77,7 +77,8 @@ class _Inotify:
         # Else it would have ldconfig find the C library, as a child of ours, while everybody waits.
         inotify_simple._libc = inotify_simple._libc or ctypes.CDLL(None, use_errno=True)
         flags = inotify_simple.flags
-        itself = flags.DELETE_SELF | flags.MOVE_SELF | flags.ATTRIB | flags.MASK_ADD
+        # That it is moved or removed is told of its name in the directory above.
+        itself = flags.ATTRIB | flags.MASK_ADD
         self._of_directory = int(
             itself | flags.CREATE | flags.MOVED_TO | flags.DELETE | flags.MOVED_FROM | flags.ONLYDIR
         )

@@ -23,27 +23,35 @@ CONTEXT: Any = None
 async def server(answer: bytes, address: str = "127.0.0.1", *, hangs: bool = False) -> AsyncIterator[int]:
     """A server that answers everything alike; ``requests`` has what it was asked."""
     requests.clear()
+    served = trio.Event()
 
     async def serve(stream: trio.SocketStream) -> None:
         async with stream:
             requests.append(await stream.receive_some())
             try:
-                await stream.send_all(answer)
+                for at in range(0, len(answer), 10_000):
+                    await stream.send_all(answer[at : at + 10_000])
+                    await trio.sleep(0.001)
                 if hangs:
                     await trio.sleep_forever()
             except trio.BrokenResourceError:
-                return
+                cut_off.append(stream)
+            served.set()
 
     async with trio.open_nursery() as nursery:
         listeners = await nursery.start(trio.serve_tcp, serve, 0)
         for listener in listeners:
             if address in listener.socket.getsockname()[0] or listener.socket.getsockname()[0] in ("0.0.0.0", "::"):
                 yield listener.socket.getsockname()[1]
+                if not hangs and requests:
+                    await served.wait()
                 break
         nursery.cancel_scope.cancel()
 
 
 requests: list[bytes] = []
+cut_off: list[object] = []
+"""Connections that the probe has closed while the server was writing."""
 
 
 async def ailment(probe: Any, context: Any = CONTEXT) -> str:
@@ -61,6 +69,13 @@ async def test_http_that_is_well(answer: bytes) -> None:
         assert requests == [
             f"GET /health?deep=1 HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\nUser-Agent: herdpy\r\n\r\n".encode()
         ]
+
+
+async def test_a_server_is_not_cut_off_while_it_writes() -> None:
+    cut_off.clear()
+    async with server(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 60_000) as port:
+        await HttpProbe("127.0.0.1", port, "/").probe(CONTEXT)
+    assert not cut_off
 
 
 async def test_http_that_holds_the_connection_open_is_well() -> None:
