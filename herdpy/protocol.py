@@ -175,6 +175,14 @@ def action_exception(
     )
 
 
+def no_such_file(action: object, service: object, file: str) -> Raw:
+    """Return the error for an action that was to read a file which is not there, as Guile's ``open-file`` puts it."""
+    return Raw(
+        f"(error (version 0) action-exception {write(action)} {write(service)} system-error"
+        f' ("open-file" "~A: ~S" ("No such file or directory" {write_string(file)}) (2)))'
+    )
+
+
 def wrong_number_of_arguments(action: object, service: object) -> Raw:
     """Return the error for an action that was given arguments and takes none."""
     return Raw(

@@ -243,7 +243,7 @@ def run(request: Request) -> int:
         from herdpy.client.refused import report_error
 
         report_error(reply.error)
-        if request.action in ROOT_ACTIONS if request.service == "root" else request.service in SWAPPABLE:
+        if request.service in (*SWAPPABLE, *(ROOT_ACTIONS if request.action in ROOT else ())):
             report(f"Did you mean 'herd {request.service} {request.action}'?")
         return 1
     return exit_code(request, reply)

@@ -1,5 +1,6 @@
 """The declarations of all layers, typed and validated, or every mistake in them."""
 
+import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from herdpy.catalogue.common import Common, Declaration, ServiceType
 from herdpy.configuration.conversion import convert, find_mistakes, key_path, widen_dates
 from herdpy.configuration.instances import KEY as INSTANCES
 from herdpy.configuration.instances import instances
-from herdpy.configuration.layers import Source, merge, read_layer
+from herdpy.configuration.layers import Source, Unread, merge, read_file, read_layer
 from herdpy.configuration.places import Places
 from herdpy.mistake import KeyPath, Mistake, did_you_mean, value_words
 
@@ -36,6 +37,7 @@ def load(
 
     Args:
         layers: directories, the shipped one first; a later one's keys override. A directory need not exist.
+            A single file, by a name that ends in ``.toml``, may stand for one.
         types: the service types by name.
         is_root: whether we are root: then a file that others could have written is a mistake.
         trusted: layers that are as trustworthy as the program itself, whoever owns them: the shipped one.
@@ -47,7 +49,7 @@ def load(
     mistakes: list[Mistake] = []
     mistaken: set[str] = set()
     for directory in layers:
-        for found in read_layer(directory, only_roots=is_root and directory not in trusted):
+        for found in _read(directory, only_roots=is_root and directory not in trusted):
             if isinstance(found, Source):
                 sources.setdefault(found.name, []).append(found)
             else:
@@ -77,6 +79,13 @@ def load(
     return Configuration(
         declarations=tuple(declarations), mistakes=tuple(sorted(mistakes)), mistaken=frozenset(mistaken)
     )
+
+
+def _read(layer: str, *, only_roots: bool) -> Iterable[Source | Unread]:
+    if not layer.endswith(".toml"):
+        return read_layer(layer, only_roots=only_roots)
+    found = read_file(os.path.basename(layer).removesuffix(".toml"), layer, only_roots=only_roots)
+    return () if found is None else (found,)
 
 
 def _strings(value: object) -> list[str]:

@@ -6,13 +6,15 @@ from functools import partial
 import trio
 
 from herdpy.paths import Paths
-from herdpy.supervisor.declared import declared_plan, remade
+from herdpy.supervisor.declared import declared_in, declared_plan, remade
 from herdpy.supervisor.run import supervise
 
 
 def main(arguments: list[str]) -> None:
     descriptor, paths = int(arguments[0]), Paths.from_json(arguments[1])
-    trio.run(supervise, descriptor, partial(declared_plan, paths), partial(remade, paths), paths)
+    trio.run(
+        supervise, descriptor, partial(declared_plan, paths), partial(remade, paths), partial(declared_in, paths), paths
+    )
 
 
 if __name__ == "__main__":

@@ -1,16 +1,18 @@
 """What the supervisor does for, and answers to, each command. The words are GNU Shepherd's where it has the command."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import trio
 
 from herdpy import protocol
+from herdpy.configuration import Declared
 from herdpy.protocol import Command, write_reply
 from herdpy.service import Action, ActionFailure, Fact, Service, StartFailure
 from herdpy.sexp import Raw, Symbol
-from herdpy.supervisor import rights, usage
+from herdpy.supervisor import loading, rights, usage
 from herdpy.supervisor.comparison import change
 from herdpy.supervisor.context import StepContext
 from herdpy.supervisor.life import Life
@@ -46,7 +48,9 @@ ROOT_ACTIONS = {
     "help": "Name the actions.",
     "status": "Tell the state of every service.",
     "plan": "Tell what a reload would do.",
-    "reload": "Let the declarations as they are now take effect.",
+    "reload": "Let the declarations as they are now take effect; or load a file anew.",
+    "load": "Load the services that a file declares.",
+    "unload": "Stop a service, or all, and forget it.",
     "halt": "Stop every service, and herdpy.",
     "power-off": "Stop every service, and herdpy; the host goes on.",
 }
@@ -65,7 +69,9 @@ Usage: herd ACTION [SERVICE [ARGUMENT...]]
   configuration SERVICE           what it runs with
   usage SERVICE                   its processor time, memory and tasks
   plan                            what a reload would do
-  reload root                     let the declarations as they are now take effect
+  reload root [FILE]              let the declarations as they are now take effect; or load FILE anew
+  load root FILE                  load the services that a file declares
+  unload root SERVICE             stop a service and forget it; or all
   log [-f] [-n N] [SERVICE]       its output; or what happened to all services
   events [--follow] [SERVICE]     what happens, in lines of JSON
   tree [SERVICE]                  what requires what
@@ -85,9 +91,13 @@ Usage: herd ACTION [SERVICE [ARGUMENT...]]
 class Answers:
     """Answers commands, of one registry."""
 
-    def __init__(self, registry: Registry, reloading: Reloading) -> None:
+    def __init__(self, registry: Registry, reloading: Reloading, read: Callable[[str], Declared]) -> None:
+        """``read`` tells what a single file declares; it may wait for a disk."""
         self._registry = registry
         self._reloading = reloading
+        self._read = read
+        self._root_enabled = True
+        """Told as Shepherd tells it, and of no consequence."""
 
     def at_once(self, command: Command, client: "Client") -> bytes | None:
         """The reply to a command that takes no waiting; None when it has to be given by :meth:`give`."""
@@ -147,8 +157,20 @@ class Answers:
         match action:
             case "status" | "events" | "progress" | "plan" | "stop" | "halt" | "power-off":
                 return None
-            case "reload" if not command.arguments:
-                return None
+            case "load" | "unload" | "reload":
+                if len(command.arguments) == 1 or (action == "reload" and not command.arguments):
+                    return None
+                return write_reply(error=protocol.wrong_number_of_arguments(command.action, service))
+            case "enable" | "disable":
+                if command.arguments:
+                    return write_reply(error=protocol.wrong_number_of_arguments(command.action, service))
+                self._root_enabled = action == "enable"
+                return write_reply([None], messages=[f"{action.capitalize()}d service {service}."])
+            case "daemonize":
+                if any(life.status != "stopped" for life in self._registry.lives.values()):
+                    return write_reply([False], messages=["Services already running, so not daemonizing."])
+                text = "herdpy goes to the background only when it starts: herdpy --background"
+                return write_reply(error=protocol.action_exception(command.action, service, text))
             case "overview":
                 return write_reply(self._overview(), messages=self._mistakes())
             case "help":
@@ -174,17 +196,46 @@ class Answers:
                 await send_events(command, client, self._registry)
             case "progress":
                 await _send_shutdown(self._registry.shutdown, client)
-            case "reload":
-                log("command", action=action, service=ROOT[0], **await described(client.peer))
-                verdict = await self._reloading.reload()
-                done = not verdict.mistakes and not verdict.problems
-                await client.send(write_reply([done], messages=in_words(verdict, is_done=True).splitlines()))
+            case "load" | "unload" | "reload":
+                asked = {"action": action, "service": ROOT[0], "what": " ".join(command.arguments)}
+                log("command", **asked, **await described(client.peer))
+                done, reply = await self._change(command, action)
+                log("command-done", **asked, done=done)
+                await client.send(reply)
             case "plan":
                 await client.send(self._plan(await self._reloading.look(), command))
             case "stop" | "halt" | "power-off":
                 log("command", action=action, service=ROOT[0], **await described(client.peer))
                 self._registry.shutdown.ask()
                 await trio.sleep_forever()  # Shepherd, too, ends without a reply
+
+    async def _change(self, command: Command, action: str) -> tuple[bool, bytes]:
+        """Load, unload or reload; returns whether it is done, and the reply."""
+        if not command.arguments:
+            await self._registry.forget_unloaded()
+            verdict = await self._reloading.reload()
+            done = not verdict.mistakes and not verdict.problems
+            return done, write_reply([done], messages=in_words(verdict, is_done=True).splitlines())
+        service = Symbol(ROOT[0])
+        (what,) = command.arguments
+        lines: list[str] = []
+        try:
+            if action == "unload":
+                lines += await loading.unload(self._registry, what)
+            else:
+                lines.append(f"Loading {what}.")
+                file = os.path.join(command.directory or "/", what)
+                lines += await loading.load(self._registry, self._read, file, again=action == "reload")
+        except KeyError:
+            error = protocol.service_not_found(Symbol(what))
+        except FileNotFoundError:
+            error = protocol.no_such_file(command.action, service, what)
+        except loading.Refused as refusal:
+            lines += refusal.lines
+            error = protocol.action_exception(command.action, service, str(refusal))
+        else:
+            return True, write_reply([True], messages=lines)
+        return False, write_reply(error=error, messages=lines)
 
     def _overview(self) -> Raw:
         """The names of all services, by their states as ``herd status`` groups them."""
@@ -222,6 +273,7 @@ class Answers:
             provides=ROOT,
             docstring=ROOT_DOCUMENTATION,
             running=True,
+            enabled=self._root_enabled,
             status="running",
         )
 

@@ -52,6 +52,11 @@ def _cautions(declared: Declared) -> Iterator[Mistake]:
             yield msgspec.structs.replace(place.mistake(caution.words), key=caution.key)
 
 
+def declared_in(paths: Paths, file: str) -> Declared:
+    """What one file declares, wherever it lies."""
+    return declared_services([file], TYPES, _facts(paths))
+
+
 def remade(paths: Paths, kept: str) -> tuple[Service, ...]:
     """The services of a declaration that is no longer there, or no longer right, as a service of it carried it along.
 

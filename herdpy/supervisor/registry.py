@@ -20,6 +20,9 @@ from herdpy.supervisor.shutdown import Shutdown
 
 _Item = TypeVar("_Item")
 
+UNLOADED = "unloaded:"
+"""What the keys of the notes begin with that tell what was unloaded by hand."""
+
 
 class Registry:
     """The lives of the plan's services, by every name they provide."""
@@ -44,6 +47,8 @@ class Registry:
         """Who requires a name."""
         self.registered: set[str] = set()
         """Canonical names of what is in no file of the plan, but was registered while herdpy runs."""
+        self.unloaded: set[str] = set()
+        """Canonical names of what is in a file of the plan, but was unloaded by hand."""
         self._nursery: trio.Nursery
         self._remake: Callable[[str], tuple[Service, ...]]
         self._leftovers: list[Held] = []
@@ -56,8 +61,10 @@ class Registry:
             remake: makes a service that runs but is not in the plan, from the declaration in its note.
         """
         self._nursery, self._remake = nursery, remake
+        self.unloaded = {key.removeprefix(UNLOADED) for key in self.line.notes if key.startswith(UNLOADED)}
         for service in plan.services:
-            self._add(service)
+            if service.name not in self.unloaded:
+                self._add(service)
         self._add_registered()
         found = _sorted(self.line.held.values())
         self._leftovers = found.leftovers
@@ -165,6 +172,29 @@ class Registry:
             self.registered.discard(name)
             await self.line.note(f"registered:{name}", None)
 
+    def requirers(self, life: Life) -> list[str]:
+        """The names of the services that require it."""
+        requirers = (other.name for name in life.service.provision for other in self._requirers.get(name, ()))
+        return list(dict.fromkeys(requirers))
+
+    async def unload(self, life: Life) -> None:
+        """Forget a service that is stopped, also if a file of the plan declares it.
+
+        Raises:
+            NotRegistered: it is not stopped, or others require it.
+        """
+        is_declared = life.name not in self.registered and not life.service.transient
+        await self.unregister(life)
+        if is_declared:
+            self.unloaded.add(life.name)
+            await self.line.note(f"{UNLOADED}{life.name}", "")
+
+    async def forget_unloaded(self) -> None:
+        """Let what was unloaded come back with the next reload."""
+        for name in self.unloaded:
+            await self.line.note(f"{UNLOADED}{name}", None)
+        self.unloaded.clear()
+
     async def unregister(self, life: Life) -> None:
         """Forget a service that is stopped.
 
@@ -173,9 +203,9 @@ class Registry:
         """
         if not life.is_idle:
             raise NotRegistered((f"{life.name} is {life.status}; stop it first",))
-        requirers = [other.name for name in life.service.provision for other in self._requirers.get(name, ())]
+        requirers = self.requirers(life)
         if requirers and not life.service.transient:
-            raise NotRegistered((f"{', '.join(dict.fromkeys(requirers))} requires {life.name}",))
+            raise NotRegistered((f"{', '.join(requirers)} requires {life.name}",))
         self._index(life, life.service, add=False)
         del self.lives[life.name]
         self.registered.discard(life.name)

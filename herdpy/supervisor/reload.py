@@ -51,7 +51,7 @@ class Reloading:
         if declared.plan is None:
             return Verdict(mistakes=declared.mistakes)
         registry = self._registry
-        services = declared.plan.services
+        services = tuple(service for service in declared.plan.services if service.name not in registry.unloaded)
         names = {service.name for service in services}
         kept = [registry.lives[name] for name in registry.registered - names]
         if kept:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import trio
 
+from herdpy.configuration import Declared
 from herdpy.paths import Paths
 from herdpy.service import Service
 from herdpy.supervisor import admission, control, events, kept_plan, restart
@@ -28,6 +29,7 @@ async def supervise(
     descriptor: int,
     declare: Callable[[], DeclaredPlan],
     remake: Callable[[str], tuple[Service, ...]],
+    read: Callable[[str], Declared],
     paths: Paths,
 ) -> None:
     """Supervise until everything is to be stopped; the keeper then ends too.
@@ -36,6 +38,7 @@ async def supervise(
         descriptor: the line to the keeper.
         declare: reads the configuration.
         remake: makes services from a declaration that one of them carried along; raises ValueError when it cannot.
+        read: tells what a single file declares.
         paths: where things lie. When something changes in the layers, the configuration is read again.
 
     Raises:
@@ -81,7 +84,7 @@ async def supervise(
         reloading.mistakes = declared.mistakes
         plan = declared.plan or kept_plan.kept(paths.state, remake) or declared.sound
         registry.adopt_plan(plan, remake, nursery)
-        nursery.start_soon(control.serve, line.listeners["control"], Answers(registry, reloading), groups)
+        nursery.start_soon(control.serve, line.listeners["control"], Answers(registry, reloading, read), groups)
         await line.ready()
         log("supervisor-ready" if is_first else "supervisor-back", services=len(registry.lives))
         if missed_signal is not None:

@@ -313,10 +313,16 @@ ERRORS = [
         "service 'start' could not be found\nherd: error: Did you mean 'herd start foo'?\n",
     ),
     (
-        "help",
         "root",
-        "action-not-found help root",
-        "service 'root' does not have an action 'help'\nherd: error: Did you mean 'herd root help'?\n",
+        "help",
+        "service-not-found help",
+        "service 'help' could not be found\nherd: error: Did you mean 'herd help root'?\n",
+    ),
+    (
+        "load",
+        "root",
+        "action-not-found load root",
+        "service 'root' does not have an action 'load'\n",
     ),
 ]
 

@@ -156,7 +156,7 @@ async def serving(directory):
     listener.setblocking(False)
     async with trio.open_nursery() as nursery:
         registry = Registry(None, str(directory), Shutdown())
-        answers = Answers(registry, Reloading(registry, lambda: None, str(directory)))
+        answers = Answers(registry, Reloading(registry, lambda: None, str(directory)), lambda file: None)
         nursery.start_soon(control.serve, listener.detach(), answers, Groups())
         async with await trio.open_unix_socket(path) as client:
             yield client

@@ -286,6 +286,7 @@ def test_what_there_is_not(herdpy):
             (command("status", "#{a b}#"), error("service-not-found #{a b}#")),
             (command("status", "#{1}#"), error("service-not-found #{1}#")),
             (command("status", "1"), error("service-not-found 1")),
+            (command("unload", "foo", '"all"'), error("action-not-found unload foo")),
             (command("status", "'foo"), error("service-not-found (quote foo)")),
             (command("status", "#:foo"), error("service-not-found #:foo")),
             (command("(a . b)", "foo"), error("action-not-found (a . b) foo")),
@@ -306,6 +307,20 @@ OF_ROOT_ALONE = ("help", "halt", "power-off", "eval", "load", "unload", "reload"
 OF_THE_CLIENT_ALONE = ("detailed-status", "log", "graph")
 
 
+def test_load_and_unload(herdpy, tmp_path):
+    path = tmp_path / "foo.toml"
+    path.write_text(FOO)
+    herdpy.start()
+    Story(herdpy.socket).tell(
+        [
+            (command("load", "root", f'"{path}"'), reply("(#t)", "#f", f"Loading {path}.")),
+            (command("status", "foo"), reply(f"({FOO_FRESH})")),
+            (command("unload", "root", '"foo-alias"'), reply("(#t)", "#f", "Removing service 'foo'...", "Done.")),
+            (command("status", "foo"), error("service-not-found foo")),
+        ]
+    )
+
+
 def test_root(herdpy):
     herdpy.start()
     Story(herdpy.socket).tell(
@@ -316,8 +331,22 @@ def test_root(herdpy):
             (command("restart", "shepherd"), reply("(#f)", "#f", "You must be kidding.")),
             (
                 command("doc", "root", '"list-actions"'),
-                reply('("#<unspecified>")', "#f", "root (help status plan reload halt power-off)"),
+                reply('("#<unspecified>")', "#f", "root (help status plan reload load unload halt power-off)"),
             ),
+            (
+                command("load", "root", '"/does/not/exist"'),
+                error(
+                    'action-exception load root system-error ("open-file" "~A: ~S" ("No such file or directory"'
+                    ' "/does/not/exist") (2))',
+                    "Loading /does/not/exist.",
+                ),
+            ),
+            (command("unload", "root", '"nonesuch"'), error("service-not-found nonesuch")),
+            (command("disable", "root"), reply('("#<unspecified>")', "#f", "Disabled service root.")),
+            (command("status", "root"), reply(f"(({ROOT.replace('(enabled? #t)', '(enabled? #f)')}))")),
+            (command("enable", "root"), reply('("#<unspecified>")', "#f", "Enabled service root.")),
+            (command("restart", "root"), reply("(#f)", "#f", "You must be kidding.")),
+            (command("overview", "root"), reply("((overview (version 0) (running (root))))")),
             (
                 command("eval", "root", '"(+ 2 2)"'),
                 error(
