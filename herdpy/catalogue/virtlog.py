@@ -9,6 +9,7 @@ import msgspec
 from herdpy.catalogue.common import Common, Declaration, ServiceType, as_service, path_mistakes, rotation_facts
 from herdpy.catalogue.facts import HostFacts
 from herdpy.libvirt import log_settings
+from herdpy.libvirt.change import VirtlogdChange
 from herdpy.libvirt.configuration_file import Value, render, string_problem
 from herdpy.libvirt.guests import KeepLogs, Logs
 from herdpy.libvirt.host import Installed, MakeDirectories
@@ -97,7 +98,8 @@ def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
     """One service that runs virtlogd."""
     configuration: VirtlogConfiguration = declaration.configuration
     path = os.path.join(facts.directories.state, "libvirt", f"{declaration.name}.conf")
-    content = render(settings(configuration))
+    values = settings(configuration)
+    content = render(values)
     logs = Logs(own=frozenset(_log_files(configuration.log_outputs)), is_root=facts.is_root)
     reexecute = Reexecute(
         path=path, content=content, rehearsal=Rehearsal(program=configuration.libvirt, is_root=facts.is_root)
@@ -124,7 +126,13 @@ def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
                     timeout=configuration.start_timeout or START_TIMEOUT,
                 ),
             ),
-            guards=(FollowProgram(program=configuration.libvirt, step=reexecute),),
+            # The guard outlives a change of the file, which it must not undo.
+            guards=(
+                FollowProgram(program=configuration.libvirt, step=msgspec.structs.replace(reexecute, content=None)),
+            ),
+            on_change=VirtlogdChange(
+                settings=values, directory="/run/libvirt" if facts.is_root else None, reexecute=reexecute
+            ),
             stop=Stop(grace_period=configuration.grace_period, scope="process", consent=KeepLogs(logs=logs)),
             renewal=ReexecuteInstead(step=reexecute, logs=logs),
             actions=(

@@ -1,16 +1,40 @@
-"""What libvirtd is asked: whether its drivers are up, and what runs."""
+"""What libvirtd is asked: whether its drivers are up, and what runs.
 
-from collections.abc import Sequence
+Procedures and structures are of libvirt's remote_protocol.x; those used here are as they were in libvirt 0.9.13, which
+is what the protocol promises.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 import msgspec
 import trio
 
 from herdpy.libvirt.places import runtime_directory, uri
-from herdpy.libvirt.rpc import Domain, NoAnswer, connect
+from herdpy.libvirt.rpc import Connection, NoAnswer, connect, number, optional_string
 from herdpy.service import ActionContext, ActionFailure, ProcessContext, StartFailure
 
+PROGRAM = 0x20008086
+OPEN, CLOSE, AUTH_LIST, AUTH_POLKIT, LIST_ALL_DOMAINS = 1, 2, 66, 70, 273
+BY_NOTHING, BY_SASL, BY_POLKIT = 0, 1, 2
+"""How one may have to prove oneself (remote_auth_type)."""
+ACTIVE = 1
+STATES = (("running", 16), ("paused", 32), ("in another state", 128 | ACTIVE))
+"""What a domain that runs does, and the flags that list those (virConnectListAllDomainsFlags)."""
 PATIENCE = 10.0
 """Seconds for an answer to a question that takes libvirtd milliseconds."""
+UUID_SIZE = 16
+
+_Told = TypeVar("_Told")
+
+
+class Domain(msgspec.Struct, frozen=True):
+    """A domain that runs."""
+
+    name: str
+    id: int
+    """What libvirtd counts it by; another one after each start."""
+    state: str
 
 
 class Socket(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,11 +50,7 @@ class Socket(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             NoAnswer: libvirtd does not tell.
         """
-        async with await connect(f"{runtime_directory(self.directory)}/libvirt-sock") as connection:
-            await connection.open(uri(is_root=self.is_root))
-            domains = await connection.domains()
-            await connection.close()
-        return domains
+        return await self._ask(_domains)
 
     async def answer(self) -> None:
         """Wait until the drivers are up.
@@ -38,9 +58,40 @@ class Socket(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             NoAnswer: libvirtd refuses.
         """
-        async with await connect(f"{runtime_directory(self.directory)}/libvirt-sock") as connection:
-            await connection.open(uri(is_root=self.is_root))
-            await connection.close()
+        await self._ask(_nothing)
+
+    async def _ask(self, question: Callable[[Connection], Awaitable[_Told]]) -> _Told:
+        async with await connect(f"{runtime_directory(self.directory)}/libvirt-sock", PROGRAM) as connection:
+            await _prove(connection)
+            await connection.call(OPEN, optional_string(uri(is_root=self.is_root)), number(0))
+            told = await question(connection)
+            await connection.call(CLOSE)  # libvirtd logs an error of one who just hangs up
+            return told
+
+
+async def _prove(connection: Connection) -> None:
+    """Prove who we are: to polkit, root is root."""
+    told = await connection.call(AUTH_LIST)
+    ways = [told.number() for _ in range(told.count())]
+    if BY_SASL in ways:
+        raise NoAnswer("it demands a name and a password (SASL), and herdpy has none")
+    if BY_POLKIT in ways and BY_NOTHING not in ways:
+        await connection.call(AUTH_POLKIT)
+
+
+async def _domains(connection: Connection) -> list[Domain]:
+    found = []
+    for state, flags in STATES:
+        told = await connection.call(LIST_ALL_DOMAINS, number(1), number(flags))
+        for _ in range(told.count()):
+            name = told.string()
+            told.take(UUID_SIZE)
+            found.append(Domain(name, told.number(), state))
+    return found
+
+
+async def _nothing(connection: Connection) -> None:
+    """That it was opened is the answer."""
 
 
 class Answers(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,13 +110,12 @@ class Answers(msgspec.Struct, frozen=True, kw_only=True):
         """
         if self.demands_password:
             return
-        context.progress("waiting for libvirtd's drivers")
+        context.progress("waiting for its drivers")
         try:
             await self.socket.answer()
         except NoAnswer as problem:
-            # That of a process which is about to end says less than its end will.
-            with trio.move_on_after(1.0):
-                await trio.sleep_forever()
+            # That it is about to end tells more: its end cancels us.
+            await trio.sleep(1.0)
             raise StartFailure(f"libvirtd does not answer: {problem}") from None
 
 

@@ -35,7 +35,8 @@ class Reexecute(msgspec.Struct, frozen=True, kw_only=True):
 
     path: str
     """Where its configuration file is."""
-    content: str
+    content: str | None
+    """What the file is to be; None means what it is."""
     rehearsal: Rehearsal
 
     async def run(self, context: Context) -> None:
@@ -61,9 +62,12 @@ class Reexecute(msgspec.Struct, frozen=True, kw_only=True):
     async def _reexecute(self, context: Context) -> None:
         tried = f"{self.path}.tried"
         try:
-            await trio.to_thread.run_sync(place, tried, self.content)
-            await self.rehearsal.run(context, tried)
-            await trio.to_thread.run_sync(os.rename, tried, self.path)
+            if self.content is None:
+                await self.rehearsal.run(context, self.path)
+            else:
+                await trio.to_thread.run_sync(place, tried, self.content)
+                await self.rehearsal.run(context, tried)
+                await trio.to_thread.run_sync(os.rename, tried, self.path)
         except OSError as error:
             raise StartFailure(f"cannot write {error.filename or tried}: {error.strerror}") from None
         except StartFailure as failure:

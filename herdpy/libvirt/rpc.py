@@ -1,51 +1,38 @@
-"""Asking libvirtd through its socket: as much of libvirt's RPC as telling whether it answers, and what runs, takes.
+"""libvirt's RPC: packets over a daemon's Unix socket, one call at a time.
 
 The format is XDR (RFC 4506): a packet is its length, a header of six numbers, and what the procedure takes or returns
-(https://libvirt.org/kbase/internals/rpc.html; procedures and structures: remote_protocol.x of libvirt). What is spoken
-here has not changed since libvirt 0.9.13, which is what the protocol promises.
+(https://libvirt.org/kbase/internals/rpc.html).
 """
 
 import os
 import struct
 from types import TracebackType
 
-import msgspec
 import trio
 
-PROGRAM = 0x20008086
 VERSION = 1
-OPEN, CLOSE, AUTH_LIST, AUTH_POLKIT, LIST_ALL_DOMAINS = 1, 2, 66, 70, 273
 CALL, REPLY = 0, 1
 OK = 0
-AUTH_NONE, AUTH_SASL, AUTH_POLKIT_TYPE = 0, 1, 2
 HEADER = struct.Struct(">6I")
 NUMBER = struct.Struct(">I")
 LARGEST = 32 * 1024 * 1024
 """Bytes of a packet: libvirt's own limit."""
 
-ACTIVE = 1
-STATES = (("running", 16), ("paused", 32), ("in another state", 128 | ACTIVE))
-"""What a domain that runs does, and the flags that list those (virConnectListAllDomainsFlags)."""
-
 
 class NoAnswer(Exception):  # noqa: N818 - it is what happened
-    """libvirtd cannot be reached, or does not answer as it should; ``str()`` is a sentence for people."""
-
-
-class Domain(msgspec.Struct, frozen=True):
-    """A domain that runs."""
-
-    name: str
-    id: int
-    """What libvirtd counts it by; another one after each start."""
-    state: str
+    """A daemon cannot be reached, or does not answer as it should; ``str()`` is a sentence for people."""
 
 
 class Connection:
-    """A connection to libvirtd; opened and closed by ``async with``."""
+    """A connection to a daemon; closed by ``async with``.
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    Args:
+        program: the number of what is spoken.
+    """
+
+    def __init__(self, stream: trio.SocketStream, program: int) -> None:
         self._stream = stream
+        self._program = program
         self._serial = 0
         self._received = bytearray()
 
@@ -57,56 +44,30 @@ class Connection:
     ) -> None:
         await trio.aclose_forcefully(self._stream)
 
-    async def open(self, uri: str) -> None:
-        """Prove who we are, and open a URI; libvirtd answers when its drivers are up.
+    async def call(self, procedure: int, *arguments: bytes) -> "Reader":
+        """Call a procedure, and return what it returned.
+
+        Args:
+            arguments: each as :func:`number` and the like pack it.
 
         Raises:
-            NoAnswer: it refuses, or demands a password (SASL).
+            NoAnswer: it failed, or was not answered.
         """
-        kinds = _Reader(await self._call(AUTH_LIST, b"")).numbers()
-        if AUTH_NONE not in kinds and AUTH_POLKIT_TYPE in kinds:
-            await self._call(AUTH_POLKIT, b"")
-        elif AUTH_SASL in kinds:
-            raise NoAnswer("it demands a name and a password (SASL), and herdpy has none")
-        await self._call(OPEN, NUMBER.pack(1) + _string(uri) + NUMBER.pack(0))
-
-    async def domains(self) -> list[Domain]:
-        """The domains that run, in any state.
-
-        Raises:
-            NoAnswer: it did not tell.
-        """
-        found = []
-        for state, flags in STATES:
-            reply = _Reader(await self._call(LIST_ALL_DOMAINS, NUMBER.pack(1) + NUMBER.pack(flags)))
-            found += [Domain(name, number, state) for name, number in reply.domains()]
-        return found
-
-    async def close(self) -> None:
-        """Tell libvirtd that this was all: it logs an error of one who just hangs up.
-
-        Raises:
-            NoAnswer: it did not answer.
-        """
-        await self._call(CLOSE, b"")
-
-    async def _call(self, procedure: int, arguments: bytes) -> bytes:
         self._serial += 1
-        packet = HEADER.pack(PROGRAM, VERSION, procedure, CALL, self._serial, OK) + arguments
+        packet = HEADER.pack(self._program, VERSION, procedure, CALL, self._serial, OK) + b"".join(arguments)
         try:
             await self._stream.send_all(NUMBER.pack(len(packet) + NUMBER.size) + packet)
-            while True:
+            while True:  # an event may come in between
                 reply = await self._packet()
                 program, _, _, kind, serial, status = HEADER.unpack_from(reply)
-                if (program, kind, serial) == (PROGRAM, REPLY, self._serial):
+                if (program, kind, serial) == (self._program, REPLY, self._serial):
                     break
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise NoAnswer(f"the connection broke: {error.__cause__ or error}") from None
-        except struct.error:
-            raise NoAnswer("what it said is no packet of libvirt's") from None
+        returned = Reader(reply[HEADER.size :])
         if status != OK:
-            raise NoAnswer(_Reader(reply[HEADER.size :]).error())
-        return reply[HEADER.size :]
+            raise NoAnswer(returned.error())
+        return returned
 
     async def _packet(self) -> bytes:
         (length,) = NUMBER.unpack(await self._exactly(NUMBER.size))
@@ -125,25 +86,36 @@ class Connection:
         return taken
 
 
-async def connect(path: str) -> Connection:
-    """Connect to libvirtd's socket.
+async def connect(path: str, program: int) -> Connection:
+    """Connect to a daemon's socket.
 
     Raises:
         NoAnswer: nobody listens there.
     """
     try:
-        return Connection(await trio.open_unix_socket(path))
+        return Connection(await trio.open_unix_socket(path), program)
     except OSError as error:
         raise NoAnswer(f"{path}: {os.strerror(error.errno or 0)}") from None
 
 
-def _string(text: str) -> bytes:
+def number(value: int) -> bytes:
+    """An unsigned int."""
+    return NUMBER.pack(value)
+
+
+def string(text: str) -> bytes:
+    """A string."""
     encoded = text.encode()
     return NUMBER.pack(len(encoded)) + encoded + bytes(-len(encoded) % 4)
 
 
-class _Reader:
-    """Reads XDR.
+def optional_string(text: str) -> bytes:
+    """A string where there might be none."""
+    return NUMBER.pack(1) + string(text)
+
+
+class Reader:
+    """Reads what a procedure returned.
 
     Raises:
         NoAnswer: (any method) there is less to read than there should be.
@@ -154,43 +126,31 @@ class _Reader:
         self._position = 0
 
     def number(self) -> int:
-        value: int = NUMBER.unpack(self._take(NUMBER.size))[0]
+        """An unsigned int."""
+        value: int = NUMBER.unpack(self.take(NUMBER.size))[0]
         return value
 
-    def signed(self) -> int:
-        value = self.number()
-        return value - (1 << 32) if value >> 31 else value
-
-    def string(self) -> str:
-        length = self.number()
-        text = self._take(length).decode(errors="replace")
-        self._take(-length % 4)
-        return text
-
-    def numbers(self) -> list[int]:
-        return [self.number() for _ in range(self._count())]
-
-    def domains(self) -> list[tuple[str, int]]:
-        found = []
-        for _ in range(self._count()):
-            name = self.string()
-            self._take(16)  # the UUID
-            found.append((name, self.signed()))
-        return found
-
-    def error(self) -> str:
-        """The message of a remote_error."""
-        self.number()
-        self.number()
-        return self.string() if self.number() else "it refused without a reason"
-
-    def _count(self) -> int:
+    def count(self) -> int:
+        """How many items follow."""
         count = self.number()
         if count > len(self._content):
             raise NoAnswer("what it said is shorter than it says")
         return count
 
-    def _take(self, size: int) -> bytes:
+    def string(self) -> str:
+        """A string."""
+        length = self.number()
+        text = self.take(length).decode(errors="replace")
+        self.take(-length % 4)
+        return text
+
+    def error(self) -> str:
+        """The message of a remote_error: its code, its domain, and the message if there is one."""
+        self.take(2 * NUMBER.size)
+        return self.string() if self.number() else "it refused without a reason"
+
+    def take(self, size: int) -> bytes:
+        """So many bytes."""
         taken = self._content[self._position : self._position + size]
         if len(taken) != size:
             raise NoAnswer("what it said is shorter than it says")

@@ -17,6 +17,7 @@ from herdpy.catalogue.libvirt.settings import (
 )
 from herdpy.commands import SendSignal
 from herdpy.libvirt.asking import Answers, Domains, Socket
+from herdpy.libvirt.change import LibvirtdChange
 from herdpy.libvirt.configuration_file import render
 from herdpy.libvirt.host import EnsureGroup, Installed, Listening, MakeDirectories
 from herdpy.libvirt.placing import DETAIL, Choice, PlaceFile
@@ -78,6 +79,12 @@ def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
                 ),
             ),
             cautions=warned,
+            on_change=LibvirtdChange(
+                settings=settings(configuration, facts),
+                others=settings_without_polkit(configuration, facts),
+                directory=asked.directory,
+                place=_place_file(configuration, facts, path),
+            ),
             facts=tuple(_facts(declaration, facts, path)),
         ),
     )
