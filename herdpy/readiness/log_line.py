@@ -1,14 +1,17 @@
 """Services that are ready when they say so in what they write."""
 
-import glob
 import os
 import re
 from collections.abc import Iterator
+from typing import IO, TYPE_CHECKING
 
 import msgspec
 
 from herdpy.service import ProcessContext
 from herdpy.watch import watching
+
+if TYPE_CHECKING:
+    import gzip
 
 STAMP = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ")
 """What the logger writes before each line."""
@@ -23,7 +26,10 @@ class LogLine(msgspec.Struct, frozen=True, kw_only=True):
     pattern: str
 
     async def run(self, context: ProcessContext) -> None:
-        """Wait for the line, from what the process wrote first; a rotation between its lines does not matter."""
+        """Wait for the line, from what the process wrote first on.
+
+        Rotations do not matter, but for a line whose file was removed, or compressed by zstd, before we came to it.
+        """
         pattern = re.compile(self.pattern)
         context.progress(f"waiting until it writes a line that matches {self.pattern}")
         log = _Log(context.log_file, context.log_begin)
@@ -37,57 +43,91 @@ class LogLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Log:
-    """The lines of a log file from an offset on, also of the files that follow it when it is rotated.
+    """The lines of a log from an offset on, through all its rotations.
 
-    Nothing stays open: a look may be abandoned in its thread.
+    Nothing stays open from one look to the next: a look may be abandoned in its thread.
     """
 
     def __init__(self, path: str, offset: int) -> None:
         self._path = path
-        self._offset = offset
+        self._is_rotated = re.compile(re.escape(os.path.basename(path)) + r"\.(\d{8}T\d{6}Z)(|\.gz|\.zst)")
         self._inode: int | None = None
+        """Of the file that was the log when we last looked."""
+        self._offset = offset
+        """How much of it was read, in bytes."""
+        self._rotated: set[str] | None = None
+        """Stamps of the rotated files that there were then; None before the first look."""
         self._line = b""
 
     def new_lines(self) -> Iterator[str]:
         """The whole lines that have come since the last time, without their stamps."""
-        for path in self._files():
-            yield from self._rest_of(path)
-
-    def _files(self) -> Iterator[str]:
-        """The file that was read last, under whatever name it has now, those that came after it, the log itself."""
-        if self._inode is not None and _inode(self._path) != self._inode:
-            rotated = sorted(glob.glob(f"{glob.escape(self._path)}.*Z"))
-            inodes = [_inode(path) for path in rotated]
-            yield from rotated[inodes.index(self._inode) :] if self._inode in inodes else ()
-        yield self._path
-
-    def _rest_of(self, path: str) -> Iterator[str]:
+        # Opened before the rotated files are listed: one that is put aside in between is known by its inode.
         try:
-            file = open(path, "rb")  # noqa: SIM115 - the with statement is below the exception
+            log = open(self._path, "rb")  # noqa: SIM115 - closed below
         except OSError:
-            return  # made when the first line comes
-        with file:
-            state = os.fstat(file.fileno())
-            if self._inode is not None and state.st_ino != self._inode:
-                self._offset, self._line = 0, b""
-            elif state.st_size < self._offset:  # made anew since our process was spawned, or emptied
-                self._offset = 0
-            self._inode = state.st_ino
-            file.seek(self._offset)
-            while chunk := file.read(CHUNK):
-                self._offset += len(chunk)
-                *lines, rest = chunk.split(b"\n")
-                for line in lines:
-                    yield _words(self._line + line)
-                    self._line = b""
-                self._line = (self._line + rest)[: LONGEST_LINE + 32]
+            yield from self._rotated_since(None)  # it is made when the next line comes
+            return
+        with log:
+            state = os.fstat(log.fileno())
+            if self._rotated is None and state.st_size >= self._offset:
+                self._inode = state.st_ino  # else it was rotated since our process was spawned, before we looked
+            yield from self._rotated_since(state.st_ino)
+            if self._inode != state.st_ino or state.st_size < self._offset:
+                self._begin(state.st_ino)
+            log.seek(self._offset)
+            yield from self._rest_of(log)
 
+    def _begin(self, inode: int | None) -> None:
+        self._inode, self._offset, self._line = inode, 0, b""
 
-def _inode(path: str) -> int | None:
-    try:
-        return os.stat(path).st_ino
-    except OSError:
-        return None
+    def _rotated_since(self, log: int | None) -> Iterator[str]:
+        """The lines of files that were put aside since the last look: first the rest of what was the log then."""
+        rotated = self._list()
+        if self._rotated is None:
+            last = max(rotated, default=None)
+            new = [last] if last is not None and self._inode is None else []
+        else:
+            new = sorted(rotated.keys() - self._rotated)
+        self._rotated = set(rotated)
+        for stamp in new:
+            if rotated[stamp] != log:
+                yield from self._read(stamp)
+                self._begin(None)
+
+    def _list(self) -> dict[str, int]:
+        """The rotated files' stamps, with their inodes."""
+        found = {}
+        with os.scandir(os.path.dirname(self._path)) as entries:
+            for entry in entries:
+                if rotated := self._is_rotated.fullmatch(entry.name):
+                    found[rotated[1]] = entry.inode()
+        return found
+
+    def _read(self, stamp: str) -> Iterator[str]:
+        try:
+            with open(f"{self._path}.{stamp}", "rb") as file:
+                file.seek(self._offset)
+                yield from self._rest_of(file)
+                return
+        except OSError:
+            pass  # it is compressed by now
+        import gzip
+
+        try:
+            with gzip.open(f"{self._path}.{stamp}.gz", "rb") as file:
+                file.seek(self._offset)
+                yield from self._rest_of(file)
+        except (OSError, EOFError):
+            return
+
+    def _rest_of(self, file: "IO[bytes] | gzip.GzipFile") -> Iterator[str]:
+        while chunk := file.read(CHUNK):
+            self._offset += len(chunk)
+            *lines, rest = chunk.split(b"\n")
+            for line in lines:
+                yield _words(self._line + line)
+                self._line = b""
+            self._line = (self._line + rest)[: LONGEST_LINE + 32]
 
 
 def _words(line: bytes) -> str:

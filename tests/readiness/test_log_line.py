@@ -97,16 +97,41 @@ async def test_a_rotation_hides_no_line(log: Path, beside: Any, begin: Callable[
     await waiting.done()
 
 
-async def test_a_rotated_file_that_is_compressed_already(log: Path, beside: Any, begin: Callable[..., Any]) -> None:
-    append(log, STAMP + b"booting\n")
-    waiting = begin(lambda: LogLine(pattern="^ready").run(beside))
-    await has_looked()
-    rotated = put_aside(log, 1)
+def compress(rotated: Path) -> None:
     with gzip.open(f"{rotated}.gz", "wb") as file:
         file.write(rotated.read_bytes())
     rotated.unlink()
-    append(log, STAMP + b"ready\n")
+
+
+@pytest.mark.parametrize("after", [0, 1, 2])
+async def test_rotated_files_that_are_compressed_already(
+    log: Path, beside: Any, begin: Callable[..., Any], after: int
+) -> None:
+    append(log, STAMP + b"ready before it was spawned\n")
+    compress(put_aside(log, 0))
+    append(log, STAMP + b"booting\n")
+    waiting = begin(lambda: LogLine(pattern="^ready").run(beside))
+    await has_looked()
+    for number in range(3):
+        append(log, STAMP + (b"ready\n" if number == after else b"still booting\n"))
+        if number < 2:
+            compress(put_aside(log, 1 + number))
     await waiting.done()
+
+
+async def test_a_rotation_before_one_looked_for_the_first_time(
+    log: Path, beside: Any, begin: Callable[..., Any]
+) -> None:
+    """As it may be when the supervisor was replaced."""
+    append(log, STAMP + b"ready, says an earlier process\n")
+    beside.log_begin = log.stat().st_size
+    append(log, STAMP + b"ready now\n")
+    put_aside(log, 1)
+    append(log, STAMP + b"more\n")
+    waiting = begin(lambda: LogLine(pattern="^ready, says").run(beside))
+    await has_looked()
+    assert not waiting.is_done.is_set()
+    await begin(lambda: LogLine(pattern="^ready now").run(beside)).done()
 
 
 async def test_a_log_that_is_made_anew_is_read_from_its_beginning(
