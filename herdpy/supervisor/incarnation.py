@@ -145,6 +145,8 @@ class Incarnation:
         self._line = registry.line
         self._nursery = nursery
         self._is_adopted = False
+        self._was_told = False
+        """Whether all its processes were sent the stop signal."""
         self._renewing = trio.Lock()
         self._adopted = trio.Event()
         """Set, and replaced by a new one, when another process becomes the main one."""
@@ -383,6 +385,7 @@ class Incarnation:
                     log("graceful-stop-failed", service=name, reason=error)
         if number is not None:
             stop = msgspec.structs.replace(stop, signal=number)
+        self._was_told = not held.exited.is_set()
         if not await processes.terminate(self._line, held, stop, name, patience=self.patience):
             log("service-does-not-end", service=name, pid=held.pid)
             on_failure(f"Service {name} might have failed to stop: PID {held.pid} does not end, not even by SIGKILL.")
@@ -395,6 +398,14 @@ class Incarnation:
             return self._buried
         self._beside.cancel()
         end = await self._hear_out()
+        await processes.end_the_rest(
+            self._line,
+            self.held,
+            self._service.stop,
+            self._service.name,
+            was_told=self._was_told,
+            patience=self.patience,
+        )
         await self._line.release(self.held)
         if self._hearing is not None:
             await self._hearing.leave()

@@ -119,15 +119,49 @@ async def terminate(
         Whether it has ended; not even SIGKILL ends one that waits in the kernel.
     """
     if not held.exited.is_set():
-        await line.signal(held, stop.signal, stop.scope)
+        await line.signal(held, stop.signal, _reach(stop))
         with patience(stop.grace_period):
             await held.exited.wait()
     if not held.exited.is_set():
         log("grace-period-over", service=service, seconds=stop.grace_period, signal="SIGKILL", pid=held.pid)
-        await line.signal(held, signal.SIGKILL, stop.scope)
+        await line.signal(held, signal.SIGKILL, _reach(stop))
         with trio.move_on_after(KILL_PATIENCE):
             await held.exited.wait()
     return held.exited.is_set()
+
+
+async def end_the_rest(
+    line: KeeperLine,
+    held: Held,
+    stop: Stop,
+    service: str,
+    *,
+    was_told: bool,
+    patience: Callable[[float], trio.CancelScope] = trio.move_on_after,
+) -> None:
+    """After the end of a main process: give what is left of its service the grace period; its release kills it then.
+
+    Args:
+        was_told: whether all were sent the signal already, along with the main process.
+        patience: as of :func:`terminate`.
+    """
+    if stop.scope == "process":
+        return
+    left = await line.rest(held)
+    if not left:
+        return
+    log("processes-left", service=service, count=left)
+    if not was_told:
+        await line.signal(held, stop.signal, _reach(stop))
+    with patience(stop.grace_period) as waiting:
+        await held.alone.wait()
+    if waiting.cancelled_caught:
+        log("grace-period-over", service=service, seconds=stop.grace_period, signal="SIGKILL")
+
+
+def _reach(stop: Stop) -> str:
+    """Whom its signals are for, in the keeper's words."""
+    return "process" if stop.scope == "process" else "all"
 
 
 async def run_out(

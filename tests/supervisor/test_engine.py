@@ -441,6 +441,8 @@ def test_a_start_after_a_stop_of_a_start_is_carried_out(herdpy, eventually, tmp_
             client.settimeout(30)
             client.connect(str(herdpy.socket))
         stop.sendall(protocol.write_command(protocol.Command("stop", "top")))
+        # Two connections have no order of their own.
+        eventually(lambda: "command action=stop service=top" in herdpy.said())
         start.sendall(protocol.write_command(protocol.Command("start", "top")))
         assert first.wait(30) == 1
         gate.touch()
