@@ -1,7 +1,8 @@
 """Services by hand while herdpy runs: ``load FILE``, ``unload SERVICE`` and ``reload FILE`` of herdpy itself.
 
-A service has one source: a name that a file of the plan declares is changed there. What is loaded is noted at the keeper
-with its declaration, and what is unloaded by its name, so that the next supervisor has the same services as this one.
+A service has one source: a name that a file of the plan declares is changed there. What is loaded is noted at the
+keeper with its declaration, and what is unloaded by its name, so that the next supervisor has the same services as
+this one.
 """
 
 import errno
