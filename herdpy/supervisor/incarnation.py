@@ -401,8 +401,8 @@ class Incarnation:
         await processes.end_the_rest(
             self._line,
             self.held,
-            self._service.stop,
-            self._service.name,
+            self.service.stop,
+            self.service.name,
             was_told=self._was_told,
             patience=self.patience,
         )
