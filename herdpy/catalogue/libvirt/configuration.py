@@ -71,7 +71,7 @@ class LibvirtConfiguration(Common, frozen=True, kw_only=True):
     """Likewise of TLS, besides the client's certificate."""
     tcp_min_ssf: Annotated[int, msgspec.Meta(ge=112, le=4294967295)] = 112
     """How strong, in bits of the key, SASL's own encryption of a TCP connection has to be at least."""
-    access_drivers: tuple[Literal["polkit", "nop"], ...] = ()
+    access_drivers: tuple[Literal["polkit", "none"], ...] = ()
     """What restricts what those may do that have proved themselves; nothing means: nothing."""
     key_file: str = ""
     """The server's private key; empty means ``/etc/pki/libvirt/private/serverkey.pem``. Set all three or none."""
