@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 
 import pytest
 
@@ -92,6 +93,31 @@ def test_it_listens_where_it_is_told_to(host):
     host.start()
     host.herdpy.ok("start", "libvirtd")
     assert host.inside("virsh", "-c", "qemu+tcp://127.0.0.1:16666/system", "list").returncode == 0
+
+
+def test_tls_takes_certificates_and_lets_nobody_in_without(host, tmp_path):
+    """The specification's example, with what it needs to have any effect."""
+
+    def openssl(*arguments):
+        subprocess.run(["openssl", *arguments], check=True, capture_output=True, timeout=60, cwd=tmp_path)
+
+    new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    openssl("req", "-x509", *new, "-keyout", "ca.key", "-out", "cacert.pem", "-subj", "/CN=ca", "-days", "9")
+    for name, usage in (("server", "serverAuth"), ("client", "clientAuth")):
+        openssl("req", *new, "-keyout", f"{name}key.pem", "-out", f"{name}.csr", "-subj", "/CN=localhost")
+        (tmp_path / "extensions").write_text(f"extendedKeyUsage={usage}\nsubjectAltName=DNS:localhost\n")
+        signer = ("-CA", "cacert.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "extensions", "-days", "9")
+        openssl("x509", "-req", "-in", f"{name}.csr", *signer, "-out", f"{name}cert.pem")
+    files = f'ca-file = "{tmp_path}/cacert.pem"\ncert-file = "{tmp_path}/servercert.pem"\n'
+    host.declare(libvirtd=f'tls-port = "16555"\nlisten = true\n{files}key-file = "{tmp_path}/serverkey.pem"\n')
+    host.start()
+    host.herdpy.ok("start", "libvirtd")
+    assert "warning" not in host.herdpy.status("libvirtd")["details"]
+    uri = f"qemu+tls://localhost:16555/system?pkipath={tmp_path}"
+    assert host.inside("virsh", "-c", uri, "list").returncode == 0
+    (tmp_path / "clientcert.pem").unlink()
+    (tmp_path / "clientkey.pem").unlink()
+    assert host.inside("virsh", "-c", uri, "list", check=False).returncode == 1
 
 
 @pytest.mark.parametrize(
