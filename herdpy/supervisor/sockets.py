@@ -123,6 +123,8 @@ class Sockets:
 
     async def incoming(self, number: int) -> None:
         """Wait until somebody wants to connect to the socket of this number."""
+        if number >= len(self._wanted):  # declared since it was started
+            await trio.sleep_forever()
         await trio.lowlevel.wait_readable(self._open[tuple(self._wanted)[number]])
 
     async def accept(self, number: int) -> Connection | None:

@@ -413,6 +413,15 @@ def test_connections_outlive_the_supervisor_and_a_stop_ends_them(herdpy: Any, ev
     assert is_refused(place)
 
 
+def test_a_connection_ends_with_its_process(herdpy: Any) -> None:
+    herdpy.declare("hello", 'type = "inetd"\n' + listing(["127.0.0.1:0"], ["echo", "hello"]))
+    herdpy.start()
+    herdpy.ok("start", "hello")
+    [place] = endpoints(herdpy, "hello")
+    with connect(place) as client, client.makefile() as lines:
+        assert lines.read() == "hello\n"  # to its end: nobody else has the connection
+
+
 def test_a_connection_whose_program_cannot_be_executed_is_closed(herdpy: Any, eventually: Callable[..., None]) -> None:
     herdpy.declare("echo", 'type = "inetd"\n' + listing(["127.0.0.1:0"], ["/nowhere/at-all"]))
     herdpy.start()
