@@ -43,7 +43,11 @@ def bind(wanted: Socket) -> socket.socket:
 
 def _bind_internet(wanted: Socket, address: InternetAddress) -> socket.socket:
     if address.host:
-        found = socket.getaddrinfo(address.host, address.port, flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV)
+        try:
+            found = socket.getaddrinfo(address.host, address.port, flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV)
+        except socket.gaierror:  # the address is one, so it is the zone
+            zone = address.host.partition("%")[2]
+            raise NotBound(f"there is no network interface {zone}", may_pass=True) from None
         family, target = found[0][0], found[0][4]
         return _bound(wanted, family, target, v6_only=wanted.v6_only)
     try:

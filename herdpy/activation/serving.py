@@ -32,7 +32,7 @@ class ServeConnections(msgspec.Struct, frozen=True, kw_only=True):
                 if connection.key in served:
                     await context.drop(connection)  # its process has a copy
                 else:
-                    nursery.start_soon(serving.serve, connection)
+                    serving.admit(connection, nursery)
             for number in range(self.sockets):
                 nursery.start_soon(serving.accept, number, nursery)
             serving.tell()
@@ -73,15 +73,17 @@ class _Serving:
                 self._context.log("connection-refused", peer=peer_words(connection), reason=f"it has {limit} already")
                 await self._context.drop(connection)
                 continue
-            self._present[_key(connection)] = _origin(connection)
-            nursery.start_soon(self.serve, connection)
+            self.admit(connection, nursery)
 
-    async def serve(self, connection: Connection) -> None:
+    def admit(self, connection: Connection, nursery: trio.Nursery) -> None:
+        self._present[_key(connection)] = _origin(connection)
+        self.tell()
+        nursery.start_soon(self._serve, connection)
+
+    async def _serve(self, connection: Connection) -> None:
         process = self._attendant.process
         process = msgspec.structs.replace(process, environment=process.environment | variables(connection))
         key, peer = _key(connection), peer_words(connection)
-        self._present[key] = _origin(connection)
-        self.tell()
         try:
             end = await self._context.execute(process, key=key, connection=connection)
         except StartFailure as failure:

@@ -381,13 +381,8 @@ class Life:
                 await self._stop()
             case _Stop(reply), "stopping":
                 self._stoppers.append(reply)
-            case _Waiting(), "running" if self.replacement is not None and self._incarnation is None:
-                self._take_replacement()  # its process is to be the one that is declared now
-                await self._enter("starting")
-                self._act(self._bring_up, self._started)
             case _Waiting(), "running" if self._incarnation is None and self._activity is None:
-                log("service-activated", service=self.name)
-                self._act(self._bring_up_process, self._activated)
+                await self._activate()
             case _Waiting(), _:
                 pass
             case _Ended(held), "running" if held is self.process and self._activity is None:
@@ -607,7 +602,7 @@ class Life:
                 await step.run(self.context)
             self.details.update(attempt.details)
             spawned = await incarnation.spawn(
-                self._line, self.service, number, self._arguments, self.log_file, self.sockets.descriptors
+                self._line, self.service, number, self._arguments, self.log_file, self.sockets.lend()
             )
         except BaseException:
             await self._clear_away()
@@ -672,6 +667,16 @@ class Life:
             delay: seconds until they are looked at.
         """
         self.sockets.watch(self._nursery, delay, lambda: self._inbox.put(_Waiting()))
+
+    async def _activate(self) -> None:
+        """Something waits at a lazy service's sockets."""
+        if self.replacement is None:
+            log("service-activated", service=self.name)
+            self._act(self._bring_up_process, self._activated)
+        else:  # its process is to be the one that is declared now
+            self._take_replacement()
+            await self._enter("starting")
+            self._act(self._bring_up, self._started)
 
     async def _activated(self, outcome: Outcome | None) -> None:
         """After a lazy service's process was to be spawned."""

@@ -42,21 +42,21 @@ class Sockets:
         """Name and address of each, in the order of the declaration, while it listens."""
         self._connections: dict[str, socket.socket] = {}
         """Accepted, but no process has them yet; by their keys."""
-        for held, descriptor in line.listeners.items():
-            whose, _, rest = held.partition(":")
-            if whose == name and rest.startswith("socket:"):
-                self._open[held] = socket.socket(fileno=descriptor)
-            elif whose == name and rest.startswith("connection:"):
-                self._connections[rest.removeprefix("connection:")] = socket.socket(fileno=descriptor)
+        for held in _held_by_keeper(line, name, "socket"):
+            self._open[held] = socket.socket(fileno=line.listeners.pop(held))
+        for held in _held_by_keeper(line, name, "connection"):
+            key = held.rpartition(":")[2]
+            self._connections[key] = socket.socket(fileno=line.listeners.pop(held))
 
     @property
     def is_open(self) -> bool:
         """Whether it listens."""
         return bool(self._open)
 
-    @property
-    def descriptors(self) -> tuple[tuple[str, str], ...]:
-        """(name at the keeper, name in LISTEN_FDNAMES) of each, for a spawn."""
+    def lend(self) -> tuple[tuple[str, str], ...]:
+        """(name at the keeper, name in LISTEN_FDNAMES) of each, for a spawn: as they were when they were made."""
+        for bound in self._open.values():
+            bound.setblocking(True)  # the last process may have had them otherwise, and they are the same files
         return tuple((held, wanted.name) for held, wanted in self._wanted.items())
 
     async def open(self, service: Service, progress: Callable[[str], None]) -> None:
@@ -199,8 +199,12 @@ class Sockets:
 
 
 def owners(line: KeeperLine) -> set[str]:
-    """Services that the last supervisor had sockets bound for."""
+    """Services that the last supervisor had sockets bound for, and that have no :class:`Sockets` yet."""
     return {held.partition(":")[0] for held in line.listeners if held.split(":")[1:2] == ["socket"]}
+
+
+def _held_by_keeper(line: KeeperLine, service: str, kind: str) -> list[str]:
+    return [held for held in line.listeners if held.startswith(f"{service}:{kind}:")]
 
 
 def _held_name(service: str, number: int, wanted: Socket) -> str:

@@ -77,6 +77,8 @@ def test_ipv6_leaves_ipv4_alone_unless_it_is_told_otherwise() -> None:
 def test_an_interface_that_is_not_there() -> None:
     with pytest.raises(NotBound, match="there is no network interface nowhere0"):
         bind(Socket(address=ONE, interface="nowhere0"))
+    with pytest.raises(NotBound, match="there is no network interface nowhere0"):
+        bind(Socket(address=InternetAddress("fe80::1%nowhere0", 0)))
     with bind(Socket(address=ONE, interface="lo")) as made:
         socket.create_connection(made.getsockname()).close()
 

@@ -18,13 +18,15 @@ def main(patience: float, most: int) -> None:
     names = os.environ["LISTEN_FDNAMES"].split(":")
     selector = selectors.DefaultSelector()
     for number in range(int(os.environ["LISTEN_FDS"])):
-        selector.register(socket.socket(fileno=FIRST + number), selectors.EVENT_READ, names[number])
+        listening = socket.socket(fileno=FIRST + number)
+        assert listening.getblocking()
+        listening.setblocking(False)  # which the next process must not find
+        selector.register(listening, selectors.EVENT_READ, names[number])
     print("begins with", *names, flush=True)
     taken = 0
     while taken < most and (ready := selector.select(patience)):
         for key, _ in ready:
             listening = key.fileobj
-            assert isinstance(listening, socket.socket)
             answer = f"{key.data} {os.getpid()}\n".encode()
             if listening.type == socket.SOCK_DGRAM:
                 said, sender = listening.recvfrom(4096)
