@@ -169,22 +169,47 @@ def test_the_rest_is_counted_and_its_end_told(keeper: Running, way: str) -> None
 
 
 def test_alone_comes_after_what_the_rest_has_forked_meanwhile(keeper: Running, public: Path, way: str) -> None:
-    keeper_supervisor = keeper.supervisor()
+    supervisor = keeper.supervisor()
     fifo = public / "fifo"
     os.mkfifo(fifo)
-    script = f"(read line <{fifo}; setsid sleep 1000 & sleep 0.1) & exit 0"
-    keeper_supervisor.spawn("service", "sh", "-c", script)
-    keeper_supervisor.ended("service")
-    assert keeper_supervisor.ask("rest", id="service")["count"] == 1
+    supervisor.spawn("service", "sh", "-c", f"(read line <{fifo}; setsid sleep 1000 & sleep 0.1) & exit 0")
+    supervisor.ended("service")
+    assert supervisor.ask("rest", id="service")["count"] == 1
     fifo.write_text("go\n")
 
     def only_the_late_one() -> bool:
         return any(lives(child) and child.cmdline() == ["sleep", "1000"] for child in keeper.children())
 
     until(only_the_late_one, "the late one is an orphan")
-    assert keeper_supervisor.ask("rest", id="service")["count"] == 1
-    keeper_supervisor.ask("signal", id="service", signal=9, scope="all")
-    keeper_supervisor.expect("alone", id="service")
+    supervisor.tell("rest", id="service")
+    assert supervisor.expect("rest")["count"] == 1  # and no event before it
+    supervisor.tell("signal", id="service", signal=9, scope="all")
+    supervisor.expect("signalled", delivered=True)
+    supervisor.expect("alone", id="service")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="spawns a process that it may not signal then")
+def test_a_release_does_not_wait_for_ever(keeper: Running) -> None:
+    """For one that the keeper may not kill; and when who asked is gone meanwhile, the next supervisor asks again."""
+    keeper.begin(prefix=("setpriv", "--bounding-set=-kill", *write_protected()))
+    first = keeper.supervisor()
+    told = first.spawn("service", "sh", "-c", "sleep 1000 & exit", uid=65534, gid=65534, groups=[])
+    first.ended("service")
+    assert first.ask("rest", id="service")["count"] == 1
+    first.tell("release", id="service")
+    assert "is being released" in first.ask("rest", id="service")["message"]
+    assert "is being released" in first.ask("release", id="service")["message"]
+    assert "is being released" in first.ask("adopt", id="service", pid=told["pid"])["message"]
+    first.kill()
+    second = keeper.supervisor(greeted=False)
+    assert second.hello()[0]["id"] == "service"
+    until(lambda: second.ask("rest", id="service").get("count") == 1, "the first release is given up")
+    assert second.ask("release", id="service")["left"] == 1
+    assert [message["kind"] for message in second.hello()] == ["listener", "state"]
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, ProcessLookupError):
+            if os.getsid(process.pid) == told["pid"]:
+                process.kill()
 
 
 def test_rest_is_refused_while_the_process_runs(supervisor: Supervisor) -> None:
