@@ -3,7 +3,8 @@
 A process cannot leave its cgroup by any fork, session or double fork, and one write kills all that are in it. A child
 has to be born in its cgroup: moved there afterwards, what it has forked by then would be missed. There is a flag of
 clone3(2) for that, but what Python and its C library offer does not reach it. So the keeper itself enters the cgroup,
-spawns, and goes home again. It has one thread, so that nothing else happens meanwhile.
+spawns, and goes home again. It has one thread, so that nothing else happens meanwhile. That costs a spawn 60 us of 600,
+half of it for the directory, and removing it another 25.
 
 No controller is enabled: these cgroups only say who belongs together.
 """
