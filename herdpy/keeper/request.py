@@ -79,6 +79,9 @@ def child(request: Request) -> Child:
     no_new_privileges = request.get("no_new_privileges", False)
     if type(no_new_privileges) is not bool:
         raise BadRequest("spawn: no_new_privileges must be true or false")
+    pid_variable = None if request.get("pid_variable") is None else text(request, "pid_variable")
+    if pid_variable is not None and (not pid_variable or "=" in pid_variable):
+        raise BadRequest(f"spawn: pid_variable: {pid_variable!r} is no variable's name")
     return Child(
         command,
         environment,
@@ -92,6 +95,7 @@ def child(request: Request) -> Child:
         oom_score_adjust=_optional_number(request, "oom_score_adjust", 1000, -1000),
         capabilities=_capabilities(request.get("capabilities")),
         no_new_privileges=no_new_privileges,
+        pid_variable=pid_variable,
     )
 
 

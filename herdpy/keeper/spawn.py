@@ -77,6 +77,7 @@ class Child:
         capabilities: the numbers of those that it has in spite of its user (the ambient ones); empty means none.
         stdin: the descriptor that is its stdin and stdout, or None: /dev/null, and where its output goes.
         listening: (descriptor, name) of each that it gets from 3 on, as sd_listen_fds(3) says.
+        pid_variable: the name of a variable that tells it its own PID, as WATCHDOG_PID does (sd_watchdog_enabled(3)).
     """
 
     __slots__ = (
@@ -91,6 +92,7 @@ class Child:
         "nice",
         "no_new_privileges",
         "oom_score_adjust",
+        "pid_variable",
         "stdin",
         "uid",
         "umask",
@@ -111,6 +113,7 @@ class Child:
         oom_score_adjust: int | None = None,
         capabilities: Sequence[int] | None = None,
         no_new_privileges: bool = False,
+        pid_variable: str | None = None,
     ) -> None:
         self.command = command
         self.environment = environment
@@ -124,13 +127,14 @@ class Child:
         self.oom_score_adjust = oom_score_adjust
         self.capabilities = capabilities
         self.no_new_privileges = no_new_privileges
+        self.pid_variable = pid_variable
         self.stdin: int | None = None
         self.listening: Sequence[tuple[int, str]] = ()
 
     def is_bare(self) -> bool:
         """Tell whether it has our own user, group and supplementary groups, and nothing that only a fork can give.
 
-        Listening descriptors are such a thing: their environment says the PID (LISTEN_PID).
+        An environment that says the PID is such a thing, and listening descriptors bring one (LISTEN_PID).
         """
         return (
             not self.limits
@@ -139,6 +143,7 @@ class Child:
             and self.capabilities is None
             and not self.no_new_privileges
             and not self.listening
+            and self.pid_variable is None
             and (self.uid is None or (self.uid,) * 3 == os.getresuid())
             and (self.gid is None or (self.gid,) * 3 == os.getresgid())
             and (self.groups is None or set(self.groups) == set(os.getgroups()))
@@ -265,6 +270,8 @@ class Spawner:
                     "LISTEN_FDS": str(len(child.listening)),
                     "LISTEN_FDNAMES": ":".join(name for _, name in child.listening),
                 }
+            if child.pid_variable is not None:
+                environment = {**environment, child.pid_variable: str(os.getpid())}
             if child.oom_score_adjust is not None:
                 stage, path = "oom", str(child.oom_score_adjust)
                 _set_oom_score_adjust(child.oom_score_adjust)

@@ -68,6 +68,7 @@ async def spawn(
             processes.to_log(log_file, service.log_rotation),
             arguments,
             told={} if terms is None else notify.given(terms),
+            pid_variable=None if terms is None or terms.watchdog is None else "WATCHDOG_PID",
             scope=service.stop.scope,
             descriptors=descriptors,
         )

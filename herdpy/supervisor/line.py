@@ -229,6 +229,7 @@ class KeeperLine:
         oom_score_adjust: int | None = None,
         capabilities: Sequence[str] | None = None,
         no_new_privileges: bool = False,
+        pid_variable: str | None = None,
         descriptors: Sequence[tuple[str, str]] = (),
         stdin: int | None = None,
     ) -> tuple[Held, int | None]:
@@ -241,6 +242,7 @@ class KeeperLine:
             scope: whether all of its service go with it at its release (``group``), or it goes alone (``process``).
             limits: (name, soft, hard) of each resource limit of its own; None means unlimited.
             capabilities: the ambient ones; None means the keeper's own.
+            pid_variable: the name of a variable that tells it its own PID.
             descriptors: (name that it is held by, name in LISTEN_FDNAMES) of each that it has from 3 on, as
                 sd_listen_fds(3) says.
             stdin: what is to be its stdin and stdout, such as a connection; ours stays ours to close. The file is made
@@ -272,6 +274,7 @@ class KeeperLine:
                 "oom_score_adjust": oom_score_adjust,
                 "capabilities": None if capabilities is None else list(capabilities),
                 "no_new_privileges": no_new_privileges,
+                "pid_variable": pid_variable,
                 "descriptors": [list(pair) for pair in descriptors],
                 "stdin": stdin is not None,
             },

@@ -53,6 +53,7 @@ async def spawn(
     arguments: tuple[str, ...] = (),
     *,
     told: Mapping[str, str] | None = None,
+    pid_variable: str | None = None,
     scope: str = "group",
     descriptors: Sequence[tuple[str, str]] = (),
     stdin: int | None = None,
@@ -63,7 +64,7 @@ async def spawn(
         output: as :meth:`KeeperLine.spawn` takes it.
         arguments: what is added to its command line.
         told: environment variables of ours, over all others.
-        scope: as :meth:`KeeperLine.spawn` takes it.
+        scope, pid_variable: as :meth:`KeeperLine.spawn` takes them.
         descriptors: the sockets that it is given, and ``stdin`` a connection: likewise.
 
     Returns:
@@ -93,6 +94,7 @@ async def spawn(
             oom_score_adjust=process.oom_score_adjustment,
             capabilities=process.ambient_capabilities or None,
             no_new_privileges=process.no_new_privileges,
+            pid_variable=pid_variable,
             descriptors=descriptors,
             stdin=stdin,
         )
