@@ -189,8 +189,8 @@ class Machine(RuleBasedStateMachine):
         self.ask("disable", name)
         self.oracle.disable(name)
 
-    # Which rules there are to choose from, and with what, must not hang on what came of others: hypothesis would lose its
-    # way when a story is told again and comes out otherwise.
+    # Which rules there are to choose from, and with what, must not hang on what came of others: hypothesis would lose
+    # its way when a story is told again and comes out otherwise.
 
     @rule(name=NAMES, how=st.sampled_from(list(DEATHS)))
     def die(self, name: str, how: str) -> None:
