@@ -182,3 +182,15 @@ def test_what_keeps_herdpy_from_beginning_is_one_line(tmp_path: Path) -> None:
     assert result.stderr.startswith("herdpy: ")
     assert result.stderr.count("\n") == 1
     assert str(tmp_path / "file") in result.stderr
+
+
+def test_check_warns_of_what_does_not_do_what_one_may_think_and_succeeds(tmp_path: Path) -> None:
+    virtlogd, libvirtd = 'type = "virtlog"\n', 'type = "libvirt"\n\nmax-requests = 7\ntls-port = "16555"\n'
+    services = layer(tmp_path, virtlogd=virtlogd, libvirtd=libvirtd)
+    completed = herdpy("check", f"--services={services}")
+    assert completed.returncode == 0
+    assert completed.stdout == "2 services, no mistakes\n"
+    assert completed.stderr == (
+        f"warning: {services}/libvirtd.toml:3: max-requests: today's libvirt ignores it\n"
+        f"warning: {services}/libvirtd.toml:4: tls-port: has no effect without listen = true\n"
+    )

@@ -11,7 +11,7 @@ from herdpy.catalogue.facts import HostFacts
 from herdpy.libvirt import log_settings
 from herdpy.libvirt.change import VirtlogdChange
 from herdpy.libvirt.configuration_file import Value, render, string_problem
-from herdpy.libvirt.guests import KeepLogs, Logs
+from herdpy.libvirt.guests import KeepLogs, Logs, TellLostLogs
 from herdpy.libvirt.host import Installed, MakeDirectories
 from herdpy.libvirt.placing import PlaceFile
 from herdpy.libvirt.reexecution import FollowProgram, Reexecute, ReexecuteInstead, ReexecuteOnRequest
@@ -118,6 +118,7 @@ def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
                 Installed(program=configuration.libvirt, package=PACKAGE, where=f"libvirt in {declaration.source}"),
                 *((MakeDirectories(directories=(GUEST_LOGS,)),) if facts.is_root else ()),
                 PlaceFile(path=path, content=content),
+                TellLostLogs(is_root=facts.is_root),
             ),
             attempts=(
                 Attempt(

@@ -10,7 +10,10 @@ import msgspec
 import trio
 
 from herdpy.libvirt.places import runtime_directory
-from herdpy.service import ProcessContext, StartFailure
+from herdpy.service import Context, ProcessContext, StartFailure
+
+LOST = "lost logs"
+"""The detail that names guests whose logs have ended."""
 
 
 class Logs(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +50,32 @@ class KeepLogs(msgspec.Struct, frozen=True, kw_only=True):
             )
 
 
+class TellLostLogs(msgspec.Struct, frozen=True, kw_only=True):
+    """A step before virtlogd starts: guests that run by now have lost their logs with the last one, and nothing else
+    tells."""
+
+    is_root: bool
+
+    async def run(self, context: Context) -> None:
+        """Have the status say so."""
+        lost = await trio.to_thread.run_sync(_running, self.is_root, abandon_on_cancel=True)
+        text = f"{', '.join(lost)}: the logs ended with the last virtlogd, and begin at each guest's next start"
+        context.detail(LOST, text if lost else None)
+
+
+def _running(is_root: bool) -> list[str]:
+    directory = _pid_files(is_root=is_root)
+    return sorted(name for name in running(directory) if _is_alive(os.path.join(directory, f"{name}.pid")))
+
+
+def _is_alive(pid_file: str) -> bool:
+    try:
+        with open(pid_file, encoding="ascii") as file:
+            return os.path.exists(f"/proc/{int(file.read())}")
+    except (OSError, ValueError):  # removed meanwhile, or yet to be written
+        return False
+
+
 def _guests(pid: int, own: frozenset[str], is_root: bool) -> tuple[str, ...]:
     logs = logs_of(pid) - own
     names = {os.path.basename(log).removesuffix(".log") for log in logs} & running(_pid_files(is_root=is_root))
@@ -63,12 +92,13 @@ def logs_of(pid: int) -> set[str]:
 
 
 def running(directory: str) -> set[str]:
-    """The guests that run, by libvirt's PID files of them: each has a log of its name, and may have others."""
+    """The guests that run, by libvirt's PID and status files: each has a log of its name, and may have others."""
     try:
-        names = os.listdir(directory)
+        names = set(os.listdir(directory))
     except OSError:  # there has never been a guest
         return set()
-    return {name.removesuffix(".pid") for name in names if name.endswith(".pid")}
+    guests = {name.removesuffix(".pid") for name in names if name.endswith(".pid")}
+    return {guest for guest in guests if f"{guest}.xml" in names}  # libvirtd's own driver.pid has none
 
 
 def _pid_files(*, is_root: bool) -> str:

@@ -1,7 +1,7 @@
 """Trying a virtlogd with a configuration file before the one that runs is made to take it: that one has no way back.
 
-The one that is tried has a /run of its own, in memory, so that it meets neither the sockets nor the PID file of the one
-that runs. It is ended as soon as it has said that it is ready.
+The one that is tried has a /run/libvirt of its own, in memory, so that it meets neither the sockets nor the PID file of
+the one that runs. It is ended as soon as it has said that it is ready.
 """
 
 import os
@@ -20,7 +20,10 @@ from herdpy.service import Completed, Context, StartFailure
 PATIENCE = 20.0
 """Seconds; an idle host takes 50 ms."""
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-OWN_RUN = ("unshare", "--mount", "--propagation", "private", "sh", "-c", 'mount -t tmpfs none /run && exec "$@"', "sh")
+OWN_RUN = (
+    *("unshare", "--mount", "--propagation", "private"),
+    *("sh", "-c", 'mkdir -p /run/libvirt && mount -t tmpfs none /run/libvirt && exec "$@"', "sh"),
+)
 IDLE_LIMIT = "30"
 """Seconds after which the one that is tried ends by itself, should nobody end it (``--timeout``)."""
 STAMP = re.compile(r"\A[0-9-]{10} [0-9:.+]+: [0-9]+: (?:error|warning) : (?:\w+:\d+ : )?")
@@ -40,7 +43,7 @@ class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
             StartFailure: it does not get ready; why.
         """
         if self.is_root:
-            completed = await _until_ready(context, (*OWN_RUN, *self._command(path, "/run/virtlogd.pid")), {})
+            completed = await _until_ready(context, (*OWN_RUN, *self._command(path, "/run/libvirt/virtlogd.pid")), {})
             if completed is not None and completed.output.startswith(("unshare:", "mount:")):
                 return  # this host (a container, mostly) lets nobody try it: what was checked before has to do
         else:
@@ -85,7 +88,11 @@ async def _until_ready(context: Context, command: Sequence[str], variables: dict
                     nursery.cancel_scope.cancel()
 
                 nursery.start_soon(hear)
-                environment = {"PATH": PATH, "HOME": os.environ.get("HOME", "/"), "NOTIFY_SOCKET": f"@{name}"}
+                environment = {
+                    "PATH": os.environ.get("PATH", PATH),
+                    "HOME": os.environ.get("HOME", "/"),
+                    "NOTIFY_SOCKET": f"@{name}",
+                }
                 try:
                     completed = await context.command(command, environment=environment | variables)
                 except StartFailure as problem:

@@ -337,6 +337,7 @@ class Incarnation:
         """
         if self._hearing is None:
             raise StartFailure("it cannot say that it is ready again: it has no notification socket")
+        name = signal.Signals(number).name
         async with self._renewing:
             with trio.move_on_after(patience):  # a predecessor of ours may have sent a signal
                 await first(self._hearing.awaiting_nothing, self.held.exited.wait)
@@ -352,9 +353,9 @@ class Incarnation:
             with trio.move_on_after(patience) as waiting:
                 await first(self._hearing.awaiting_nothing, self.held.exited.wait)
             if waiting.cancelled_caught:
-                raise StartFailure(f"it has not said READY=1 for {patience:g} s after signal {number}")
+                raise StartFailure(f"it has not said READY=1 for {patience:g} s after {name}")
             if self.held.exited.is_set():
-                raise StartFailure(f"{processes.end_of(self.held).reason} upon signal {number}")
+                raise StartFailure(f"{processes.end_of(self.held).reason} after {name}")
 
     # Its end.
 

@@ -919,7 +919,10 @@ class Life:
 
     def _give_up_if_essential(self, end: End) -> None:
         if self.service.essential:
-            self._registry.end_with(self, end.exit_status)
+            status = end.exit_status
+            if end.code == 0 and 0 not in self.service.respawn.success:
+                status = 1
+            self._registry.end_with(self, status)
 
     async def _respawn_or_rest(self, end: End) -> bool:
         """Start it again if its policy says so; False when it is to stay stopped."""

@@ -26,7 +26,7 @@ def test_a_process_that_is_gone_writes_none() -> None:
 
 
 def test_guests_run_that_have_a_pid_file(tmp_path: Path) -> None:
-    for name in ("a.pid", "b.c.pid", "b.c.xml", "driver.lock"):
+    for name in ("a.pid", "a.xml", "b.c.pid", "b.c.xml", "driver.pid", "gone.xml"):
         (tmp_path / name).touch()
     assert guests.running(str(tmp_path)) == {"a", "b.c"}
     assert guests.running(str(tmp_path / "gone")) == set()

@@ -132,6 +132,13 @@ def test_herdpy_ends_with_its_essential_service(herdpy, eventually, trace, endin
     assert trace.read_text().split()[-1] == "stopped"
 
 
+def test_an_end_with_0_that_is_a_failure_is_told_as_one(herdpy, trace):
+    more = "essential = true\nrespawn = false\nauto-start = true\nsuccess-exit-codes = [7]\n"
+    herdpy.declare("main", says(trace, "main", "sleep 0.5; exit 0") + more)
+    herdpy.start()
+    assert herdpy.process.wait(30) == 1
+
+
 def test_an_essential_service_is_given_up_after_its_respawns(herdpy, trace):
     herdpy.declare("main", says(trace, "main", "exit 9") + "essential = true\nauto-start = true\nrespawn-limit = 3\n")
     herdpy.start()

@@ -82,13 +82,14 @@ class LibvirtConfiguration(Common, frozen=True, kw_only=True):
     crl_file: str = ""
     """The list of revoked certificates; empty means ``/etc/pki/CA/cacrl.pem``, if that is there."""
     tls_no_sanity_cert: bool = False
-    """Whether libvirtd leaves out the check of its own certificates."""
+    """Whether libvirtd leaves out the check of its own certificates (its ``tls_no_sanity_certificate``)."""
     tls_no_verify_cert: bool = False
-    """Whether clients need no certificate. Then anybody who reaches the port gets in."""
+    """Whether clients need no certificate (its ``tls_no_verify_certificate``). Then anybody who reaches the port gets
+    in."""
     tls_allowed_dn_list: tuple[str, ...] = ()
     """Patterns of the distinguished names that clients' certificates may have; nothing means: any."""
     sasl_allowed_usernames: tuple[str, ...] = ()
-    """Patterns of the names that may be used with SASL; nothing means: any."""
+    """Patterns of the names that may be used with SASL (its ``sasl_allowed_username_list``); nothing means: any."""
     tls_priority: str = "NORMAL"
     """GnuTLS's priority string."""
     max_clients: Positive = 5000

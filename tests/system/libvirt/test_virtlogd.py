@@ -127,6 +127,28 @@ def test_a_program_that_is_replaced_on_disk_is_executed(host, counter, eventuall
     eventually(lambda: console.stat().st_size > size)
 
 
+def test_logs_that_ended_with_a_virtlogd_are_told(host, counter, eventually):
+    host.declare()
+    host.start()
+    host.herdpy.ok("start", "libvirtd")
+    console, _ = host.boot(counter)
+    eventually(lambda: console.exists() and console.stat().st_size)
+    assert "lost logs" not in host.herdpy.status("virtlogd")["details"]
+    os.kill(host.pid("virtlogd"), signal.SIGKILL)
+    eventually(lambda: "lost logs" in host.herdpy.status("virtlogd")["details"])
+    assert host.herdpy.status("virtlogd")["details"]["lost logs"] == (
+        "counter: the logs ended with the last virtlogd, and begin at each guest's next start"
+    )
+
+
+def test_a_state_directory_in_run_is_none_the_worse_for_the_trial(host):
+    host.herdpy.state = Path("/run/herdpy-state")
+    host.declare()
+    host.start()
+    host.herdpy.ok("start", "virtlogd")
+    assert "has executed itself anew" in host.herdpy.ok("reexec", "virtlogd")
+
+
 def test_it_is_protected(host):
     host.declare()
     host.start()
