@@ -39,6 +39,8 @@ Of timers, and of commands that become services:
                              run COMMAND once, later
                              both take --user, --group, --directory, --environment NAME=VALUE, --log-file, --name
 
+load root FILE        load the services that a file declares; reload root FILE: anew
+unload root SERVICE   stop a service and forget it; or all
 stop root             stop everything, and herdpy
 
 Options:
