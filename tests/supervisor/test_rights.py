@@ -177,6 +177,17 @@ def test_who_may_read_may_read_the_logs(herdpy, place, which, eventually):
     assert readable(OTHERS) == []
 
 
+def test_a_member_s_command_is_short(herdpy, place):
+    begin(herdpy, GROUPS["one"])
+    assert is_done(ask(herdpy.socket, [READERS], "doc", "foo", "full", "x" * 60_000))
+    assert ask(herdpy.socket, [READERS], "doc", "foo", "full", "x" * 70_000) in (
+        "",
+        "ConnectionResetError",
+        "BrokenPipeError",
+    )
+    assert herdpy.ok("doc", "foo", "full", "x" * 70_000)
+
+
 def test_one_user_cannot_take_all_connections(herdpy, place):
     begin(herdpy, GROUPS["one"])
     fork = multiprocessing.get_context("fork")
