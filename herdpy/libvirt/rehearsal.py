@@ -6,7 +6,6 @@ the one that runs. It is ended as soon as it has said that it is ready.
 
 import os
 import re
-import secrets
 import shutil
 import socket
 import tempfile
@@ -74,7 +73,7 @@ async def _until_ready(context: Context, command: Sequence[str], variables: dict
     Raises:
         StartFailure: it cannot be executed, or does neither in time.
     """
-    name = f"herdpy-{secrets.token_hex(16)}"  # abstract (unix(7)): its own /run hides no such name
+    name = f"herdpy-{os.urandom(16).hex()}"  # abstract (unix(7)): its own /run hides no such name
     completed: Completed | None = None
     failure: StartFailure | None = None
     with trio.socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
