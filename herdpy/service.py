@@ -388,7 +388,8 @@ class Stop(msgspec.Struct, frozen=True, kw_only=True):
     """How a service is stopped: its own graceful way, then the signal to its processes, then SIGKILL."""
 
     consent: Consent | None = None
-    """Asked before anything is stopped, unless the stop is forced (``herd stop NAME --force``), or herdpy stops."""
+    """Asked before it is stopped, or anything that it is stopped along with, unless the stop is forced (``herd stop
+    NAME --force``) or herdpy itself stops."""
 
     graceful: Step | None = None
     graceful_timeout: float = 30.0

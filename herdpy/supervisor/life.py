@@ -197,12 +197,12 @@ class Life:
         """Stop it, its dependents first, and wait until it has stopped.
 
         Args:
-            forced: whether its consent is not asked for.
+            forced: whether its consent, and that of what is stopped along with it, is not asked for.
         """
         if self._is_over:
             return Outcome(True)
         if not forced and not self._registry.closing and (refusal := await self._refusal_to_stop()):
-            return Outcome(False, (f"cannot stop {self.name}: {refusal}", *refusal.details))
+            return Outcome(False, (f"cannot stop {self.name}: {refusal}",))
         reply = Reply()
         self._inbox.put(_Stop(reply))
         return await reply.wait()
@@ -258,14 +258,24 @@ class Life:
             return Outcome(False, (f"cannot restart {self.name}: {failure}", *failure.details))
         return None if done is None else Outcome(True, (done,))
 
-    async def _refusal_to_stop(self) -> StartFailure | None:
+    async def _refusal_to_stop(self) -> str | None:
+        """Why it, or what is stopped along with it, had better run on; None when nothing is against a stop."""
+        if (refusal := await self.refusal()) is not None:
+            return refusal
+        for other in self._registry.stopped_with(self):
+            if (refusal := await other.refusal()) is not None:
+                return f"{other.name}, which would be stopped with it, had better run on: {refusal}"
+        return None
+
+    async def refusal(self) -> str | None:
+        """Why it had better not be stopped, if it says so."""
         consent, incarnation = self.service.stop.consent, self._incarnation
         if consent is None or incarnation is None or self.status != "running":
             return None
         try:
             await consent.run(incarnation.context)
         except StartFailure as refusal:
-            return refusal
+            return str(refusal)
         return None
 
     @property
@@ -781,7 +791,7 @@ class Life:
             if failure is not None and not self._registry.closing:
                 line = f"Service {self.name} might have failed to stop: {failure}"
                 return Outcome(False, (line, *failure.details), dependents)
-        members = await self._registry.stop_each(self.service.members)
+        members = await self._registry.stop_each(self.service.members, forced=True)
         return Outcome(True, stopped=(self.name, *dependents, *members))
 
     async def _take_down(self, *, gracefully: bool) -> StartFailure | None:

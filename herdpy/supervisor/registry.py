@@ -303,14 +303,18 @@ class Registry:
     async def stop_dependents(self, service: Service) -> tuple[str, ...]:
         """Stop what requires a service, all at once; returns the canonical names of what was stopped."""
         dependents = (life.name for name in service.provision for life in self._requirers.get(name, ()))
-        return await self.stop_each(dependents)
+        return await self.stop_each(dependents, forced=True)
 
-    async def stop_each(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Stop services, all at once; returns the canonical names of what was stopped."""
+    async def stop_each(self, names: Iterable[str], *, forced: bool = False) -> tuple[str, ...]:
+        """Stop services, all at once; returns the canonical names of what was stopped.
+
+        Args:
+            forced: whether their consent is not asked for, because it was when the stop was that entails theirs.
+        """
         stopped: list[str] = []
 
         async def stop(life: Life) -> None:
-            stopped.extend((await life.stop()).stopped)
+            stopped.extend((await life.stop(forced=forced)).stopped)
 
         lives = dict.fromkeys(self.by_name[name] for name in names if name in self.by_name)
         await _each(stop, (life for life in lives if life.status != "stopped"))

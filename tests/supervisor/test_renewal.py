@@ -60,7 +60,9 @@ def daemon(herdpy, tmp_path):
     program = place / "virtlogd"
     program.write_text(DAEMON)
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    herdpy.declare("logs", f'type = "virtlog"\nlibvirt = "{program}"\n')
+    herdpy.declare("logs", f'type = "virtlog"\nlibvirt = "{program}"\nrequirement = ["below"]\n')
+    herdpy.declare("below", 'command = ["sleep", "1000"]\n')
+    herdpy.declare("all", 'type = "target"\nmembers = ["logs"]\n')
     herdpy.declare("user", 'command = ["sleep", "1000"]\nrequirement = ["logs"]\n')
     herdpy.environment["XDG_RUNTIME_DIR"] = str(tmp_path)
     herdpy.start()
@@ -112,11 +114,16 @@ def test_what_had_better_run_on_is_not_stopped_nor_what_requires_it(herdpy, daem
     assert refused.returncode == 1
     assert f"cannot stop logs: it writes the logs of {daemon}/log, which would end for ever; " in refused.stdout
     assert herdpy.status("user")["status"] == "running"
+    herdpy.ok("start", "all")
+    for other in ("below", "all"):
+        refused = herdpy.herd("stop", other)
+        assert f"cannot stop {other}: logs, which would be stopped with it, had better run on: it " in refused.stdout
+        assert herdpy.status(other)["status"] == "running"
     said = herdpy.ok("restart", "logs")
     assert "Service logs has executed itself anew instead of being restarted: " in said
     assert notes(daemon) == ["signalled", "ready"]
-    herdpy.ok("stop", "logs", "--force")
-    assert herdpy.status("user")["status"] == "stopped"
+    herdpy.ok("stop", "below", "--force")
+    assert herdpy.status("logs")["status"] == herdpy.status("user")["status"] == "stopped"
 
 
 def test_a_failed_trial_leaves_it_alone(herdpy, daemon):
