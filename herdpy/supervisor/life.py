@@ -228,11 +228,13 @@ class Life:
         await reply.wait()
 
     async def ask(self, arguments: Sequence[str]) -> str:
-        """Ask its attendant, and wait for the answer.
+        """Ask its attendant, once it has started if it is starting, and wait for the answer.
 
         Raises:
             ActionFailure: with its reason, or because the service does not run.
         """
+        while self.status == "starting":
+            await self.changed.wait()
         if self._attendance is None or self.status != "running":
             raise ActionFailure(f"{self.name} is {self.status}; start it with: herd start {self.name}")
         return await self._attendance.ask(tuple(arguments))
