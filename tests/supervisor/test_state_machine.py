@@ -256,7 +256,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(name=NAMES, other=NAMES)
     def start_and_stop(self, name: str, other: str) -> None:
-        """Two at once come to the same as one after the other, in one of both orders, or the stop breaks off the start."""
+        """Two at once come to the same as one after the other, either way, or the stop breaks off the start."""
         if any(self.oracle.deaths().values()):
             return  # a start that is broken off forgets them, or not: nobody could tell
         thread = threading.Thread(target=self.ask, args=("start", name))
