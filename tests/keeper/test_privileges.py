@@ -251,6 +251,8 @@ def test_a_child_of_our_own_with_limits_finds_what_any_child_finds(supervisor: S
         ({"capabilities": ["CAP_KILL", "CAP_NONE"]}, "'CAP_NONE' is no capability's name"),
         ({"capabilities": [["CAP_KILL"]]}, "is no capability's name"),
         ({"no_new_privileges": 1}, "no_new_privileges must be true or false"),
+        ({"pid_variable": 7}, "pid_variable must be a string"),
+        ({"pid_variable": "A=B"}, "pid_variable: 'A=B' is no variable's name"),
     ],
 )
 def test_a_bad_request_is_answered_with_what_is_bad(supervisor: Supervisor, fields: dict[str, Any], words: str) -> None:
