@@ -9,7 +9,9 @@ mount --bind /run/etc /etc
 for directory in /var/log /var/lib /var/cache; do
     mount -t tmpfs -o mode=755 none "$directory"
 done
-# The group is herdpy's to make, and QEMU needs no user of the package's.
+# The group is herdpy's to make. The user is libvirt-daemon-system's, which need not be installed: libvirtd wants it to
+# be there, whoever QEMU runs as.
+id -u libvirt-qemu >/dev/null 2>&1 || useradd --system --user-group libvirt-qemu
 sed -i '/^libvirt:/d' /etc/group /etc/gshadow
 rm -rf /etc/libvirt
 mkdir /etc/libvirt

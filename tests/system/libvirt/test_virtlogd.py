@@ -22,7 +22,7 @@ def settled(log):
 
 def test_no_line_is_lost_while_everything_around_it_is_replaced(host, counter, eventually):
     """The guest writes without a pause; virtlogd executes itself a hundred times, and is the same process still."""
-    host.declare('max-size = "256K"\nmax-backups = 32\n')
+    host.declare('max-size = "512K"\nmax-backups = 32\n')
     host.start()
     host.herdpy.ok("start", "libvirtd")
     logs = host.boot(counter)
