@@ -71,7 +71,7 @@ class Reexecute(msgspec.Struct, frozen=True, kw_only=True):
         except OSError as error:
             raise StartFailure(f"cannot write {error.filename or tried}: {error.strerror}") from None
         except StartFailure as failure:
-            raise StartFailure(f"it was not re-executed, and runs on as it is: {failure}") from None
+            raise StartFailure(f"it was not re-executed: {failure}") from None
         await context.renew(signal.SIGUSR1, PATIENCE)
         context.detail(DETAIL, None)
 

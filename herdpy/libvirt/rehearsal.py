@@ -25,7 +25,7 @@ OWN_RUN = (
 )
 IDLE_LIMIT = "30"
 """Seconds after which the one that is tried ends by itself, should nobody end it (``--timeout``)."""
-STAMP = re.compile(r"\A[0-9-]{10} [0-9:.+]+: [0-9]+: (?:error|warning) : (?:\w+:\d+ : )?")
+STAMP = re.compile(r"\A(?:[0-9-]{10} [0-9:.+]+: [0-9]+|libvirt): +(?:error|warning) : (?:\w+:\d+ : )?")
 """What libvirt's daemons write before a message."""
 
 

@@ -35,4 +35,5 @@ def test_guests_run_that_have_a_pid_file(tmp_path: Path) -> None:
 def test_what_libvirts_daemons_write_before_a_message_is_left_out() -> None:
     said = "2026-11-22 12:10:13.181+0000: 26867: error : virLogParseOutput:1234 : invalid argument: Malformed"
     assert STAMP.sub("", said) == "invalid argument: Malformed"
+    assert STAMP.sub("", "libvirt:  error : failed to open /x: No such file") == "failed to open /x: No such file"
     assert STAMP.sub("", "cannot run") == "cannot run"

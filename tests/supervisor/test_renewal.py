@@ -131,7 +131,7 @@ def test_a_failed_trial_leaves_it_alone(herdpy, daemon):
     for action, beginning in (("reexec", ""), ("restart", "cannot restart logs: ")):
         refused = herdpy.herd(action, "logs")
         assert refused.returncode == 1
-        said = f"{beginning}it was not re-executed, and runs on as it is: {daemon}/virtlogd does not start with it: "
+        said = f"{beginning}it was not re-executed: {daemon}/virtlogd does not start with it: "
         assert f"{said}it cannot run" in refused.stdout + refused.stderr
     assert notes(daemon) == []
     assert herdpy.status("logs")["status"] == "running"
