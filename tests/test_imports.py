@@ -27,8 +27,9 @@ ROOMS = {
     "timer": {"service"},
     "activation": {"service"},
     "libvirt": {"service", "watch", "files", "readiness"},
+    "binfmt": {"service", "watch"},
     "catalogue": {
-        *("service", "libvirt", "qemu", "timer", "activation", "preparation"),
+        *("service", "binfmt", "libvirt", "qemu", "timer", "activation", "preparation"),
         *("readiness", "commands", "mistake", "kernel"),
     },
     "configuration": {"catalogue", "service", "mistake"},

@@ -14,6 +14,7 @@ MODULES = {
     "maker": "herdpy.catalogue.maker",
     "inetd": "herdpy.catalogue.inetd",
     "process": "herdpy.catalogue.process",
+    "qemu-binfmt": "herdpy.catalogue.qemu_binfmt",
     "target": "herdpy.catalogue.target",
     "timer": "herdpy.catalogue.timer",
     "virtlog": "herdpy.catalogue.virtlog",

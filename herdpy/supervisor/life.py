@@ -416,7 +416,9 @@ class Life:
             case _Replace(service, at_once, reply), status:
                 self.replacement = service
                 if at_once or status == "stopped":
+                    before = self.service
                     self._take_replacement()
+                    await self._attend_anew(before)
                     if self.changes:
                         await self._remember()
                 reply.give(Outcome(True))
@@ -732,6 +734,14 @@ class Life:
             self._nursery,
             lambda: self._inbox.put(_Left(attendance)),
         )
+
+    async def _attend_anew(self, before: Service) -> None:
+        """Let its attendant be the one that it has as it is declared now, with what the last one remembered."""
+        attendance = self._attendance
+        if attendance is not None and self.service.attendant != before.attendant:
+            self._attendance = None
+            await attendance.leave()
+            self._attend({})
 
     async def _keep_memory(self, text: str) -> None:
         self.memory = text

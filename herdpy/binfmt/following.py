@@ -1,0 +1,103 @@
+"""What a service of registered platforms does while it runs: it registers anew what was replaced on disk.
+
+With flag F the kernel keeps an interpreter open from the moment it is registered, so that an upgrade of QEMU changes
+nothing until then; nor can the file be written to, so that an upgrade always puts another one in its place.
+"""
+
+from functools import partial
+
+import msgspec
+import trio
+
+from herdpy.binfmt import table
+from herdpy.binfmt.entry import Entry
+from herdpy.binfmt.registration import change
+from herdpy.service import AttendantContext, End, StartFailure
+from herdpy.watch import Watch, watching
+
+QUIET = 2.0
+"""Seconds without a change of the file after which an upgrade is taken for done."""
+DETAIL = "not registered anew"
+
+
+class Memory(msgspec.Struct):
+    """What a successor in another supervisor must know."""
+
+    entries: tuple[Entry, ...] = ()
+    """What is registered."""
+    interpreters: dict[str, table.Identity] = {}
+    """By path: those that it is registered with."""
+
+
+class Follow(msgspec.Struct, frozen=True, kw_only=True):
+    """The attendant."""
+
+    entries: tuple[Entry, ...]
+
+    async def run(self, context: AttendantContext) -> End:
+        """Watch each interpreter until the service is stopped.
+
+        Raises:
+            StartFailure: nothing can be watched.
+        """
+        memory = msgspec.json.decode(context.memory, type=Memory) if context.memory else Memory()
+        if memory.entries and memory.entries != self.entries:
+            await self._catch_up(context, memory)
+        memory.entries = self.entries
+        paths = {entry.interpreter for entry in self.entries}
+        memory.interpreters = {path: seen for path, seen in memory.interpreters.items() if path in paths}
+        await _remember(context, memory)
+        async with trio.open_nursery(strict_exception_groups=False) as nursery:
+            for path in sorted(paths):
+                nursery.start_soon(self._follow, path, memory, context)
+            await trio.sleep_forever()
+        raise AssertionError("a nursery that sleeps for ever is left only by an exception")
+
+    async def _catch_up(self, context: AttendantContext, memory: Memory) -> None:
+        """Do what a predecessor had begun, when its declaration changed and it was killed meanwhile."""
+        try:
+            await change(context, memory.entries, self.entries)
+        except StartFailure as failure:
+            context.log("platforms-not-registered", reason=failure)
+            context.detail("problem", str(failure))
+
+    async def _follow(self, path: str, memory: Memory, context: AttendantContext) -> None:
+        with watching(path) as watch:
+            while True:
+                known = memory.interpreters.get(path)
+                found = await watch.look(partial(table.identity, path))
+                if found is None or found == known:
+                    await watch.change()
+                    continue
+                entries = [entry for entry in self.entries if entry.interpreter == path]
+                if known is not None or await trio.to_thread.run_sync(table.is_older, entries[0]):
+                    found = await self._settled(path, watch)
+                    if found is None:
+                        continue
+                    await self._renew(context, entries)
+                memory.interpreters[path] = found
+                await _remember(context, memory)
+
+    async def _settled(self, path: str, watch: Watch) -> table.Identity | None:
+        """Wait until nothing has happened for a while: a package is unpacked file by file."""
+        while True:
+            found: table.Identity | None = await watch.look(partial(table.identity, path))
+            with trio.move_on_after(QUIET) as quiet:
+                await watch.change()
+            if quiet.cancelled_caught:
+                return found
+
+    async def _renew(self, context: AttendantContext, entries: list[Entry]) -> None:
+        for entry in entries:
+            try:
+                await trio.to_thread.run_sync(table.renew, entry)
+            except table.Refused as refused:
+                context.log("platform-not-registered-anew", platform=entry.name, reason=refused)
+                context.detail(DETAIL, f"{refused}; the old {entry.interpreter} is used on")
+            else:
+                context.log("platform-registered-anew", platform=entry.name)
+                context.detail(DETAIL, None)
+
+
+async def _remember(context: AttendantContext, memory: Memory) -> None:
+    await context.remember(msgspec.json.encode(memory).decode())

@@ -1,0 +1,181 @@
+"""The steps of a service that has programs of other platforms run: registering them, and undoing it."""
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable
+from functools import partial
+
+import msgspec
+import trio
+
+from herdpy.binfmt import table
+from herdpy.binfmt.entry import Entry
+from herdpy.service import Context, StartFailure
+
+DETAIL = "registered"
+"""The detail that says which platforms are."""
+PATIENCE = 5.0
+"""Seconds for undoing what was half done; it takes microseconds."""
+PACKAGE = "qemu-user-static"
+
+
+class Interpreters(msgspec.Struct, frozen=True, kw_only=True):
+    """See that the emulators are there: before anything is registered, and all that are missing at once."""
+
+    paths: tuple[str, ...]
+    where: str
+    """Where others can be named: ``qemu in FILE``."""
+
+    async def run(self, context: Context) -> None:
+        """Look.
+
+        Raises:
+            StartFailure: one is missing, or cannot be executed.
+        """
+        lack = await trio.to_thread.run_sync(self.lack, abandon_on_cancel=True)
+        if lack is not None:
+            raise StartFailure(lack)
+
+    def lack(self) -> str | None:
+        """What is missing, and how to get it; it may wait for a disk."""
+        missing = [path for path in self.paths if not os.path.exists(path)]
+        if missing:
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            return f"not installed: there is no {missing[0]}{more}; apt-get install {PACKAGE}, or set {self.where}"
+        for path in self.paths:
+            if not os.path.isfile(path) or not os.access(path, os.X_OK):
+                return f"{path} cannot be executed; set {self.where}"
+        return None
+
+
+class KernelTable(msgspec.Struct, frozen=True):
+    """See that the kernel has the table, loading its module if need be. Mounting it is the next step's."""
+
+    async def run(self, context: Context) -> None:
+        """Look.
+
+        Raises:
+            StartFailure: it has none.
+        """
+        if await trio.to_thread.run_sync(self.lack, abandon_on_cancel=True) is None:
+            return
+        with trio.move_on_after(PATIENCE):
+            with contextlib.suppress(StartFailure):  # a host without modules has no modprobe
+                await context.command(["modprobe", "binfmt_misc"])
+        lack = await trio.to_thread.run_sync(self.lack, abandon_on_cancel=True)
+        if lack is not None:
+            raise StartFailure(lack)
+
+    def lack(self) -> str | None:
+        """What is missing, and how to get it."""
+        if os.path.isdir(table.DIRECTORY):
+            return None
+        return "this kernel has no binfmt_misc, or its module is not loaded; as root of the host: modprobe binfmt_misc"
+
+
+class Register(msgspec.Struct, frozen=True, kw_only=True):
+    """Register platforms: all of them, or none."""
+
+    entries: tuple[Entry, ...]
+
+    async def run(self, context: Context) -> None:
+        """Register each; one that is there already, just so, is taken over.
+
+        Raises:
+            StartFailure: one could not be registered, and those that were are no longer.
+        """
+        if not await trio.to_thread.run_sync(_is_switched_on, abandon_on_cancel=True):
+            status = os.path.join(table.DIRECTORY, "status")
+            raise StartFailure(f"binfmt_misc is switched off for the whole host; switch it on: echo 1 > {status}")
+        await change(context, (), self.entries)
+
+
+class Unregister(msgspec.Struct, frozen=True, kw_only=True):
+    """Remove what was registered, and nothing of anybody else's."""
+
+    entries: tuple[Entry, ...]
+
+    async def run(self, context: Context) -> None:
+        """Remove each that is still ours.
+
+        Raises:
+            StartFailure: one cannot be removed.
+        """
+        if context.details.get(DETAIL) is None:
+            return
+        for entry in self.entries:
+            await _at_the_table(partial(table.remove, entry))
+        context.detail(DETAIL, None)
+
+
+class Become(msgspec.Struct, frozen=True, kw_only=True):
+    """Come from what was registered to what is to be, touching nothing that both have."""
+
+    before: tuple[Entry, ...]
+    after: tuple[Entry, ...]
+
+    async def run(self, context: Context) -> None:
+        """Do it.
+
+        Raises:
+            StartFailure: it could not be done, and everything is as it was.
+        """
+        await change(context, self.before, self.after)
+
+
+async def change(context: Context, before: tuple[Entry, ...], after: tuple[Entry, ...]) -> None:
+    """Come from some entries to others: all the way, or not at all.
+
+    Raises:
+        StartFailure: the table refused something.
+    """
+    known = {entry.name: entry for entry in before}
+    wanted = {entry.name for entry in after}
+    undo: list[Callable[[], object]] = []
+    try:
+        for entry in after:
+            old = known.get(entry.name)
+            if old is not None and old != entry:
+                await _at_the_table(partial(table.renew, entry))
+                undo.append(partial(table.renew, old))
+            elif await _at_the_table(partial(table.add, entry)):
+                undo.append(partial(table.remove, entry))
+        for entry in before:
+            if entry.name in wanted:
+                continue
+            if await _at_the_table(partial(table.remove, entry)):
+                undo.append(partial(table.add, entry))
+    except BaseException:
+        with trio.move_on_after(PATIENCE, shield=True):
+            for step in reversed(undo):
+                try:
+                    await _at_the_table(step)
+                except StartFailure as failure:
+                    context.progress(f"undoing what was half done: {failure}")
+        raise
+    tell(context, after)
+
+
+def tell(context: Context, entries: tuple[Entry, ...]) -> None:
+    """Have the status say what is registered."""
+    context.detail(DETAIL, ", ".join(entry.name.removeprefix("qemu-") for entry in entries) or "nothing")
+
+
+async def _at_the_table(do: Callable[[], object]) -> object:
+    """Do one thing whole: who is cancelled must know whether it was done."""
+    await trio.lowlevel.checkpoint_if_cancelled()
+    try:
+        return await trio.to_thread.run_sync(do)
+    except table.Refused as refused:
+        raise StartFailure(str(refused)) from None
+
+
+def _is_switched_on() -> bool:
+    try:
+        with open(os.path.join(table.DIRECTORY, "status"), encoding="ascii") as status:
+            return status.read().strip() != "disabled"
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            raise StartFailure(f"cannot read {error.filename}: {error.strerror}") from None
+        return True
