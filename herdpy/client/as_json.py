@@ -4,7 +4,7 @@ import json
 import time
 
 from herdpy.client import status
-from herdpy.client.main import ROOT, Request
+from herdpy.client.main import AS_JSON, ROOT, Request
 from herdpy.client.words import Failure
 from herdpy.protocol import ProtocolError, Reply, parse_services
 from herdpy.sexp import Keyword, Pair, write
@@ -38,7 +38,7 @@ def answer(request: Request, reply: Reply) -> str:
                 return tree.as_json(parse_services(reply.result), request.service)
             except ProtocolError as problem:
                 raise Failure(f"cannot make out the supervisor's answer: {problem}") from None
-        if request.action in {"configuration", "plan", "runs"}:
+        if request.action in AS_JSON:
             match reply.result:
                 case [str(text)]:
                     return text if text.endswith("\n") else f"{text}\n"

@@ -30,6 +30,8 @@ INSIDE = ("console", "exec", "offload")
 """Actions that the client carries out itself, once it knows how to reach the service."""
 MAKING = ("spawn", "schedule")
 """Actions that make services, from options that name files of the client's."""
+AS_JSON = ("configuration", "plan", "runs", "platforms", "lookup", "doctor")
+"""Actions that answer in JSON themselves."""
 LASTING = ("start", "restart", "stop")
 """Actions that go on when the client is interrupted."""
 REPEATABLE = ("enable", "disable", "doc", "configuration", "usage", "overview", "help", *LASTING, *VIEWS)
@@ -212,7 +214,7 @@ def run(request: Request) -> int:
     action, service, arguments = request.action, request.service, request.arguments
     if (action in RENDERED_STATUS and service in ROOT) or (action == "tree" and not arguments):
         action, service = "status", "root"
-    elif request.is_json and action in {"configuration", "plan", "runs"}:
+    elif request.is_json and action in AS_JSON:
         arguments = ["--json", *arguments]
     if action in MAKING:
         from herdpy.client.making import absolute

@@ -1,0 +1,257 @@
+"""Real programs of other platforms, run by the kernel through QEMU.
+
+In a user namespace, which has a table of its own (Linux 6.7): the host's is never seen.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.system.binfmt.debian import unpacked
+
+TABLE = "/proc/sys/fs/binfmt_misc"
+JAIL = ("unshare", "--user", "--map-root-user", "--mount", "--propagation", "private")
+MOUNTED = (*JAIL, "sh", "-c", f'mount -t binfmt_misc binfmt_misc {TABLE} && exec "$@"', "sh")
+PATIENCE = 60
+GNU = {"armhf": "armv7l", "arm64": "aarch64"}
+"""What uname(1) says on each of Debian's architectures."""
+
+
+@pytest.fixture(scope="session")
+def qemu() -> Path:
+    """The directory of the static emulators."""
+    return unpacked("qemu-user-static", "amd64") / "usr" / "bin"
+
+
+@pytest.fixture(scope="session")
+def busyboxes() -> dict[str, Path]:
+    """A static busybox of each architecture."""
+    return {architecture: unpacked("busybox-static", architecture) / "bin" / "busybox" for architecture in GNU}
+
+
+@pytest.fixture
+def jailed(herdpy):
+    """A herdpy with a table of its own; not started yet."""
+    herdpy.prefix = MOUNTED
+    return herdpy
+
+
+def inside(herdpy, *command: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a command where herdpy runs."""
+    enter = ("nsenter", "--target", str(herdpy.process.pid), "--user", "--preserve-credentials", "--mount")
+    return subprocess.run([*enter, *command], capture_output=True, text=True, timeout=PATIENCE)
+
+
+def register(herdpy, line: str) -> None:
+    completed = inside(herdpy, "sh", "-c", f"printf '%s' '{line}' >{TABLE}/register")
+    assert completed.returncode == 0, completed.stderr
+
+
+def fails(herdpy, program: Path) -> bool:
+    """Whether the kernel cannot execute a program."""
+    completed = inside(herdpy, "sh", "-c", 'exec "$0" uname -m', program)
+    return completed.returncode == 126 and "Exec format error" in completed.stderr
+
+
+def entries(herdpy) -> dict[str, tuple[str, int]]:
+    """What each entry says, and when it was made."""
+    found = {}
+    for name in inside(herdpy, "ls", TABLE).stdout.split():
+        if name not in {"register", "status"}:
+            made = inside(herdpy, "stat", "-c", "%y", f"{TABLE}/{name}").stdout
+            found[name] = (inside(herdpy, "cat", f"{TABLE}/{name}").stdout, made)
+    return found
+
+
+def declare(herdpy, qemu: Path, *platforms: str, more: str = "") -> None:
+    herdpy.declare("qemu-binfmt", f'type = "qemu-binfmt"\nplatforms = {json.dumps(platforms)}\nqemu = "{qemu}"\n{more}')
+
+
+def test_programs_run_in_and_out_of_a_chroot_until_the_stop(jailed, qemu, busyboxes, tmp_path):
+    declare(jailed, qemu, "arm", "aarch64")
+    jailed.start()
+    assert all(fails(jailed, busyboxes[architecture]) for architecture in GNU)
+    jailed.ok("start", "qemu-binfmt")
+    root = tmp_path / "root"
+    root.mkdir()
+    for architecture, machine in GNU.items():
+        assert inside(jailed, busyboxes[architecture], "uname", "-m").stdout == f"{machine}\n"
+        shutil.copy(busyboxes[architecture], root / f"busybox-{architecture}")
+        # There is no QEMU in there. It executes itself once more, and the status of what it ran comes through.
+        script = f"/busybox-{architecture} uname -m; echo $0; exit 7"
+        there = inside(jailed, "chroot", root, f"/busybox-{architecture}", "sh", "-c", script, "named")
+        assert (there.stdout, there.returncode) == (f"{machine}\nnamed\n", 7)
+    assert jailed.status("qemu-binfmt")["details"]["registered"] == "arm, aarch64"
+    jailed.ok("stop", "qemu-binfmt")
+    assert all(fails(jailed, busyboxes[architecture]) for architecture in GNU)
+    assert entries(jailed) == {}
+
+
+def test_every_platform_but_the_hosts_own_family(jailed, qemu):
+    declare(jailed, qemu)
+    jailed.start()
+    rows = json.loads(jailed.ok("--json", "platforms", "qemu-binfmt"))
+    assert len(rows) == 31
+    assert all(row["binary-is-there"] for row in rows)
+    own = {"x86_64": "i386", "aarch64": "arm"}[os.uname().machine]
+    wanted = [row["name"] for row in rows if row["family"] != own]
+    declare(jailed, qemu, *wanted)
+    jailed.ok("reload", "root")
+    jailed.ok("start", "qemu-binfmt")
+    assert set(entries(jailed)) == {f"qemu-{name}" for name in wanted}
+    rows = json.loads(jailed.ok("--json", "platforms", "qemu-binfmt"))
+    assert {row["name"] for row in rows if row["registered"] == "yes"} == set(wanted)
+    jailed.ok("stop", "qemu-binfmt")
+    assert entries(jailed) == {}
+
+
+def test_a_reload_touches_just_the_difference(jailed, qemu, eventually):
+    declare(jailed, qemu, "arm", "aarch64")
+    jailed.start()
+    jailed.ok("start", "qemu-binfmt")
+    before = entries(jailed)
+    declare(jailed, qemu, "aarch64", "riscv64")
+    jailed.ok("reload", "root")
+    eventually(lambda: set(entries(jailed)) == {"qemu-aarch64", "qemu-riscv64"})
+    assert entries(jailed)["qemu-aarch64"] == before["qemu-aarch64"]
+    # What follows the interpreters is the new declaration's, too.
+    os.kill(jailed.supervisor(), 9)
+    assert jailed.status("qemu-binfmt")["details"]["registered"] == "aarch64, riscv64"
+    jailed.ok("stop", "qemu-binfmt")
+    assert entries(jailed) == {}
+
+
+def test_what_cannot_be_registered_changes_nothing(jailed, qemu, tmp_path):
+    own = tmp_path / "bin"
+    own.mkdir()
+    for name in ("arm", "aarch64"):
+        os.link(qemu / f"qemu-{name}-static", own / f"qemu-{name}-static")
+    declare(jailed, own, "arm", "aarch64", "riscv64", "s390x")
+    jailed.start()
+    refused = jailed.herd("start", "qemu-binfmt")
+    assert refused.returncode == 1
+    missing = f"there is no {own}/qemu-riscv64-static and 1 more"
+    assert f"cannot start qemu-binfmt: not installed: {missing}; apt-get install qemu-user-static, or" in refused.stdout
+    assert "apt-get install qemu-user-static" in jailed.status("qemu-binfmt")["reason"]
+    assert entries(jailed) == {}
+    (own / "qemu-riscv64-static").mkdir()
+    declare(jailed, own, "arm", "aarch64", "riscv64")
+    jailed.ok("reload", "root")
+    refused = jailed.herd("start", "qemu-binfmt")
+    assert f"{own}/qemu-riscv64-static cannot be executed; set qemu in " in refused.stdout
+    assert entries(jailed) == {}
+
+
+def test_somebody_elses_entry_is_an_error_and_stays_and_ours_are_rolled_back(jailed, qemu):
+    declare(jailed, qemu, "arm", "aarch64")
+    jailed.start()
+    register(jailed, r":qemu-aarch64:M::nothing begins so::/bin/true:O")
+    before = entries(jailed)
+    refused = jailed.herd("start", "qemu-binfmt")
+    assert refused.returncode == 1
+    assert (
+        "the table has an entry qemu-aarch64 already, for /bin/true (flags O); remove it: echo -1 > " in refused.stdout
+    )
+    assert entries(jailed) == before
+    assert inside(jailed, "sh", "-c", f"echo -1 >{TABLE}/qemu-aarch64").returncode == 0
+    jailed.ok("start", "qemu-binfmt")
+    # Somebody puts another one in its place meanwhile: that is none of ours.
+    assert inside(jailed, "sh", "-c", f"echo -1 >{TABLE}/qemu-aarch64").returncode == 0
+    register(jailed, r":qemu-aarch64:M::nothing begins so::/bin/true:O")
+    assert "otherwise, for /bin/true" in jailed.ok("platforms", "qemu-binfmt")
+    jailed.ok("stop", "qemu-binfmt")
+    assert set(entries(jailed)) == {"qemu-aarch64"}
+
+
+def test_the_same_entry_is_taken_over_and_switched_on(jailed, qemu, busyboxes):
+    declare(jailed, qemu, "aarch64")
+    jailed.start()
+    jailed.ok("start", "qemu-binfmt")
+    shown, _ = entries(jailed)["qemu-aarch64"]
+    values = dict(line.partition(" ")[::2] for line in shown.splitlines())
+    jailed.ok("stop", "qemu-binfmt")
+    magic, mask = ("".join(f"\\x{byte:02x}" for byte in bytes.fromhex(values[key])) for key in ("magic", "mask"))
+    register(jailed, f":qemu-aarch64:M::{magic}:{mask}:{qemu}/qemu-aarch64-static:FP")
+    assert inside(jailed, "sh", "-c", f"echo 0 >{TABLE}/qemu-aarch64").returncode == 0
+    before = entries(jailed)
+    jailed.ok("start", "qemu-binfmt")
+    assert inside(jailed, busyboxes["arm64"], "uname", "-m").stdout == "aarch64\n"
+    assert entries(jailed)["qemu-aarch64"][1] == before["qemu-aarch64"][1]
+    jailed.ok("stop", "qemu-binfmt")
+    assert entries(jailed) == {}
+
+
+def test_a_replaced_interpreter_is_registered_anew(jailed, qemu, busyboxes, eventually, tmp_path):
+    own = tmp_path / "bin"
+    own.mkdir()
+    shutil.copy(qemu / "qemu-aarch64-static", own)
+    declare(jailed, own, "aarch64")
+    jailed.start()
+    jailed.ok("start", "qemu-binfmt")
+    _, before = entries(jailed)["qemu-aarch64"]
+    # The next supervisor follows it as well.
+    os.kill(jailed.supervisor(), 9)
+    assert jailed.status("qemu-binfmt")["status"] == "running"
+    upgrade = own / "upgrade"
+    upgrade.write_text("#!/bin/sh\necho upgraded\n")
+    upgrade.chmod(0o755)
+    upgrade.rename(own / "qemu-aarch64-static")
+    eventually(lambda: inside(jailed, busyboxes["arm64"], "uname", "-m").stdout == "upgraded\n")
+    eventually(lambda: set(entries(jailed)) == {"qemu-aarch64"})
+    assert entries(jailed)["qemu-aarch64"][1] > before
+    jailed.ok("stop", "qemu-binfmt")
+    assert entries(jailed) == {}
+
+
+def test_one_that_was_replaced_while_nobody_looked(jailed, qemu, busyboxes, tmp_path):
+    own = tmp_path / "bin"
+    own.mkdir()
+    shutil.copy(qemu / "qemu-aarch64-static", own)
+    declare(jailed, own, "aarch64")
+    jailed.start()
+    jailed.ok("start", "qemu-binfmt")
+    shown, _ = entries(jailed)["qemu-aarch64"]
+    values = dict(line.partition(" ")[::2] for line in shown.splitlines())
+    jailed.ok("stop", "qemu-binfmt")
+    magic, mask = ("".join(f"\\x{byte:02x}" for byte in bytes.fromhex(values[key])) for key in ("magic", "mask"))
+    register(jailed, f":qemu-aarch64:M::{magic}:{mask}:{own}/qemu-aarch64-static:FP")
+    upgrade = own / "upgrade"
+    upgrade.write_text("#!/bin/sh\necho upgraded\n")
+    upgrade.chmod(0o755)
+    upgrade.rename(own / "qemu-aarch64-static")
+    assert inside(jailed, busyboxes["arm64"], "uname", "-m").stdout == "aarch64\n"
+    jailed.ok("start", "qemu-binfmt")
+    assert inside(jailed, busyboxes["arm64"], "uname", "-m").stdout == "upgraded\n"
+
+
+def test_the_table_is_mounted_where_it_is_not(herdpy, qemu):
+    herdpy.prefix = (*JAIL, "sh", "-c", f'umount -q {TABLE}; exec "$@"', "sh")
+    declare(herdpy, qemu, "aarch64")
+    herdpy.start()
+    herdpy.ok("start", "qemu-binfmt")
+    assert set(entries(herdpy)) == {"qemu-aarch64"}
+    herdpy.ok("stop", "qemu-binfmt")
+    assert entries(herdpy) == {}
+
+
+def test_a_table_that_is_switched_off_is_told(jailed, qemu):
+    declare(jailed, qemu, "aarch64")
+    jailed.start()
+    assert inside(jailed, "sh", "-c", f"echo 0 >{TABLE}/status").returncode == 0
+    refused = jailed.herd("start", "qemu-binfmt")
+    assert "binfmt_misc is switched off for the whole host; switch it on: echo 1 > " in refused.stdout
+
+
+def test_looking_up(jailed, qemu):
+    declare(jailed, qemu)
+    jailed.start()
+    [arm, sparc] = json.loads(jailed.ok("--json", "lookup", "qemu-binfmt", "arm", "sparc"))
+    assert (arm["family"], sparc["family"]) == ("arm", "sparc")
+    assert sparc["magic"].endswith("00020002")
+    refused = jailed.herd("lookup", "qemu-binfmt", "armhf")
+    assert refused.returncode == 1
+    assert "there is no platform 'armhf'; did you mean arm or " in refused.stderr
