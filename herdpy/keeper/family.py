@@ -10,6 +10,7 @@ With a cgroup the kernel knows. Without one they are found:
 
 from __future__ import annotations
 
+import errno
 import os
 
 from herdpy.keeper import death, proc
@@ -27,6 +28,9 @@ else:
 
 VARIABLE = "HERDPY_SERVICE"
 """The environment variable that tells a child its id."""
+
+_TO_ITS_GROUP = 1 << 2
+"""<linux/pidfd.h>, PIDFD_SIGNAL_PROCESS_GROUP."""
 
 PASSES = 10
 """Times that we look for processes that others have forked meanwhile, when all are to be signalled."""
@@ -156,6 +160,41 @@ class Families:
             if process.output in outputs and seen.start_time >= process.born:
                 return process
         return None
+
+
+def signal_group(process: Process, number: int) -> bool:
+    """Signal the group that a held process is in, dead or alive: so the number is its own.
+
+    Returns:
+        False when there is no such group: a child of a fork has none until it has come to its setsid. Nor is there one
+        for an adopted process that is another's child, unless it leads its group and the kernel finds that by a pidfd
+        (6.9): its number is not ours to keep.
+
+    Raises:
+        PermissionError: when there is nobody in it whom we may signal.
+    """
+    try:
+        if not process.is_adopted:
+            os.killpg(process.pid, number)
+        elif death.is_child(process.pidfd):
+            os.killpg(os.getpgid(process.pid), number)
+        else:
+            signal.pidfd_send_signal(process.pidfd, number, None, _TO_ITS_GROUP)
+    except ProcessLookupError:
+        return False
+    except OSError as error:
+        if process.is_adopted and error.errno == errno.EINVAL:
+            return False
+        raise
+    return True
+
+
+def kill_main(process: Process) -> None:
+    """Kill a main process."""
+    try:
+        signal.pidfd_send_signal(process.pidfd, signal.SIGKILL)
+    except OSError:
+        return  # it became another user's, and will have to end by itself
 
 
 class Others:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 
 from herdpy.keeper import death, proc, request
-from herdpy.keeper.archiving import Archiving
 from herdpy.keeper.cgroup import Emptiness
 from herdpy.keeper.companion import Companion
-from herdpy.keeper.family import VARIABLE, Families
+from herdpy.keeper.family import VARIABLE, Families, kill_main, signal_group
 from herdpy.keeper.listen import accept
 from herdpy.keeper.loop import Loop
 from herdpy.keeper.message import VERSION, MessageError, decode, encode
+from herdpy.keeper.output import Output
 from herdpy.keeper.request import BadRequest
 from herdpy.keeper.spawn import Spawner, SpawnFailure, failure, identify
-from herdpy.keeper.table import Pipe, Process, make_ledger, make_pipe
+from herdpy.keeper.table import Process, make_pipe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,9 +36,6 @@ ORPHANS_DELAY = 0.1
 
 LAST_PID = 2**22
 """Of 64-bit systems (proc(5), sys/kernel/pid_max)."""
-
-_TO_ITS_GROUP = 1 << 2
-"""<linux/pidfd.h>, PIDFD_SIGNAL_PROCESS_GROUP."""
 
 TRIES = 5
 """So many supervisors that ended before they were ready, when none has ever been, and we give up."""
@@ -72,8 +68,6 @@ class Keeper:
         self._processes: dict[str, Process] = {}
         self._pids: set[int] = set()
         self._notes: dict[str, bytes] = {}
-        self._pipes: dict[int, Pipe] = {}
-        self._pipe_number = 0
         self._control, control = listener
         self._held = {self._control: control}
         self._pid_file = pid_file
@@ -87,20 +81,12 @@ class Keeper:
         self._asked_to_end = 0
         self._signal: int | None = None
 
-        own, writing = make_pipe()
-        _enlarge(writing)
-        # A description of its own: what we say must never wait, what the supervisor prints may.
-        self._saying = os.open(f"/proc/self/fd/{writing}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._output = Output(self._loop, logger, environment, spawner, log, self._drained, self._logger_ended)
+        self._say = self._output.say
+        writing = self._output.writing
         self._supervisor = Companion(self._loop, "supervisor", supervisor, environment, spawner, writing, self._say)
         self._supervisor.on_end = self._supervisor_ended
         self._supervisor.on_packet = self._hear_supervisor
-        self._logger = Companion(self._loop, "logger", logger, environment, spawner, 2, self._say)
-        self._logger.on_begin = self._logger_began
-        self._logger.on_end = self._logger_ended
-        self._logger.on_packet = self._hear_logger
-        self._ledger = make_ledger()
-        self._archiving = Archiving(self._loop, logger[:-1], environment, spawner, writing, self._say)
-        self._own_pipe = self._keep_pipe(own, log, echo=True)
         self._requests: dict[str, Callable[[Mapping[str, Any], memoryview], None]] = {
             "hello": self._hello,
             "spawn": self._spawn,
@@ -123,7 +109,7 @@ class Keeper:
         if left:
             self._say(f"of a former herdpy there still run, left alone: PID {', '.join(map(str, left))}")
         self._supervisor.begin()
-        self._logger.begin()
+        self._output.logger.begin()
         self._loop.run()
         death.reap_orphans(())  # and what was held, too: nothing more can be done to it
         self._cgroups.remove()
@@ -160,8 +146,8 @@ class Keeper:
 
     def _own_children(self) -> set[int]:
         """The PIDs of what is held, and of our own programs."""
-        companions = (self._supervisor.pid, self._logger.pid, self._archiving.pid)
-        return self._pids.union(pid for pid in companions if pid is not None)
+        supervisor = () if self._supervisor.pid is None else (self._supervisor.pid,)
+        return self._pids.union(supervisor, self._output.pids())
 
     def _hear_supervisor(self, packet: memoryview) -> None:
         asked: dict[str, Any] = {}
@@ -235,7 +221,7 @@ class Keeper:
         finally:
             if writing >= 0:
                 os.close(writing)
-        pipe = self._keep_pipe(reading, output[0], rotation) if isinstance(output, tuple) else None
+        pipe = self._output.keep(reading, output[0], rotation) if isinstance(output, tuple) else None
         process = Process(name, pid, pidfd, proc.start_time(pid), scope, pipe, _identity(reading), cgroup)
         self._processes[name] = process
         self._pids.add(pid)
@@ -292,7 +278,7 @@ class Keeper:
         try:
             if scope == "all":
                 delivered = self._families.signal(process, number)
-            elif scope == "process" or not _signal_group(process, number):
+            elif scope == "process" or not signal_group(process, number):
                 delivered = process.status is None
                 signal.pidfd_send_signal(process.pidfd, number)
             else:
@@ -416,8 +402,7 @@ class Keeper:
         self._pids.discard(process.pid)
         self._pids.add(pid)
         self._forget_others(process)
-        if process.pipe is not None and process.pipe.process is process:
-            process.pipe.process = None
+        self._output.forget(process)
         process.pid, process.pidfd, process.start_time = pid, pidfd, seen.start_time
         process.session = seen.session if seen.parent == os.getpid() else None
         process.status, process.drained, process.is_adopted = None, False, True
@@ -533,23 +518,13 @@ class Keeper:
         if process.is_adopted and not death.is_child(process.pidfd):
             self._pids.discard(process.pid)  # its number is free for others
         self._tell({"kind": "exited", "id": process.id, "status": status})
-        pipe = process.pipe
-        if pipe is None or pipe.number not in self._pipes:
-            self._drained(process)
-        else:
-            pipe.process = process
-            self._drain(pipe)
+        self._output.drain(process)
         if self._is_ending:
             self._end_when_alone()
 
     def _drained(self, process: Process) -> None:
         process.drained = True
         self._tell({"kind": "drained", "id": process.id})
-
-    def _drain(self, pipe: Pipe) -> None:
-        if self._logger.line is not None:
-            pipe.drains += 1
-            self._logger.send(encode({"kind": "drain", "id": pipe.number}))
 
     def _drop(self, process: Process) -> None:
         del self._processes[process.id]
@@ -561,8 +536,7 @@ class Keeper:
         if process.reading is not None:
             os.close(process.reading)
             process.reading = None
-        if process.pipe is not None and process.pipe.process is process:
-            process.pipe.process = None
+        self._output.forget(process)
 
     def _forsake(self, cgroup: Cgroup | None) -> None:
         """Remove a cgroup, as soon as nobody lives in it."""
@@ -570,59 +544,6 @@ class Keeper:
             return
         if not Emptiness(self._loop, cgroup, cgroup.remove).is_waiting:
             cgroup.remove()
-
-    def _keep_pipe(
-        self, reading: int, path: str, rotation: Mapping[str, Any] | None = None, *, echo: bool = False
-    ) -> Pipe:
-        self._pipe_number += 1
-        pipe = Pipe(self._pipe_number, reading, path, rotation=rotation, echo=echo)
-        self._pipes[pipe.number] = pipe
-        if self._logger.line is not None:
-            self._open(pipe)
-        return pipe
-
-    def _open(self, pipe: Pipe) -> None:
-        opening = {
-            "kind": "open",
-            "id": pipe.number,
-            "path": pipe.path,
-            "rotation": pipe.rotation,
-            "echo": pipe.echo,
-        }
-        self._logger.send(encode(opening), (pipe.reading,))
-
-    def _logger_began(self) -> None:
-        self._logger.send(encode({"kind": "ledger"}), self._ledger)
-        for pipe in self._pipes.values():
-            self._open(pipe)
-        self._logger.send(encode({"kind": "begin"}))
-        for pipe in self._pipes.values():
-            pipe.drains = 0
-            if pipe.process is not None:
-                self._drain(pipe)
-
-    def _hear_logger(self, packet: memoryview) -> None:
-        try:
-            told = decode(packet)
-        except MessageError as error:
-            self._say(f"the logger sent {error}")
-            return
-        if told["kind"] == "archive":
-            self._archiving.ask(told["path"], packet)
-            return
-        pipe = self._pipes.get(told.get("id", 0))
-        if pipe is None:
-            return
-        if told["kind"] == "drained":
-            pipe.drains -= 1
-            if pipe.drains > 0:
-                return  # it was asked again since, for the next process's end
-        process, pipe.process = pipe.process, None
-        if told["kind"] == "closed":
-            del self._pipes[pipe.number]
-            os.close(pipe.reading)
-        if process is not None:
-            self._drained(process)
 
     # Telling.
 
@@ -634,14 +555,6 @@ class Keeper:
     def _answer(self, message: Mapping[str, object]) -> None:
         if self._supervisor.line is not None:
             self._supervisor.send(encode(message))
-
-    def _say(self, words: str) -> None:
-        """Put a line into our own log. When nobody reads it for so long that the pipe is full, it is lost."""
-        line = f"keeper: {words}\n".encode("utf-8", "backslashreplace")
-        try:
-            os.write(self._saying, line)
-        except OSError:
-            return
 
     def _mistake(self, error: Exception) -> None:
         """Survive a mistake of our own: whatever it was, the services must not pay for it."""
@@ -661,7 +574,7 @@ class Keeper:
             )
 
     def _logger_ended(self) -> None:
-        if not self._logger.is_wanted:
+        if not self._output.logger.is_wanted:
             self._loop.stop()
 
     def _give_up(self, why: str) -> None:
@@ -698,77 +611,25 @@ class Keeper:
         """Kill what runs of a service, or its main process when that is its scope; tell whether there was anyone."""
         found = process.scope == "group" and self._families.kill(process)
         if process.status is None:
-            _kill(process)  # also one that has left its cgroup
+            kill_main(process)  # also one that has left its cgroup
         return found or process.status is None
 
     def _end_logger(self) -> None:
-        if not self._logger.is_wanted:
+        if not self._output.logger.is_wanted:
             return
-        self._archiving.end()
-        self._logger.is_wanted = False
-        if self._logger.line is None:
+        if not self._output.end():
             self._loop.stop()
             return
-        self._logger.send(encode({"kind": "end"}))
-        self._loop.after(PATIENCE, "kill logger", self._logger.kill)
+        self._loop.after(PATIENCE, "kill logger", self._output.logger.kill)
         self._loop.after(2 * PATIENCE, "end", self._loop.stop)
 
     def last_words(self) -> bytes:
         """Return what the logger has left unread of our own log."""
-        words = b""
-        try:
-            while chunk := os.read(self._own_pipe.reading, 65536):
-                words += chunk
-        except OSError:
-            return words
-        return words
-
-
-def _enlarge(pipe: int) -> None:
-    """Let a pipe hold 1 MiB: the supervisor would have to wait for a logger that waits for a disk."""
-    try:
-        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 1 << 20)
-    except OSError:
-        return  # there is a limit for ordinary users (pipe(7), pipe-user-pages-soft)
+        return self._output.last_words()
 
 
 def _refuse(asked: Mapping[str, Any], _: memoryview) -> None:
     raise BadRequest(f"there is no request {asked['kind']!r}")
-
-
-def _signal_group(process: Process, number: int) -> bool:
-    """Signal the group that a held process is in, dead or alive: so the number is its own.
-
-    Returns:
-        False when there is no such group: a child of a fork has none until it has come to its setsid. Nor is there one
-        for an adopted process that is another's child, unless it leads its group and the kernel finds that by a pidfd
-        (6.9): its number is not ours to keep.
-
-    Raises:
-        PermissionError: when there is nobody in it whom we may signal.
-    """
-    try:
-        if not process.is_adopted:
-            os.killpg(process.pid, number)
-        elif death.is_child(process.pidfd):
-            os.killpg(os.getpgid(process.pid), number)
-        else:
-            signal.pidfd_send_signal(process.pidfd, number, None, _TO_ITS_GROUP)
-    except ProcessLookupError:
-        return False
-    except OSError as error:
-        if process.is_adopted and error.errno == errno.EINVAL:
-            return False
-        raise
-    return True
-
-
-def _kill(process: Process) -> None:
-    """Kill a main process."""
-    try:
-        signal.pidfd_send_signal(process.pidfd, signal.SIGKILL)
-    except OSError:
-        return  # it became another user's, and will have to end by itself
 
 
 def _failed(serial: int | None, error: SpawnFailure) -> dict[str, object]:

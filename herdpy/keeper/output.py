@@ -1,0 +1,172 @@
+"""What services say, and what we say ourselves: the pipes, the logger that reads them, and who deals with old logs."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+from herdpy.keeper.archiving import Archiving
+from herdpy.keeper.companion import Companion
+from herdpy.keeper.message import MessageError, decode, encode
+from herdpy.keeper.table import Pipe, make_ledger, make_pipe
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from herdpy.keeper.loop import Loop
+    from herdpy.keeper.spawn import Spawner
+    from herdpy.keeper.table import Process
+
+
+class Output:
+    """Holds the pipes whatever becomes of the logger, and keeps a logger running.
+
+    Attributes:
+        logger: the companion.
+        writing: where our own programs write, for our own log.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        command: list[str],
+        environment: dict[str, str],
+        spawner: Spawner,
+        log: str,
+        on_drained: Callable[[Process], None],
+        on_end: Callable[[], None],
+    ) -> None:
+        """Make our own pipe; nothing is started yet.
+
+        Args:
+            command: the logger's.
+            log: our own log's path.
+            on_drained: called when the last lines of a process that has ended are written.
+            on_end: called when the logger has ended.
+        """
+        own, self.writing = make_pipe()
+        _enlarge(self.writing)
+        # A description of its own: what we say must never wait, what the supervisor prints may.
+        self._saying = os.open(f"/proc/self/fd/{self.writing}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._pipes: dict[int, Pipe] = {}
+        self._number = 0
+        self._ledger = make_ledger()
+        self._on_drained = on_drained
+        self.logger = Companion(loop, "logger", command, environment, spawner, 2, self.say)
+        self.logger.on_begin = self._tell_new_logger
+        self.logger.on_end = on_end
+        self.logger.on_packet = self._hear_logger
+        self._archiving = Archiving(loop, command[:-1], environment, spawner, self.writing, self.say)
+        self._own = self.keep(own, log, echo=True)
+
+    def pids(self) -> list[int]:
+        """Return the PIDs of the logger and of what deals with old logs."""
+        return [pid for pid in (self.logger.pid, self._archiving.pid) if pid is not None]
+
+    def say(self, words: str) -> None:
+        """Put a line into our own log. When nobody reads it for so long that the pipe is full, it is lost."""
+        line = f"keeper: {words}\n".encode("utf-8", "backslashreplace")
+        try:
+            os.write(self._saying, line)
+        except OSError:
+            return
+
+    def keep(self, reading: int, path: str, rotation: Mapping[str, Any] | None = None, *, echo: bool = False) -> Pipe:
+        """Take the read end of a pipe, for the logger to write what comes out of it to a file."""
+        self._number += 1
+        pipe = Pipe(self._number, reading, path, rotation=rotation, echo=echo)
+        self._pipes[pipe.number] = pipe
+        if self.logger.line is not None:
+            self._open(pipe)
+        return pipe
+
+    def drain(self, process: Process) -> None:
+        """A process has ended: have its last lines written. ``on_drained`` is called then; now, if there is no pipe."""
+        pipe = process.pipe
+        if pipe is None or pipe.number not in self._pipes:
+            self._on_drained(process)
+        else:
+            pipe.process = process
+            self._ask_to_drain(pipe)
+
+    def forget(self, process: Process) -> None:
+        """Nobody wants to know any more when the last lines of a process are written."""
+        if process.pipe is not None and process.pipe.process is process:
+            process.pipe.process = None
+
+    def end(self) -> bool:
+        """Have the logger write all there is and end; tell whether there is a logger."""
+        self._archiving.end()
+        self.logger.is_wanted = False
+        if self.logger.line is None:
+            return False
+        self.logger.send(encode({"kind": "end"}))
+        return True
+
+    def last_words(self) -> bytes:
+        """Return what the logger has left unread of our own log."""
+        words = b""
+        try:
+            while chunk := os.read(self._own.reading, 65536):
+                words += chunk
+        except OSError:
+            return words
+        return words
+
+    def _open(self, pipe: Pipe) -> None:
+        opening = {
+            "kind": "open",
+            "id": pipe.number,
+            "path": pipe.path,
+            "rotation": pipe.rotation,
+            "echo": pipe.echo,
+        }
+        self.logger.send(encode(opening), (pipe.reading,))
+
+    def _ask_to_drain(self, pipe: Pipe) -> None:
+        if self.logger.line is not None:
+            pipe.drains += 1
+            self.logger.send(encode({"kind": "drain", "id": pipe.number}))
+
+    def _tell_new_logger(self) -> None:
+        self.logger.send(encode({"kind": "ledger"}), self._ledger)
+        for pipe in self._pipes.values():
+            self._open(pipe)
+        self.logger.send(encode({"kind": "begin"}))
+        for pipe in self._pipes.values():
+            pipe.drains = 0
+            if pipe.process is not None:
+                self._ask_to_drain(pipe)
+
+    def _hear_logger(self, packet: memoryview) -> None:
+        try:
+            told = decode(packet)
+        except MessageError as error:
+            self.say(f"the logger sent {error}")
+            return
+        if told["kind"] == "archive":
+            self._archiving.ask(told["path"], packet)
+            return
+        pipe = self._pipes.get(told.get("id", 0))
+        if pipe is None:
+            return
+        if told["kind"] == "drained":
+            pipe.drains -= 1
+            if pipe.drains > 0:
+                return  # it was asked again since, for the end of an adopted process
+        process, pipe.process = pipe.process, None
+        if told["kind"] == "closed":
+            del self._pipes[pipe.number]
+            os.close(pipe.reading)
+        if process is not None:
+            self._on_drained(process)
+
+
+def _enlarge(pipe: int) -> None:
+    """Let a pipe hold 1 MiB: the supervisor would have to wait for a logger that waits for a disk."""
+    try:
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 1 << 20)
+    except OSError:
+        return  # there is a limit for ordinary users (pipe(7), pipe-user-pages-soft)
