@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from herdpy.keeper import cgroup
+
 BIN = Path(sys.executable).parent
 CACHE = Path(os.environ.get("HERDPY_TEST_CACHE") or f"/var/tmp/herdpy-tests-{os.geteuid()}")
 """Where guests' images are kept from one run to the next. Not below a home: as root, QEMU runs as another user."""
@@ -178,6 +180,15 @@ class Herdpy:
         return self.process.wait(PATIENCE)
 
 
+def remove_cgroup(state: Path) -> None:
+    """Remove what a herdpy that did not come to its own end has left of the services' cgroup, and who lives there."""
+    own = cgroup.find()
+    if own is not None and state.exists():
+        left = cgroup.Cgroup(f"{own}/herdpy-{cgroup.key_of(str(state))}")
+        left.kill()
+        wait_until(left.remove)
+
+
 @contextlib.contextmanager
 def running(instance: Herdpy) -> Iterator[None]:
     """At the end a herdpy is stopped if it was started, and nothing of it may be left."""
@@ -193,6 +204,7 @@ def running(instance: Herdpy) -> Iterator[None]:
             instance.process.wait()
         if instance.process.stdout is not None:
             instance.process.stdout.close()
+        remove_cgroup(instance.state)
     assert not instance.socket.exists()
 
 

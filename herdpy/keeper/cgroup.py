@@ -113,7 +113,7 @@ class Cgroups:
             self._number += 1
             made = Cgroup(f"{self.path}/{self._number}.{readable}")
             try:
-                os.mkdir(made.path, 0o755)
+                os.makedirs(made.path, 0o755)  # should somebody have removed the one above it, while it was empty
             except FileExistsError:
                 continue  # a former keeper's, and somebody lives in it
             except OSError:

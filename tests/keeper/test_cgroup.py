@@ -146,6 +146,17 @@ def test_a_keeper_removes_what_a_killed_one_left_but_nobody_s_home(keeper: Runni
     left.kill()
 
 
+@needs_cgroups
+def test_one_that_somebody_removed_is_made_anew(keeper: Running) -> None:
+    keeper.begin()
+    supervisor = keeper.supervisor()
+    cgroup = keeper.cgroup()
+    assert cgroup is not None
+    assert cgroup.remove()
+    supervisor.spawn("service", "sleep", "1000")
+    assert made(keeper) == ["1.service"]
+
+
 @pytest.fixture
 def box() -> Iterator[Path]:
     """A cgroup to put a keeper into."""
