@@ -21,7 +21,7 @@ ROOMS = {
     "service": set(),
     "watch": {"service"},
     "qemu": {"activation", "service", "sexp", "files"},
-    "preparation": {"service"},
+    "preparation": {"service", "watch", "files"},
     "readiness": {"service", "watch"},
     "commands": {"service"},
     "timer": {"service"},

@@ -15,6 +15,7 @@ MODULES = {
     "inetd": "herdpy.catalogue.inetd",
     "process": "herdpy.catalogue.process",
     "qemu-binfmt": "herdpy.catalogue.qemu_binfmt",
+    "qemu-guest-agent": "herdpy.catalogue.qemu_guest_agent",
     "target": "herdpy.catalogue.target",
     "timer": "herdpy.catalogue.timer",
     "virtlog": "herdpy.catalogue.virtlog",

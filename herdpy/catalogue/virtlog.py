@@ -12,10 +12,11 @@ from herdpy.libvirt import log_settings
 from herdpy.libvirt.change import VirtlogdChange
 from herdpy.libvirt.configuration_file import Value, render, string_problem
 from herdpy.libvirt.guests import KeepLogs, Logs, TellLostLogs
-from herdpy.libvirt.host import Installed, MakeDirectories
+from herdpy.libvirt.host import MakeDirectories
 from herdpy.libvirt.placing import PlaceFile
 from herdpy.libvirt.reexecution import FollowProgram, Reexecute, ReexecuteInstead, ReexecuteOnRequest
 from herdpy.libvirt.rehearsal import Rehearsal
+from herdpy.preparation.installed import Installed
 from herdpy.service import Action, Attempt, Fact, Limit, Notify, Process, Service, Stop, plain
 
 PACKAGE = "libvirt-daemon"

@@ -1,7 +1,6 @@
 """What libvirt's daemons need on the host, and nobody else makes."""
 
 import grp
-import os
 import socket
 from collections.abc import Callable
 from functools import partial
@@ -14,30 +13,6 @@ from herdpy.service import Context, StartFailure
 
 COMMAND_PATIENCE = 30.0
 """Seconds for groupadd(8), which waits for others that change /etc/group."""
-
-
-class Installed(msgspec.Struct, frozen=True, kw_only=True):
-    """See that a program is there."""
-
-    program: str
-    """An absolute path."""
-    package: str
-    """Of Debian."""
-    where: str
-    """Where another one can be named: ``libvirt in /etc/herdpy/services/libvirtd.toml``."""
-
-    async def run(self, context: Context) -> None:
-        """Look.
-
-        Raises:
-            StartFailure: it is missing, or cannot be executed.
-        """
-        if not await trio.to_thread.run_sync(os.path.exists, self.program, abandon_on_cancel=True):
-            raise StartFailure(
-                f"not installed: there is no {self.program}; apt-get install {self.package}, or set {self.where}"
-            )
-        if not os.access(self.program, os.X_OK):
-            raise StartFailure(f"{self.program} is not executable; set {self.where}")
 
 
 class EnsureGroup(msgspec.Struct, frozen=True, kw_only=True):

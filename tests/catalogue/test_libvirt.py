@@ -16,9 +16,10 @@ from herdpy.catalogue.libvirt.configuration import LibvirtConfiguration, uuid_pr
 from herdpy.catalogue.libvirt.settings import IGNORED, KEYS
 from herdpy.configuration import declared_services
 from herdpy.libvirt.asking import Answers, Socket
-from herdpy.libvirt.host import EnsureGroup, Installed, Listening, MakeDirectories
+from herdpy.libvirt.host import EnsureGroup, Listening, MakeDirectories
 from herdpy.libvirt.placing import PlaceFile
 from herdpy.mistake import Place
+from herdpy.preparation.installed import Installed
 from herdpy.qemu.accelerator import Accelerator
 from herdpy.service import Caution, Notify, Process, Service, Stop
 from tests.catalogue.libvirt_samples import LIBVIRT, NEEDS

@@ -19,8 +19,9 @@ from herdpy.commands import SendSignal
 from herdpy.libvirt.asking import Answers, Domains, Socket
 from herdpy.libvirt.change import LibvirtdChange
 from herdpy.libvirt.configuration_file import render
-from herdpy.libvirt.host import EnsureGroup, Installed, Listening, MakeDirectories
+from herdpy.libvirt.host import EnsureGroup, Listening, MakeDirectories
 from herdpy.libvirt.placing import DETAIL, Choice, PlaceFile
+from herdpy.preparation.installed import Installed
 from herdpy.service import Action, Attempt, Caution, Fact, Notify, Process, Service, Step, Stop, plain
 
 PACKAGE = "libvirt-daemon-system"

@@ -30,6 +30,11 @@ def unpacked(package: str, architecture: str) -> Path:
     return place
 
 
+def own_architecture() -> str:
+    """What Debian calls this machine."""
+    return _run("dpkg", "--print-architecture", cwd=Path("/")).strip()
+
+
 def _run(*command: str | Path, cwd: Path) -> str:
     completed = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, cwd=cwd)
     assert completed.returncode == 0, f"{command}: {completed.stdout}{completed.stderr}"

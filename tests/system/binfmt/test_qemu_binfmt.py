@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.binfmt.debian import unpacked
+from tests.system.binfmt.debian import own_architecture, unpacked
 
 TABLE = "/proc/sys/fs/binfmt_misc"
 JAIL = ("unshare", "--user", "--map-root-user", "--mount", "--propagation", "private")
@@ -24,7 +24,7 @@ GNU = {"armhf": "armv7l", "arm64": "aarch64"}
 @pytest.fixture(scope="session")
 def qemu() -> Path:
     """The directory of the static emulators."""
-    return unpacked("qemu-user-static", "amd64") / "usr" / "bin"
+    return unpacked("qemu-user-static", own_architecture()) / "usr" / "bin"
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,37 @@
+"""A program that a service cannot do without."""
+
+import os
+
+import msgspec
+import trio
+
+from herdpy.service import Context, StartFailure
+
+
+class Installed(msgspec.Struct, frozen=True, kw_only=True):
+    """See that a program is there."""
+
+    program: str
+    """An absolute path."""
+    package: str
+    """Of Debian."""
+    where: str
+    """Where another one can be named: ``libvirt in /etc/herdpy/services/libvirtd.toml``."""
+
+    async def run(self, context: Context) -> None:
+        """Look.
+
+        Raises:
+            StartFailure: it is missing, or cannot be executed.
+        """
+        lack = await trio.to_thread.run_sync(self.lack, abandon_on_cancel=True)
+        if lack is not None:
+            raise StartFailure(lack)
+
+    def lack(self) -> str | None:
+        """What is wrong, and how to mend it; it may wait for a disk."""
+        if not os.path.exists(self.program):
+            return f"not installed: there is no {self.program}; apt-get install {self.package}, or set {self.where}"
+        if not os.path.isfile(self.program) or not os.access(self.program, os.X_OK):
+            return f"{self.program} is not executable; set {self.where}"
+        return None
