@@ -406,6 +406,7 @@ class Incarnation:
             self.service.stop,
             self.service.name,
             was_told=self._was_told,
+            show=self.tell_stage,
             patience=self.patience,
         )
         await self._line.release(self.held)

@@ -139,12 +139,14 @@ async def end_the_rest(
     service: str,
     *,
     was_told: bool,
+    show: Callable[[str], None],
     patience: Callable[[float], trio.CancelScope] = trio.move_on_after,
 ) -> None:
     """After the end of a main process: give what is left of its service the grace period; its release kills it then.
 
     Args:
         was_told: whether all were sent the signal already, along with the main process.
+        show: told what is waited for, in a few words.
         patience: as of :func:`terminate`.
     """
     if stop.scope == "process":
@@ -153,6 +155,7 @@ async def end_the_rest(
     if not left:
         return
     log("processes-left", service=service, count=left)
+    show(f"waiting for what is left of it: {left} {'process' if left == 1 else 'processes'}")
     if not was_told:
         await line.signal(held, stop.signal, _reach(stop))
     with patience(stop.grace_period) as waiting:

@@ -97,11 +97,12 @@ def test_shepherd_40672_what_a_dead_process_leaves_gets_the_signal_first_and_is_
 
 def test_what_a_dead_process_leaves_and_does_not_go_is_killed(herdpy, tmp_path, numbers, eventually):
     stray = f'trap "" TERM; echo $$ > {tmp_path}/stray; while :; do sleep 0.02; done'
-    herdpy.declare("one", sh(f"setsid sh -c '{stray}' & exec sleep 1000", "grace-period = 0.2\nrespawn = false"))
+    herdpy.declare("one", sh(f"setsid sh -c '{stray}' & exec sleep 1000", "grace-period = 1.5\nrespawn = false"))
     herdpy.start()
     herdpy.ok("start", "one")
     (pid,) = numbers("stray")
     os.kill(herdpy.status("one")["pid"], signal.SIGKILL)
+    eventually(lambda: str(herdpy.status("one")["stage"]).startswith("waiting for what is left of it: "))
     eventually(lambda: herdpy.status("one")["status"] == "stopped")
     assert state(pid) is None
     assert "processes-left service=one count=" in herdpy.said()
