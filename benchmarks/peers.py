@@ -8,6 +8,10 @@ compiled, as make does it. Beside them a C loop of fork and exec and the bare in
 each contestant in turn, so that a busy machine slows all of them alike: compare ratios. Who cannot be installed is
 said.
 
+systemd is not among them. Started by root without a session of its own, its user instance takes every process of the
+machine into control groups that it makes, out of those that others keep them in: nothing to be done to a machine for a
+benchmark's sake.
+
 Parts: one (boot, client, respawn after the default delay, shutdown), respawn (no delay), hundred, thousand, flood,
 flood-respawn, idle.
 """
@@ -16,7 +20,6 @@ import argparse
 import contextlib
 import os
 import platform
-import signal
 import statistics
 import sys
 from collections import defaultdict
@@ -26,7 +29,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from contest import installation, table
-from contest.accounting import become_subreaper
+from contest.accounting import become_subreaper, end_with_us
 from contest.contestants import S6, Circus, Contestant, Herdpy, Loop, Runit, Supervisor
 from contest.measures import FULL, PARTS, QUICK, interpreter, takes_part
 from contest.stamps import TooSlow
@@ -71,13 +74,16 @@ def main() -> int:
         with contextlib.suppress(installation.Missing):  # said below
             go_to_jail()
     become_subreaper()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    end_with_us()
     try:
         service = installation.compiled("service")
         python = installation.herdpy() / "python"
     except installation.Missing as error:
         sys.exit(f"cannot measure anything: {error}")
-    contestants, missing = [], []
+    contestants, missing = (
+        [],
+        ["systemd takes no part: its user instance would move the machine's processes (see --help)"],
+    )
     for name in options.peers:
         try:
             contestants.append(MAKING[name]())

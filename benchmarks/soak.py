@@ -25,7 +25,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
-from contest.accounting import become_subreaper, descendants, end_all  # noqa: E402
+from contest.accounting import become_subreaper, descendants, end_all, end_with_us  # noqa: E402
 
 BIN = Path(sys.executable).parent
 NAME = f"soak-{os.getpid()}"
@@ -198,7 +198,7 @@ def main() -> int:
     parser.add_argument("--warm-up", type=int, default=WARM_UP)
     options = parser.parse_args()
     become_subreaper()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    end_with_us()
     with tempfile.TemporaryDirectory(prefix="herdpy-soak-", dir="/var/tmp") as place:
         try:
             herdpy = Herdpy(Path(place))

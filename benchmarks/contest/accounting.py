@@ -5,6 +5,7 @@ import ctypes
 import os
 import select
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -124,6 +125,17 @@ class Watched:
         for pidfd in self._pidfds:
             os.close(pidfd)
         self._pidfds.clear()
+
+
+def end_with_us() -> None:
+    """Let SIGTERM end us by way of our ``finally`` clauses, once: a second one must not keep them from their work."""
+
+    def end(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        sys.exit(1)
+
+    signal.signal(signal.SIGTERM, end)
 
 
 def end_all(say: Callable[[str], None]) -> None:

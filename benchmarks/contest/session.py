@@ -15,7 +15,7 @@ from .accounting import Cost, Watched, cost, cpu_seconds, descendants, end_all, 
 from .contestants import Contestant, Fleet
 from .stamps import Stamp, Stamps, TooSlow
 
-PATIENCE = 40.0
+PATIENCE = 90.0
 """Seconds that anything may take; what takes longer is not measured."""
 
 
