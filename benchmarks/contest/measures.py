@@ -134,7 +134,7 @@ def flood_respawn(contestant: Contestant, service: Path, effort: Effort) -> tupl
 
 def _idle(count: int, label: str, contestant: Contestant, service: Path, seconds: float) -> Figures:
     with session(contestant, Fleet(count), service) as running:
-        running.settle(8.0)
+        running.settle(15.0)  # threads that have nothing to do end by themselves, trio's after 10 s
         before = running.cost()
         time.sleep(seconds)
         after = running.cost()

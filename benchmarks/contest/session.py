@@ -159,5 +159,8 @@ def session(contestant: Contestant, fleet: Fleet, service: Path) -> Iterator[Ses
         said = (place / "said").read_text(errors="replace")[-500:] if (place / "said").exists() else ""
         raise TooSlow(f"{contestant.name}: {error}; it said: {said.strip()}") from None
     finally:
+        # What would interrupt us waits until all is gone.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
         end_all(lambda line: print(line, file=sys.stderr))
         shutil.rmtree(place, ignore_errors=True)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)

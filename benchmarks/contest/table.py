@@ -53,7 +53,7 @@ ROWS = (
     Row("lines", "  of supervisor", 1, 2, 1.0, ("lines", "supervisor"), least=True),
     Row("lines", "  of s6-log", 1, 2, 1.3, ("lines", "s6"), least=True),
     Row("cpu-line", "CPU a line, us", 1, 3, 0.7),
-    Row("lost", "lines lost", 1, 0, 0),
+    Row("lost", "lines lost or torn", 1, 0, 0),
     Row("doubled", "lines doubled", 1, 0, 0),
     Row("unstamped", "lines without a stamp", 1, 0, 0),
     Row("idle-cpu-1", "idle with 1: CPU, ms", 1),
