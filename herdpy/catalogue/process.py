@@ -11,7 +11,7 @@ import msgspec
 from herdpy.catalogue import command, health
 from herdpy.catalogue import ready as readiness
 from herdpy.catalogue.command import CommandConfiguration, signal_number
-from herdpy.catalogue.common import Declaration, ServiceType, as_service, name_problem, rotation_facts
+from herdpy.catalogue.common import Declaration, ServiceType, Unsuitable, as_service, name_problem, rotation_facts
 from herdpy.catalogue.facts import HostFacts
 from herdpy.catalogue.health import Health
 from herdpy.catalogue.ready import Ready, command_mistakes
@@ -66,6 +66,9 @@ class ProcessConfiguration(CommandConfiguration, frozen=True, kw_only=True):
     """Seconds within which it has to say WATCHDOG=1 again and again (sd_notify(3)), or it is ended by SIGABRT."""
     notify_access: Literal["main", "all"] = "main"
     """Whether only its main process is listened to, or any of its processes; for ``ready.notify`` and ``watchdog``."""
+    notify_user: str | None = None
+    """Name of the user who may write to that socket, root aside; None means: whom it runs as. For a daemon that changes
+    its user by itself, and tells that it is ready only then. It takes root."""
     pre_start: tuple[CommandLine, ...] = ()
     """Commands that are run before it is started, one after the other, as the service itself is. One that fails fails
     the start, unless a ``-`` is written before its program; each has the time of start-timeout."""
@@ -140,6 +143,8 @@ def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
     """
     configuration: ProcessConfiguration = declaration.configuration
     process = command.process(declaration, facts)
+    if configuration.notify_user not in (None, facts.user) and not facts.is_root:
+        raise Unsuitable("notify-user", "only root can give a socket to another user; leave it out")
     sockets = declared_sockets(declaration)
     ready = configuration.ready
     attempt = Attempt(
@@ -201,6 +206,7 @@ def _notify(configuration: ProcessConfiguration, socket: str) -> Notify | None:
         socket=socket,
         tells_ready=tells_ready,
         access=configuration.notify_access,
+        user=configuration.notify_user,
         watchdog=configuration.watchdog,
     )
 
@@ -273,6 +279,8 @@ def _ways_facts(configuration: ProcessConfiguration) -> Iterator[Fact]:
         yield Fact("watchdog", "watchdog", configuration.watchdog, f"{configuration.watchdog:g} s")
     if configuration.notify_access != "main":
         yield plain("notify-access", "notify-access", configuration.notify_access)
+    if configuration.notify_user is not None:
+        yield plain("notify-user", "notify-user", configuration.notify_user)
     if configuration.pre_start:
         yield lines("pre-start", configuration.pre_start)
     if configuration.post_stop:

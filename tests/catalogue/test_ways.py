@@ -117,6 +117,10 @@ def test_a_way_to_be_ready(ready: dict[str, Any], step: object) -> None:
             {"ready": {"notify": True}, "watchdog": 2.5, "notify-access": "all"},
             Notify(socket="/state/notify/a", access="all", watchdog=2.5),
         ),
+        (
+            {"ready": {"notify": True}, "notify-user": "named"},
+            Notify(socket="/state/notify/a", user="named"),
+        ),
     ],
 )
 def test_what_it_says_of_itself(fields: dict[str, Any], notify: Notify | None) -> None:

@@ -162,6 +162,28 @@ def test_the_socket_is_its_user_s_alone(herdpy, eventually):
     assert not path.exists()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+def test_a_daemon_that_changes_its_user_by_itself_can_be_heard(herdpy, tmp_path):
+    text = """
+import os, socket, time
+os.setgid(65534)
+os.setuid(65534)
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+    notify.sendto(b"READY=1", os.environ["NOTIFY_SOCKET"])
+time.sleep(1000)
+"""
+    for parent in [herdpy.directory, *herdpy.directory.parents][:4]:
+        parent.chmod(parent.stat().st_mode | 0o011)
+    command = program(tmp_path, text)
+    herdpy.declare("heard", toml(command, 'notify-user = "nobody"\nready.notify = true'))
+    herdpy.declare("unheard", toml(command, "ready.notify = true\nrespawn = false"))
+    herdpy.start()
+    herdpy.ok("start", "heard")
+    lines = failed_start(herdpy, "unheard")
+    assert lines[0] == "cannot start unheard: it exited with 1 before it was ready"
+    assert any("PermissionError" in line for line in lines), "the socket is its user's alone"
+
+
 def test_a_child_is_not_listened_to_unless_that_is_said(herdpy, speaker, eventually):
     speaker.declare()
     herdpy.start()
