@@ -70,6 +70,7 @@ complete -c herd -n '__herd_has 0' -a usage -d 'processor time, memory and tasks
 complete -c herd -n '__herd_has 0' -a log -d 'its output, or what happened'
 complete -c herd -n '__herd_has 0' -a events -d 'what happens, in JSON'
 complete -c herd -n '__herd_has 0' -a plan -d 'what a reload would do'
+complete -c herd -n '__herd_has 0' -a doctor -d 'what is missing on this host'
 complete -c herd -n '__herd_has 0' -a reload -d 'let the declarations take effect'
 complete -c herd -n '__herd_has 0' -a tree -d 'what requires what'
 complete -c herd -n '__herd_has 0' -a detailed-status -d 'the status of all'

@@ -212,6 +212,16 @@ class Step(Protocol):
 
 
 @runtime_checkable
+class Foresight(Protocol):
+    """A :class:`Step` that can tell beforehand why it would fail on this host: for ``herd doctor``."""
+
+    def lack(self) -> str | None:
+        """What is missing, and how to get it, in one sentence; None when nothing is. Changes nothing. It may wait for
+        a disk: it is called in a thread."""
+        ...
+
+
+@runtime_checkable
 class Readiness(Protocol):
     """Returns once a service's process is ready; any :class:`Step` can be one. Implementations are frozen structs.
 

@@ -1,7 +1,6 @@
 """The steps of a service that has programs of other platforms run: registering them, and undoing it."""
 
 import contextlib
-import errno
 import os
 from collections.abc import Callable
 from functools import partial
@@ -24,6 +23,8 @@ class Interpreters(msgspec.Struct, frozen=True, kw_only=True):
     """See that the emulators are there: before anything is registered, and all that are missing at once."""
 
     paths: tuple[str, ...]
+    known: tuple[str, ...]
+    """Of all platforms. Who wants none yet is told when there is not a single one: that QEMU is not installed."""
     where: str
     """Where others can be named: ``qemu in FILE``."""
 
@@ -40,6 +41,8 @@ class Interpreters(msgspec.Struct, frozen=True, kw_only=True):
     def lack(self) -> str | None:
         """What is missing, and how to get it; it may wait for a disk."""
         missing = [path for path in self.paths if not os.path.exists(path)]
+        if not self.paths and not any(os.path.exists(path) for path in self.known):
+            missing = list(self.known)
         if missing:
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             return f"not installed: there is no {missing[0]}{more}; apt-get install {PACKAGE}, or set {self.where}"
@@ -85,10 +88,25 @@ class Register(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             StartFailure: one could not be registered, and those that were are no longer.
         """
-        if not await trio.to_thread.run_sync(_is_switched_on, abandon_on_cancel=True):
-            status = os.path.join(table.DIRECTORY, "status")
-            raise StartFailure(f"binfmt_misc is switched off for the whole host; switch it on: echo 1 > {status}")
+        lack = await trio.to_thread.run_sync(self.lack, abandon_on_cancel=True)
+        if lack is not None:
+            raise StartFailure(lack)
         await change(context, (), self.entries)
+
+    def lack(self) -> str | None:
+        """What keeps us from it, and how to mend that; nothing is known while the table is not mounted."""
+        status = os.path.join(table.DIRECTORY, "status")
+        try:
+            with open(status, encoding="ascii") as file:
+                if file.read().strip() == "disabled":
+                    return f"binfmt_misc is switched off for the whole host; switch it on: echo 1 > {status}"
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            return f"cannot read {status}: {error.strerror}"
+        if not os.access(os.path.join(table.DIRECTORY, "register"), os.W_OK):
+            return f"only root can change {table.DIRECTORY}; let root's herdpy run it"
+        return None
 
 
 class Unregister(msgspec.Struct, frozen=True, kw_only=True):
@@ -169,13 +187,3 @@ async def _at_the_table(do: Callable[[], object]) -> object:
         return await trio.to_thread.run_sync(do)
     except table.Refused as refused:
         raise StartFailure(str(refused)) from None
-
-
-def _is_switched_on() -> bool:
-    try:
-        with open(os.path.join(table.DIRECTORY, "status"), encoding="ascii") as status:
-            return status.read().strip() != "disabled"
-    except OSError as error:
-        if error.errno != errno.ENOENT:
-            raise StartFailure(f"cannot read {error.filename}: {error.strerror}") from None
-        return True

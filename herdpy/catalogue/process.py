@@ -23,7 +23,19 @@ LONGEST_SOCKET = 107
 """Bytes of a Unix socket's path (unix(7))."""
 GENERAL_ACTIONS = frozenset(
     {
-        *("start", "stop", "restart", "status", "enable", "disable", "doc", "configuration", "usage", "progress"),
+        *(
+            "start",
+            "stop",
+            "restart",
+            "status",
+            "enable",
+            "disable",
+            "doc",
+            "configuration",
+            "usage",
+            "progress",
+            "doctor",
+        ),
         *("reach", "log", "tree", "graph", "events", "console", "exec", "offload", "load", "unload", "trigger"),
         *("schedule", "spawn", "help", "eval", "halt", "power-off"),
     }

@@ -76,7 +76,11 @@ def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
             declaration,
             documentation="Run programs of other platforms by QEMU.",
             prepare=(
-                Interpreters(paths=tuple(entry.interpreter for entry in wanted), where=f"qemu in {declaration.source}"),
+                Interpreters(
+                    paths=tuple(entry.interpreter for entry in wanted),
+                    known=tuple(entry.interpreter for entry in everything),
+                    where=f"qemu in {declaration.source}",
+                ),
                 KernelTable(),
                 Mount(
                     device="binfmt_misc",

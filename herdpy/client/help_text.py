@@ -19,6 +19,7 @@ Overviews of all services:
   graph                      the same for Graphviz
   log                        when they entered which state
   plan                       what a reload would do
+  doctor [SERVICE]           what is missing on this host, and how to get it
   reload                     let the declarations as they are now take effect
   events [-f] [SERVICE]      what happens, in lines of JSON; with -f also what is yet to come
   help                       the actions that the server knows

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 ROOT = ("root", "shepherd")
-DEFAULT_ROOT = ("status", "detailed-status", "help", "log", "graph", "tree", "events", "plan", "reload")
+DEFAULT_ROOT = ("status", "detailed-status", "help", "log", "graph", "tree", "events", "plan", "doctor", "reload")
 """Actions whose service may be left out."""
 RENDERED_STATUS = ("detailed-status", "log", "graph")
 """Actions on root that are a status of all, shown in another way."""
-VIEWS = ("status", "detailed-status", "log", "graph", "tree", "events", "plan")
+VIEWS = ("status", "detailed-status", "log", "graph", "tree", "events", "plan", "doctor")
 """Actions for which no server takes arguments: options may stand after the service, too."""
 ROOT_ACTIONS = ("help", "halt", "power-off", "load", "eval", "unload", "reload", "plan", "daemonize", "restart")
 SWAPPABLE = ("start", "stop", "status", "doc")
@@ -320,7 +320,7 @@ def show(request: Request, reply: Reply) -> None:
             from herdpy.client import usage as usage_of
 
             say(usage_of.lines(usage_of.parse(result)))
-        elif request.action == "configuration" or (is_root and request.action in {"help", "plan"}):
+        elif request.action in {"configuration", "doctor"} or (is_root and request.action in {"help", "plan"}):
             match result:
                 case [str(text)] if text != "#<unspecified>":
                     say(clean(text) if text.endswith("\n") else f"{clean(text)}\n")

@@ -2,8 +2,6 @@
 
 import grp
 import socket
-from collections.abc import Callable
-from functools import partial
 
 import msgspec
 import trio
@@ -34,10 +32,15 @@ class EnsureGroup(msgspec.Struct, frozen=True, kw_only=True):
         if await self._is_there():
             return
         if not self.create:
-            raise StartFailure(
-                f"there is no group {self.group}; groupadd --system {self.group}, or change {self.where}"
-            )
+            raise StartFailure(self._missing())
         await context.once(f"group {self.group}", self._create)
+
+    def lack(self) -> str | None:
+        """What is wrong, and how to mend it; a directory in the network may be asked."""
+        return None if self.create or _group_exists(self.group) else self._missing()
+
+    def _missing(self) -> str:
+        return f"there is no group {self.group}; groupadd --system {self.group}, or change {self.where}"
 
     async def _is_there(self) -> bool:
         # A thread: a directory in the network may be asked.
@@ -91,10 +94,13 @@ class Listening(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             StartFailure: a port's name means none, or a certificate cannot be read.
         """
-        look: Callable[[], str | None] = partial(_first_missing, self)
-        problem = await trio.to_thread.run_sync(look, abandon_on_cancel=True)
+        problem = await trio.to_thread.run_sync(self.lack, abandon_on_cancel=True)
         if problem is not None:
             raise StartFailure(problem)
+
+    def lack(self) -> str | None:
+        """What is wrong first, and how to mend it."""
+        return _first_missing(self)
 
 
 def _first_missing(wanted: Listening) -> str | None:

@@ -40,20 +40,36 @@ class Mount(msgspec.Struct, frozen=True, kw_only=True):
         there = await trio.to_thread.run_sync(self._look, abandon_on_cancel=True)
         if there is not None:
             if not self._is_as_declared(there):
-                raise StartFailure(
-                    f"{there.device} ({there.file_system}) is mounted on {self.mount_point} already; "
-                    f"unmount it: umount {self.mount_point}"
-                )
+                raise StartFailure(self._taken(there))
             if context.details.get(STATE) is None:
                 context.detail(STATE, FOUND)
             return
         if os.geteuid() != 0:
-            raise StartFailure(f"only root can mount something on {self.mount_point}; let root's herdpy run it")
+            raise StartFailure(self._for_root())
         await trio.to_thread.run_sync(self._see_to_directory, abandon_on_cancel=True)
         options = ["-o", ",".join(self.options)] if self.options else []
         command = ["mount", "-t", self.file_system, *options, "--", self.device, self.mount_point]
         await _run(context, command, f"{self.device} cannot be mounted on {self.mount_point}")
         context.detail(STATE, "mounted")
+
+    def lack(self) -> str | None:
+        """What is wrong, and how to mend it; what is mounted there may be asked."""
+        there = self._look()
+        if there is not None:
+            return None if self._is_as_declared(there) else self._taken(there)
+        if os.geteuid() != 0:
+            return self._for_root()
+        return None if self.create_mount_point or os.path.isdir(self.mount_point) else self._no_directory()
+
+    def _taken(self, there: Entry) -> str:
+        what = f"{there.device} ({there.file_system}) is mounted on {self.mount_point} already"
+        return f"{what}; unmount it: umount {self.mount_point}"
+
+    def _for_root(self) -> str:
+        return f"only root can mount something on {self.mount_point}; let root's herdpy run it"
+
+    def _no_directory(self) -> str:
+        return f"there is no directory {self.mount_point}; make it, or set create-mount-point = true"
 
     def _look(self) -> Entry | None:
         return mounted_on(self.mount_point)
@@ -68,7 +84,7 @@ class Mount(msgspec.Struct, frozen=True, kw_only=True):
         if os.path.isdir(self.mount_point):
             return
         if not self.create_mount_point:
-            raise StartFailure(f"there is no directory {self.mount_point}; make it, or set create-mount-point = true")
+            raise StartFailure(self._no_directory())
         try:
             os.makedirs(self.mount_point, 0o755)
         except OSError as error:

@@ -189,6 +189,12 @@ class BuildImage(msgspec.Struct, frozen=True, kw_only=True):
             except OSError as error:
                 raise StartFailure(f"cannot make the link {self.link}: {error.strerror}") from None
 
+    def lack(self) -> str | None:
+        """What is missing to build it, and how to get it; nothing when it is there."""
+        if Image(os.path.join(self.directory, key(self.recipe))).is_complete():
+            return None
+        return lacking(self.recipe, is_root=os.geteuid() == 0)
+
     async def _build(self, context: Context) -> None:
         context.progress("building the image: preparing", 0.0)
         environment = {**os.environ, "LC_ALL": "C", "PATH": _path()}
@@ -231,28 +237,35 @@ def _why_silent(directory: str, said: Sequence[str]) -> str:
     return f"silent for {SILENCE / 60:g} minutes ({free // 1024**2} MiB are free); the last it said: {last}"
 
 
+def lacking(recipe: Recipe, *, is_root: bool) -> str | None:
+    """What this host lacks to build an image, and how to get it; None when nothing."""
+    if recipe.architecture not in KERNELS:
+        return f"cannot build an image for {recipe.architecture}: herdpy knows a kernel for {', '.join(KERNELS)} only"
+    wanted = PROGRAMS if is_root else {**PROGRAMS, "newuidmap": "uidmap", "newgidmap": "uidmap"}
+    missing = sorted({package for program, package in wanted.items() if shutil.which(program, path=_path()) is None})
+    if missing:
+        tool = "program" if len(missing) == 1 else "programs"
+        names = ", ".join(program for program, package in wanted.items() if package in missing)
+        return f"cannot build its image without the {tool} {names}: apt-get install {' '.join(missing)}"
+    if not is_root:
+        user = pwd.getpwuid(os.getuid()).pw_name
+        if not all(_has_subordinates(path, user) for path in ("/etc/subuid", "/etc/subgid")):
+            return (
+                f"cannot build its image as {user}, who has no subordinate ids (subuid(5)): as root, "
+                f"usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user} (any free range of 65536)"
+            )
+    return None
+
+
 def check(recipe: Recipe, directory: str, *, is_root: bool) -> None:
     """See that an image can be built here, and make the directory it is to be in.
 
     Raises:
         StartFailure: a program, the permission, subordinate ids or space is missing.
     """
-    if recipe.architecture not in KERNELS:
-        known = ", ".join(KERNELS)
-        raise StartFailure(f"cannot build an image for {recipe.architecture}: herdpy knows a kernel for {known} only")
-    wanted = PROGRAMS if is_root else {**PROGRAMS, "newuidmap": "uidmap", "newgidmap": "uidmap"}
-    missing = sorted({package for program, package in wanted.items() if shutil.which(program, path=_path()) is None})
-    if missing:
-        tool = "program" if len(missing) == 1 else "programs"
-        names = ", ".join(program for program, package in wanted.items() if package in missing)
-        raise StartFailure(f"cannot build its image without the {tool} {names}: apt-get install {' '.join(missing)}")
-    if not is_root:
-        user = pwd.getpwuid(os.getuid()).pw_name
-        if not all(_has_subordinates(path, user) for path in ("/etc/subuid", "/etc/subgid")):
-            raise StartFailure(
-                f"cannot build its image as {user}, who has no subordinate ids (subuid(5)): as root, "
-                f"usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user} (any free range of 65536)"
-            )
+    lack = lacking(recipe, is_root=is_root)
+    if lack is not None:
+        raise StartFailure(lack)
     try:
         os.makedirs(directory, mode=0o755, exist_ok=True)
         filesystem = os.statvfs(directory)

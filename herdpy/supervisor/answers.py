@@ -37,7 +37,8 @@ OWN_ACTIONS = {
     "configuration": "Show what the service runs with.",
     "usage": "Show the processor time, the memory and the tasks of the running service.",
 }
-"""What every service of herdpy can be asked besides; and, only by a client of ours, ``progress`` and ``reach``."""
+"""What every service of herdpy can be asked besides; and, only by a client of ours, ``progress``, ``reach`` and
+``doctor``."""
 AT_A_STRETCH = 64
 """Services that are described before others have their turn: some milliseconds."""
 WITHOUT_ARGUMENTS = ("status", "enable", "disable")
@@ -48,6 +49,7 @@ ROOT_ACTIONS = {
     "help": "Name the actions.",
     "status": "Tell the state of every service.",
     "plan": "Tell what a reload would do.",
+    "doctor": "Tell what services lack on this host, and how to get it.",
     "reload": "Let the declarations as they are now take effect; or load a file anew.",
     "load": "Load the services that a file declares.",
     "unload": "Stop a service, or all, and forget it.",
@@ -69,6 +71,7 @@ Usage: herd ACTION [SERVICE [ARGUMENT...]]
   configuration SERVICE           what it runs with
   usage SERVICE                   its processor time, memory and tasks
   plan                            what a reload would do
+  doctor [SERVICE]                what is missing on this host, and how to get it
   reload root [FILE]              let the declarations as they are now take effect; or load FILE anew
   load root FILE                  load the services that a file declares
   unload root SERVICE             stop a service and forget it; or all
@@ -155,7 +158,7 @@ class Answers:
     def _of_root(self, command: Command, action: str | None) -> bytes | None:
         service = Symbol(ROOT[0])
         match action:
-            case "status" | "events" | "progress" | "plan" | "stop" | "halt" | "power-off":
+            case "status" | "events" | "progress" | "plan" | "doctor" | "stop" | "halt" | "power-off":
                 return None
             case "load" | "unload" | "reload":
                 if len(command.arguments) == 1 or (action == "reload" and not command.arguments):
@@ -204,6 +207,8 @@ class Answers:
                 await client.send(reply)
             case "plan":
                 await client.send(self._plan(await self._reloading.look(), command))
+            case "doctor":
+                await client.send(await _examined([*self._registry.lives.values()], command))
             case "stop" | "halt" | "power-off":
                 log("command", action=action, service=ROOT[0], **await described(client.peer))
                 self._registry.shutdown.ask()
@@ -309,7 +314,7 @@ class Answers:
                 return self._configuration(life, command)
             case "reach":
                 return _reach(life)
-            case "start" | "stop" | "restart" | "enable" | "disable" | "usage" | "progress":
+            case "start" | "stop" | "restart" | "enable" | "disable" | "usage" | "doctor" | "progress":
                 return None
         if _custom(life, action) is None:
             return write_reply(error=protocol.action_not_found(command.action, service))
@@ -337,6 +342,8 @@ class Answers:
                 return True, write_reply([None], messages=[f"Disabled service {life.name}."])
             case "usage":
                 return True, await _usage(life)
+            case "doctor":
+                return True, await _examined([life], command)
         custom = _custom(life, action)
         assert custom is not None
         context = _ActionContext(life, self._registry)
@@ -394,6 +401,17 @@ class _ActionContext(StepContext):
 
     def print(self, line: str) -> None:
         self.lines.append(line)
+
+
+async def _examined(lives: Sequence[Life], command: Command) -> bytes:
+    """What services lack, as a text, or as JSON."""
+    from herdpy.supervisor import doctor  # late: few ask
+
+    if command.arguments not in {(), ("--json",)}:
+        text = f"takes no arguments but --json, and {' '.join(command.arguments)} was given"
+        return write_reply(error=protocol.action_exception(command.action, command.service, text))
+    examined = await doctor.examine(life.service for life in lives)
+    return write_reply([doctor.as_json(examined) if command.arguments else doctor.in_words(examined)])
 
 
 def _custom(life: Life, action: str | None) -> Action | None:

@@ -43,6 +43,7 @@ OF_SERVICE = {
     "doc": Right.READ,
     "configuration": Right.READ,
     "usage": Right.READ,
+    "doctor": Right.READ,
     "progress": Right.READ,
 }
 """What it takes to ask a service for an action; any other of those that all services have operates it."""

@@ -38,9 +38,9 @@ def test_the_specifications_example() -> None:
     service = made("arm", "aarch64")
     wanted = (entry("arm"), entry("aarch64"))
     interpreters, _, mount, register = service.prepare
-    assert interpreters == Interpreters(
-        paths=("/usr/bin/qemu-arm-static", "/usr/bin/qemu-aarch64-static"), where="qemu in /q.toml"
-    )
+    assert isinstance(interpreters, Interpreters)
+    assert interpreters.paths == ("/usr/bin/qemu-arm-static", "/usr/bin/qemu-aarch64-static")
+    assert interpreters.where == "qemu in /q.toml"
     assert isinstance(mount, Mount)
     assert mount.mount_point == "/proc/sys/fs/binfmt_misc"
     assert register == Register(entries=wanted)
@@ -60,6 +60,16 @@ def test_where_the_emulators_are() -> None:
 
 def test_no_platform_is_no_mistake_but_told() -> None:
     assert made().cautions == (Caution("platforms", "is empty: no platform's programs are run"),)
+
+
+def test_without_a_platform_it_still_takes_qemu(tmp_path: Path) -> None:
+    step = made(qemu=str(tmp_path)).prepare[0]
+    assert isinstance(step, Interpreters)
+    assert (step.lack() or "").startswith(
+        f"not installed: there is no {tmp_path}/qemu-i386-static and 30 more; apt-get "
+    )
+    (tmp_path / "qemu-sh4-static").touch(0o755)
+    assert step.lack() is None
 
 
 def test_a_change_is_just_the_difference() -> None:

@@ -331,7 +331,7 @@ def test_root(herdpy):
             (command("restart", "shepherd"), reply("(#f)", "#f", "You must be kidding.")),
             (
                 command("doc", "root", '"list-actions"'),
-                reply('("#<unspecified>")', "#f", "root (help status plan reload load unload halt power-off)"),
+                reply('("#<unspecified>")', "#f", "root (help status plan doctor reload load unload halt power-off)"),
             ),
             (
                 command("load", "root", '"/does/not/exist"'),
