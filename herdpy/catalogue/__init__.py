@@ -12,6 +12,7 @@ MODULES = {
     "libvirt": "herdpy.catalogue.libvirt",
     "mount": "herdpy.catalogue.mount",
     "maker": "herdpy.catalogue.maker",
+    "hurd-vm": "herdpy.catalogue.hurd_vm",
     "inetd": "herdpy.catalogue.inetd",
     "process": "herdpy.catalogue.process",
     "qemu-binfmt": "herdpy.catalogue.qemu_binfmt",

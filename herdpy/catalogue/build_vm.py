@@ -2,40 +2,31 @@
 
 import datetime
 import os
-import shlex
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
 import msgspec
 
-from herdpy.catalogue.common import (
-    Common,
-    Declaration,
-    ServiceType,
-    as_service,
-    name_problem,
-    path_mistakes,
-    rotation_facts,
-)
+from herdpy.catalogue.common import Common, Declaration, ServiceType, name_problem, path_mistakes
 from herdpy.catalogue.facts import HostFacts
-from herdpy.qemu.command_line import Boot, Disk, Forwarding, Machine, Rooms, command_line
-from herdpy.qemu.guix import WriteDeclaration
+from herdpy.catalogue.machine import (
+    SECRETS_PORT,
+    Acceleration,
+    Access,
+    file_to_change,
+    guest_user,
+    machine_service,
+    rooms_of,
+)
+from herdpy.qemu.command_line import Boot, Disk, Machine
 from herdpy.qemu.image import KERNEL_ARGUMENTS, LINKS, BuildImage, PruneImages, Recipe, key, parse_size
 from herdpy.qemu.image import Image as GuestImage
-from herdpy.qemu.preparation import CheckImage, CheckPorts, ClearRooms, EnsureUser, KeepDisk, MakeRooms
-from herdpy.qemu.qmp import Powerdown, Watch
-from herdpy.qemu.secrets import HOST_KEYS, AwaitSSH, FillSecrets, SendSecrets, SendSecretsOverTCP, ssh_command
-from herdpy.service import Action, Attempt, Fact, Port, Process, Reach, Service, Step, Stop, plain
-
-GUEST_USER = "herdpy-vm"
-"""The system user that QEMU runs as when herdpy is root."""
+from herdpy.qemu.network import Forwarding, host_port, virtio_network
+from herdpy.qemu.preparation import CheckImage, KeepDisk
+from herdpy.service import Action, Fact, Service, Step, plain
 
 SSH_PORT = 22
-SECRETS_PORT = 1004
-"""Ports in the guest; 1004 is Guix's secret-service port."""
-
-KVM_PATIENCE = 60.0
-"""Seconds until a guest that is silent on KVM is tried on TCG instead; one that boots there says hello within 5."""
+"""In the guest."""
 
 CPU_MODELS = (
     (2015, "Skylake-Client"),
@@ -48,9 +39,6 @@ CPU_MODELS = (
     (2006, "core2duo"),
 )
 """The processor model of a year, newest first, by the year it came out; before the first there is nothing older."""
-
-START_TIMEOUT = 300.0
-"""Seconds from QEMU's start until the guest must have taken its secrets."""
 
 NETWORKS = {
     "restricted": "cut off; only forwarded ports lead in",
@@ -104,7 +92,7 @@ class VirtualBuildMachine(Common, frozen=True, kw_only=True, forbid_unknown_fiel
     """TCP ports of the host's loopback that lead to the guest."""
     systems: tuple[str, ...] | None = None
     """System types it builds for, such as ``x86_64-linux``; None means the host's own."""
-    accelerator: Literal["auto", "kvm", "tcg"] = "auto"
+    accelerator: Acceleration = "auto"
     """``auto``: KVM where it boots a guest, else TCG."""
     network: Literal["restricted", "open"] = "restricted"
     """Whether the guest may reach the host and the world; forwarded ports work either way."""
@@ -138,112 +126,71 @@ class VirtualBuildMachine(Common, frozen=True, kw_only=True, forbid_unknown_fiel
         for index, port in enumerate(ports):
             if port in ports[:index]:
                 yield f"port-forwardings[{index}].host", f"port {port} of the host is forwarded twice"
-        if self.secrets == "tcp" and self.host_port(SECRETS_PORT) is None:
+        if self.secrets == "tcp" and host_port(self.forwardings, SECRETS_PORT) is None:
             yield "secrets", f"over tcp they need a port forwarded to port {SECRETS_PORT} of the guest"
-        if self.secrets == "none" and self.host_port(SSH_PORT) is None:
+        if self.secrets == "none" and host_port(self.forwardings, SSH_PORT) is None:
             yield (
                 "secrets",
                 f"without them readiness is SSH's, which needs a port forwarded to port {SSH_PORT} of the guest",
             )
 
-    def host_port(self, guest: int) -> int | None:
-        """The port of the host that leads to a port of the guest."""
-        return next((forward.host for forward in self.port_forwardings if forward.guest == guest), None)
+    @property
+    def forwardings(self) -> tuple[Forwarding, ...]:
+        """The forwardings as QEMU takes them."""
+        return tuple(Forwarding(host=one.host, guest=one.guest) for one in self.port_forwardings)
 
 
 def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
     """A virtual build machine is one service."""
     wanted: VirtualBuildMachine = declaration.configuration
     name = wanted.name or declaration.name
-    user = GUEST_USER if facts.is_root else None
-    directories = facts.directories
-    rooms = Rooms(
-        directory=os.path.join(directories.state, "machines", name),
-        console_log=os.path.join(directories.log, f"{name}-console.log"),
+    disk, boot, image_steps = _disk(wanted, name, declaration.source, facts)
+    date = _utc(wanted.date)
+    machine = Machine(
+        name=name,
+        qemu=wanted.qemu,
+        cpu=wanted.cpu or model_of(date),
+        cpu_count=wanted.cpu_count,
+        memory_size=wanted.memory_size,
+        date=date,
+        disk=disk,
+        boot=boot,
+        network=virtio_network(wanted.forwardings, is_open=wanted.network == "open"),
+        rooms=rooms_of(name, facts),
     )
-    keys = os.path.join(directories.state, "keys", name)
-    secret_root = wanted.secret_root or os.path.join(directories.secrets, name)
-    ssh_port = wanted.host_port(SSH_PORT)
-    ports = tuple(Port(port=forward.host) for forward in wanted.port_forwardings)
-    disk, boot, image_steps = _disk(wanted, name, declaration.source, user, facts)
-    accelerators = _accelerators(wanted, facts)
-    machines = tuple(_machine(wanted, name, accelerator, disk, boot, rooms) for accelerator, _ in accelerators)
-    timeout = wanted.start_timeout or START_TIMEOUT
-
-    prepare: tuple[Step, ...] = (
-        CheckPorts(ports=ports, where=f"port-forwardings in {_file_to_change(declaration.source, facts)}"),
-        *(() if user is None else (EnsureUser(user=user),)),
-        *image_steps,
-        FillSecrets(
-            root=secret_root,
-            keys_directory=keys,
-            name=name,
-            guix=facts.guix,
-            ssh_port=ssh_port,
-            # A guest that takes no secrets has host keys of its own: the public halves in the root are enough.
-            host_keys=() if wanted.secrets == "none" else HOST_KEYS,
-        ),
-        *_guix_steps(wanted, name, keys, secret_root, facts),
-    )
-    attempts = tuple(
-        Attempt(
-            process=Process(command=command_line(machine), environment={"TMPDIR": rooms.directory}, user=user),
-            prepare=(MakeRooms(rooms=rooms, user=user),),
-            readiness=_readiness(wanted, rooms, secret_root),
-            timeout=timeout if machine is machines[-1] else min(timeout, KVM_PATIENCE),
-            details=(("accelerator", why),),
-        )
-        for machine, (_, why) in zip(machines, accelerators, strict=True)
+    access = Access(
+        forwardings=wanted.forwardings,
+        forwardings_key="port-forwardings",
+        ssh_port=host_port(wanted.forwardings, SSH_PORT),
+        secrets_port=host_port(wanted.forwardings, SECRETS_PORT),
+        secrets=wanted.secrets or ("virtio" if isinstance(wanted.image, Image) else "tcp"),
+        secret_root=wanted.secret_root or os.path.join(facts.directories.secrets, name),
+        systems=wanted.systems or (facts.system,),
     )
     return (
-        as_service(
+        machine_service(
             declaration,
-            provision=tuple(dict.fromkeys((name, *wanted.provision))),
+            facts,
+            machine,
+            access,
+            accelerator=wanted.accelerator,
+            provision=(name,),
             documentation=TYPE.documentation,
-            prepare=prepare,
-            attempts=attempts,
-            aftermath=(ClearRooms(rooms=rooms),),
-            companion=Watch(path=rooms.events),
-            takes_arguments=True,
-            stop=Stop(graceful=Powerdown(path=rooms.monitor), grace_period=wanted.grace_period),
-            ports=ports,
-            facts=(
-                *_hardware_facts(machines[0], accelerators[0][1]),
+            image_steps=image_steps,
+            own_facts=(
+                # What ``herd configuration`` shows on Guix System, in its order and words, comes first.
+                plain("cpu", "CPU", machine.cpu),
+                plain("cpu-count", "number of CPU cores", machine.cpu_count),
+                Fact("memory-size", "memory size", machine.memory_size, f"{machine.memory_size} MiB"),
+                plain("date", "initial date", date.strftime("%Y-%m-%dT%H:%M:%SZ")),
                 Fact("image", "image", *_image_fact(wanted)),
                 Fact("disk", "disk", disk.path, disk.path),
-                Fact(
-                    "port-forwardings",
-                    "forwarded ports",
-                    [{"host": forward.host, "guest": forward.guest} for forward in wanted.port_forwardings],
-                    ", ".join(f"127.0.0.1:{forward.host} -> {forward.guest}" for forward in wanted.port_forwardings)
-                    or "none",
-                ),
                 Fact("network", "network", wanted.network, NETWORKS[wanted.network]),
-                plain("systems", "systems", wanted.systems or (facts.system,)),
-                Fact("console", "console", rooms.console, f"herd console {name}"),
-                plain("console-log", "console log", rooms.console_log),
-                plain("secret-root", "secrets", secret_root),
-                plain("log-file", "log", wanted.log_file or facts.log_file(name)),
-                *rotation_facts(wanted),
-                plain("user", "QEMU runs as", user or facts.user),
-                Fact("command", "command line", attempts[0].process.command, shlex.join(attempts[0].process.command)),
+                plain("systems", "systems", access.systems),
             ),
             actions=_actions(wanted, facts),
-            reach=Reach(
-                ssh=ssh_command(keys, name, ssh_port) if ssh_port is not None else (),
-                console=rooms.console,
-                console_log=rooms.console_log,
-            ),
         ),
     )
-
-
-def _file_to_change(source: str, facts: HostFacts) -> str:
-    """What was shipped is not edited, for the next version replaces it, but overridden in the administrator's layer."""
-    directory, file = os.path.split(source)
-    if directory.endswith("/share/herdpy/services"):
-        return os.path.join(facts.directories.configuration, "services", file)
-    return source
 
 
 def model_of(date: datetime.datetime) -> str:
@@ -251,67 +198,14 @@ def model_of(date: datetime.datetime) -> str:
     return next((model for year, model in CPU_MODELS if date.year >= year), CPU_MODELS[-1][1])
 
 
-def _machine(
-    wanted: VirtualBuildMachine, name: str, accelerator: str, disk: Disk, boot: Boot | None, rooms: Rooms
-) -> Machine:
-    date = _utc(wanted.date)
-    return Machine(
-        name=name,
-        qemu=wanted.qemu,
-        accelerator=accelerator,
-        cpu=wanted.cpu or model_of(date),
-        cpu_count=wanted.cpu_count,
-        memory_size=wanted.memory_size,
-        date=date,
-        disk=disk,
-        boot=boot,
-        forwardings=tuple(Forwarding(host=forward.host, guest=forward.guest) for forward in wanted.port_forwardings),
-        open_network=wanted.network == "open",
-        rooms=rooms,
-    )
-
-
-def _hardware_facts(machine: Machine, accelerator: str) -> tuple[Fact, ...]:
-    """What ``herd configuration`` shows on Guix System, in its order and words, and the accelerator."""
-    date = machine.date.strftime("%Y-%m-%dT%H:%M:%SZ")
-    return (
-        plain("cpu", "CPU", machine.cpu),
-        plain("cpu-count", "number of CPU cores", machine.cpu_count),
-        Fact("memory-size", "memory size", machine.memory_size, f"{machine.memory_size} MiB"),
-        plain("date", "initial date", date),
-        Fact("accelerator", "accelerator", accelerator, accelerator, detail="accelerator"),
-    )
-
-
-def _accelerators(wanted: VirtualBuildMachine, facts: HostFacts) -> tuple[tuple[str, str], ...]:
-    """The accelerators to try, best first, each with what a person is told of it."""
-    reason = facts.accelerator.reason
-    if wanted.accelerator == "kvm":
-        return (("kvm", "KVM, as the declaration says"),)
-    if wanted.accelerator == "tcg":
-        return (("tcg", "TCG (emulation), as the declaration says"),)
-    if facts.accelerator.kvm:
-        return (("kvm", f"KVM: {reason}"), ("tcg", "TCG (emulation): the guest did not start on KVM"))
-    return (("tcg", f"TCG (emulation): {reason}"),)
-
-
-def _readiness(wanted: VirtualBuildMachine, rooms: Rooms, secret_root: str) -> Step | None:
-    match wanted.secrets or ("virtio" if isinstance(wanted.image, Image) else "tcp"):
-        case "virtio":
-            return SendSecrets(rooms.secrets, secret_root)
-        case "tcp" if (port := wanted.host_port(SECRETS_PORT)) is not None:
-            return SendSecretsOverTCP(port, secret_root)
-    ssh_port = wanted.host_port(SSH_PORT)
-    return None if ssh_port is None else AwaitSSH(ssh_port)
-
-
 def _disk(
-    wanted: VirtualBuildMachine, name: str, source: str, user: str | None, facts: HostFacts
+    wanted: VirtualBuildMachine, name: str, source: str, facts: HostFacts
 ) -> tuple[Disk, Boot | None, tuple[Step, ...]]:
     """The disk, the kernel when QEMU is to load one, and what has to be done for both to be there."""
+    user = guest_user(facts)
     if isinstance(wanted.image, str):
         form = wanted.image_format or ("raw" if wanted.image.endswith((".img", ".raw")) else "qcow2")
-        check = CheckImage(path=wanted.image, format=form, user=user, where=f"image in {source}")
+        check = CheckImage(path=wanted.image, format=form, user=user, where=f"image in {file_to_change(source, facts)}")
         return Disk(path=wanted.image, format=form, volatile=not wanted.persistent), None, (check,)
     recipe = Recipe(
         suite=wanted.image.suite,
@@ -335,28 +229,6 @@ def _actions(wanted: VirtualBuildMachine, facts: HostFacts) -> tuple[Action, ...
         return ()
     prune = PruneImages(os.path.join(facts.directories.state, "images"))
     return (Action(name="prune", documentation="Remove built images that no machine uses.", operation=prune),)
-
-
-def _guix_steps(
-    wanted: VirtualBuildMachine, name: str, keys: str, secret_root: str, facts: HostFacts
-) -> tuple[Step, ...]:
-    """What lets Guix offload builds to the machine, where Guix is."""
-    ssh_port = wanted.host_port(SSH_PORT)
-    if facts.guix is None or ssh_port is None:
-        return ()
-    return (
-        WriteDeclaration(
-            path=os.path.join(facts.directories.state, "guix", f"{name}.scm"),
-            name=name,
-            port=ssh_port,
-            root=secret_root,
-            keys_directory=keys,
-            systems=wanted.systems or (facts.system,),
-            control_socket=facts.directories.socket,
-            guix=True,
-            parallel_builds=wanted.cpu_count,
-        ),
-    )
 
 
 def _image_fact(wanted: VirtualBuildMachine) -> tuple[object, str]:

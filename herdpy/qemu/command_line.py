@@ -4,6 +4,7 @@ One option and its argument stand on one line, in the order of qemu-system-x86_6
 """
 
 import datetime
+from typing import Literal
 
 import msgspec
 
@@ -11,6 +12,8 @@ SECRETS_PORT = "org.herdpy.secrets.0"
 """The virtio-serial port over which the guest takes its secrets."""
 AGENT_PORT = "org.qemu.guest_agent.0"
 """The virtio-serial port of QEMU's guest agent (qemu-ga(8))."""
+VNC = "127.0.0.1:0,to=99"
+"""The screen of a ``pc``: the first port from 5900 on that is free, of a hundred."""
 
 
 class Rooms(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,8 +57,10 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True):
 
     path: str
     format: str
-    volatile: bool
-    """Whether what the guest writes is thrown away at its end."""
+    volatile: bool | None
+    """Whether what the guest writes is thrown away at its end; None leaves that to the machine's further options
+    (``-snapshot`` in qemu-system-x86_64(1))."""
+    bus: Literal["virtio", "ide"] = "virtio"
 
 
 class Boot(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,75 +71,59 @@ class Boot(msgspec.Struct, frozen=True, kw_only=True):
     arguments: str
 
 
-class Forwarding(msgspec.Struct, frozen=True, kw_only=True):
-    """A TCP port of the host's loopback that leads to a port of the guest."""
-
-    host: int
-    guest: int
-
-
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
     """A virtual machine, as much of it as its command line says."""
 
     name: str
     qemu: str
-    accelerator: str
-    """``kvm`` or ``tcg``."""
-    cpu: str
-    cpu_count: int
     memory_size: int
     """MiB."""
-    date: datetime.datetime
-    """What the guest's clock says when it starts, UTC."""
     disk: Disk
-    boot: Boot | None
-    forwardings: tuple[Forwarding, ...]
-    open_network: bool
-    """Whether the guest may reach the host and the world; what is forwarded to it works either way."""
+    network: tuple[str, ...]
+    """Options that give it its network card: see :mod:`herdpy.qemu.network`."""
     rooms: Rooms
+    accelerator: Literal["kvm", "tcg"] = "tcg"
+    cpu: str | None = None
+    """None means QEMU's default."""
+    cpu_count: int = 1
+    date: datetime.datetime | None = None
+    """What the guest's clock says when it starts, UTC; None means the host's time."""
+    boot: Boot | None = None
+    kind: Literal["virtio", "pc"] = "virtio"
+    """``virtio``: a guest that knows the devices of virtual machines, and takes its secrets over one of them; ``pc``:
+    one that knows a PC of the nineties, with a screen."""
+    options: tuple[str, ...] = ()
+    """Further options, the last on the command line."""
 
 
 def command_line(machine: Machine) -> tuple[str, ...]:
     """The command line of a virtual machine, program first."""
-    rooms, disk = machine.rooms, machine.disk
+    rooms, is_virtio = machine.rooms, machine.kind == "virtio"
     accelerator = "tcg,thread=multi" if machine.accelerator == "tcg" else machine.accelerator
-    forwardings = "".join(f",hostfwd=tcp:127.0.0.1:{port.host}-:{port.guest}" for port in machine.forwardings)
-    snapshot = "on" if disk.volatile else "off"
     options = [
         ("-name", f"guest={_value(machine.name)},debug-threads=on"),
         # On pc, routing the interrupt of each virtio device costs the guest a quarter of a second under TCG.
-        ("-machine", "q35,graphics=off"),
+        ("-machine", "q35,graphics=off" if is_virtio else "pc"),
         ("-accel", accelerator),
-        ("-cpu", machine.cpu),
+        *([] if machine.cpu is None else [("-cpu", machine.cpu)]),
         ("-smp", str(machine.cpu_count)),
         ("-m", f"{machine.memory_size}M"),
-        ("-rtc", f"base={machine.date:%Y-%m-%dT%H:%M:%S},clock=vm"),
+        *([] if machine.date is None else [("-rtc", f"base={machine.date:%Y-%m-%dT%H:%M:%S},clock=vm")]),
         ("-nodefaults",),
         ("-no-user-config",),
-        ("-display", "none"),
+        *([("-display", "none")] if is_virtio else [("-vga", "std"), ("-vnc", VNC)]),
         ("-no-reboot",),
         ("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
-        ("-device", "pvpanic-pci"),
-        ("-device", "virtio-rng-pci"),
+        *([("-device", "pvpanic-pci"), ("-device", "virtio-rng-pci")] if is_virtio else []),
         *_socket("monitor", rooms.monitor),
         ("-mon", "chardev=monitor,mode=control"),
         *_socket("events", rooms.events),
         ("-mon", "chardev=events,mode=control"),
         *_socket("console", rooms.console, f",logfile={_value(rooms.console_log)},logappend=on"),
         ("-serial", "chardev:console"),
-        ("-device", "virtio-serial-pci"),
-        *_socket("secrets", rooms.secrets),
-        ("-device", f"virtserialport,chardev=secrets,name={SECRETS_PORT}"),
-        *_socket("agent", rooms.agent),
-        ("-device", f"virtserialport,chardev=agent,name={AGENT_PORT}"),
-        ("-netdev", f"user,id=net0,restrict={'off' if machine.open_network else 'on'}{forwardings}"),
-        ("-device", "virtio-net-pci,netdev=net0,romfile="),
-        (
-            "-drive",
-            f"if=none,id=disk0,file={_value(disk.path)},format={disk.format},snapshot={snapshot},discard=unmap"
-            + (",cache=unsafe" if disk.volatile else ""),
-        ),
-        ("-device", "virtio-blk-pci,drive=disk0"),
+        *(_serial_ports(rooms) if is_virtio else []),
+        machine.network,
+        *_disk(machine.disk),
     ]
     if machine.boot is not None:
         options += [
@@ -142,7 +131,25 @@ def command_line(machine: Machine) -> tuple[str, ...]:
             ("-initrd", machine.boot.initrd),
             ("-append", machine.boot.arguments),
         ]
-    return (machine.qemu, *(word for option in options for word in option))
+    return (machine.qemu, *(word for option in options for word in option), *machine.options)
+
+
+def _serial_ports(rooms: Rooms) -> list[tuple[str, ...]]:
+    return [
+        ("-device", "virtio-serial-pci"),
+        *_socket("secrets", rooms.secrets),
+        ("-device", f"virtserialport,chardev=secrets,name={SECRETS_PORT}"),
+        *_socket("agent", rooms.agent),
+        ("-device", f"virtserialport,chardev=agent,name={AGENT_PORT}"),
+    ]
+
+
+def _disk(disk: Disk) -> list[tuple[str, ...]]:
+    snapshot = "" if disk.volatile is None else f",snapshot={'on' if disk.volatile else 'off'}"
+    cache = ",cache=unsafe" if disk.volatile else ""
+    device = "virtio-blk-pci" if disk.bus == "virtio" else "ide-hd"
+    drive = f"if=none,id=disk0,file={_value(disk.path)},format={disk.format}{snapshot},discard=unmap{cache}"
+    return [("-drive", drive), ("-device", f"{device},drive=disk0")]
 
 
 def _socket(name: str, path: str, more: str = "") -> list[tuple[str, ...]]:

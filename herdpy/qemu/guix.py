@@ -129,6 +129,9 @@ class WriteDeclaration(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.root}/etc/ssh/ssh_host_ed25519_key.pub"
 
     def _write(self) -> None:
+        if not os.path.lexists(self.root):
+            # A guest that got no secrets: nobody could tell it from another.
+            return
         with open(self._host_key, encoding="utf-8") as file:
             host_key = file.read()
         text = declaration(
@@ -145,7 +148,9 @@ class WriteDeclaration(msgspec.Struct, frozen=True, kw_only=True):
         replace(self.path, text.encode(), 0o644)
 
 
-async def exchange_keys(context: Context, guix: str, root: str, guix_directory: str, scratch: Scratch) -> None:
+async def exchange_keys(
+    context: Context, guix: str, root: str, guix_directory: str, scratch: Scratch, *, is_trusted: bool = True
+) -> None:
     """Give the guest a Guix signing key and an ACL with the host's key, and have the host accept what the guest signs.
 
     What is there stays. The host's own ACL is changed by ``guix archive --authorize`` alone, and only when the guest's
@@ -156,6 +161,7 @@ async def exchange_keys(context: Context, guix: str, root: str, guix_directory: 
         root: the directory of the guest's secrets.
         guix_directory: the host's, mostly /etc/guix.
         scratch: a place on the file system of ``root``.
+        is_trusted: whether the host is to accept it.
 
     Raises:
         StartFailure: guix could not make the guest's key or ACL.
@@ -197,7 +203,7 @@ async def exchange_keys(context: Context, guix: str, root: str, guix_directory: 
             await in_thread(add, f"{place}/acl", acl, 0o644)
 
     refusal = None
-    if not _is_authorized(public, host_acl):
+    if is_trusted and not _is_authorized(public, host_acl):
         authorized = await context.command(_authorize(guix, public))
         if authorized.status != 0:
             refusal = (

@@ -128,13 +128,21 @@ class CheckImage(msgspec.Struct, frozen=True, kw_only=True):
     """Who QEMU runs as, and must be able to read it; None means: as herdpy."""
     where: str
     """Where to change it: ``image in /etc/herdpy/services/build-vm.toml``."""
+    absent: str | None = None
+    """What to do when there is no such file; None means that ``where`` says enough."""
+    boots: bool = True
+    """Whether it has to have a boot sector when it is raw: not when QEMU loads a kernel itself."""
+    written: bool = False
+    """Whether QEMU will write to it."""
 
     async def run(self, context: Context) -> None:
         """Ask qemu-img(1), as the user that QEMU will run as.
 
         Raises:
-            StartFailure: it is not there, cannot be read, is of another format, or is garbage.
+            StartFailure: it is not there, cannot be read (or written), is of another format, or is garbage.
         """
+        if self.absent is not None and not await trio.to_thread.run_sync(os.path.lexists, self.path):
+            raise StartFailure(f"there is no image {self.path}; {self.absent}")
         fault = f"the image {self.path}"
         options = ["info", "--force-share", "--output=json"]
         completed = await context.command(["qemu-img", *options, self.path], user=self.user)
@@ -145,8 +153,11 @@ class CheckImage(msgspec.Struct, frozen=True, kw_only=True):
         found = json.loads(completed.output)["format"]
         if found != self.format:
             raise StartFailure(f"{fault} is {found}, not {self.format}; change {self.where}, or set image-format")
-        if found == "raw" and not await trio.to_thread.run_sync(_is_bootable, self.path):
+        if found == "raw" and self.boots and not await trio.to_thread.run_sync(_is_bootable, self.path):
             raise StartFailure(f"{fault} is not a disk that boots: it has no boot sector; change {self.where}")
+        if self.written and (await context.command(["test", "-w", self.path], user=self.user)).status != 0:
+            who = f" by {self.user}" if self.user is not None else ""
+            raise StartFailure(f"{fault} cannot be written{who}; change who owns it, or {self.where}")
 
 
 class KeepDisk(msgspec.Struct, frozen=True, kw_only=True):

@@ -170,10 +170,14 @@ class Watch(msgspec.Struct, frozen=True):
 
     path: str
     """The Unix socket of a monitor of its own: the one for stopping must stay free."""
+    has_screen: bool = False
+    """Whether the guest's screen can be seen over VNC; the detail ``vnc`` then tells where."""
 
     async def run(self, context: Context) -> End | None:
         try:
             async with connect(self.path, wait=True) as monitor:
+                if self.has_screen:
+                    context.detail("vnc", await _vnc(monitor))
                 # What happened before we were connected shows in the state alone.
                 if (end := await _end_by_state(monitor, context)) is not None:
                     return end
@@ -189,6 +193,12 @@ class Watch(msgspec.Struct, frozen=True):
         except (OSError, QMPError) as error:
             context.detail("monitor", f"cannot watch the guest: {error}")
         return None
+
+
+async def _vnc(monitor: Monitor) -> str | None:
+    """Where QEMU's VNC server listens (VncInfo in qapi/ui.json), such as ``127.0.0.1:5900``."""
+    screen = await monitor.execute("query-vnc")
+    return f"{screen['host']}:{screen['service']}" if screen["enabled"] and "host" in screen else None
 
 
 async def _end_by_state(monitor: Monitor, context: Context) -> End | None:

@@ -15,11 +15,14 @@ import trio
 
 from herdpy.files import Scratch, add, make_directories, replace, write
 from herdpy.qemu import guix
-from herdpy.qemu.secrets.message import UNFINISHED
+from herdpy.qemu.secrets.message import UNFINISHED, files_below
 from herdpy.service import Completed, Context, StartFailure
 
 HOST_KEYS = ("ed25519", "ecdsa")
 """The types that Guix makes for a childhurd."""
+
+LONGEST_LISTING = 20
+"""Files that are named; of more, the number."""
 
 AUTHORIZED_KEYS = "etc/ssh/authorized_keys.d/offloading"
 
@@ -52,6 +55,11 @@ class FillSecrets(msgspec.Struct, frozen=True, kw_only=True):
     """
     guix_directory: str = "/etc/guix"
     """Where the host's Guix keeps its own key and ACL."""
+    is_trusted: bool = True
+    """Whether the host's Guix is to accept what the guest signs."""
+    needs_root: bool = True
+    """Whether a root that is not there and cannot be made is a failure; else a detail tells of it, and the guest is
+    sent an empty list."""
 
     async def run(self, context: Context) -> None:
         if os.path.realpath(self.root) == "/":
@@ -59,6 +67,10 @@ class FillSecrets(msgspec.Struct, frozen=True, kw_only=True):
         try:
             await self._fill(context)
         except OSError as error:
+            is_absent = not os.path.lexists(self.root) and not isinstance(error, NotADirectoryError)
+            if is_absent and not self.needs_root:
+                context.detail("secrets", f"the guest gets none: {self.root} cannot be made: {error.strerror}")
+                return
             raise StartFailure(
                 f"cannot make the guest's secrets in {self.root}: {error.strerror}:"
                 f" {error.filename2 or error.filename or self.root}; check who may write there"
@@ -72,7 +84,9 @@ class FillSecrets(msgspec.Struct, frozen=True, kw_only=True):
                 path = f"{self.root}/etc/ssh/ssh_host_{kind}_key"
                 await _make_pair(context, scratch, path, kind, f"root@{self.name}")
             if self.guix is not None:
-                await guix.exchange_keys(context, self.guix, self.root, self.guix_directory, scratch)
+                await guix.exchange_keys(
+                    context, self.guix, self.root, self.guix_directory, scratch, is_trusted=self.is_trusted
+                )
         offloading = f"{self.keys_directory}/id_ed25519"
         with self._scratch(self.keys_directory, context) as scratch:
             await _make_pair(context, scratch, offloading, "ed25519", f"offloading@{self.name}")
@@ -127,6 +141,24 @@ class FillSecrets(msgspec.Struct, frozen=True, kw_only=True):
             if file.startswith("ssh_host_") and file.endswith("_key.pub")
         ]
         replace(path, b"".join(lines), 0o600, beside=beside)
+
+
+class ListSecrets(msgspec.Struct, frozen=True, kw_only=True):
+    """A preparation: remembers names and modes of what the guest gets, for ``herd configuration``.
+
+    Raises:
+        StartFailure: a directory cannot be read.
+    """
+
+    root: str
+
+    async def run(self, context: Context) -> None:
+        try:
+            context.detail("secret-files", await _in_thread(_listing, self.root))
+        except OSError as error:
+            raise StartFailure(
+                f"cannot read the guest's secrets: {error.strerror}: {error.filename}; check who may read {self.root}"
+            ) from None
 
 
 def ssh_command(keys_directory: str, name: str, port: int, user: str = "offloading") -> tuple[str, ...]:
@@ -220,6 +252,16 @@ def _key_of(line: bytes) -> Sequence[bytes]:
         if word.startswith((b"ssh-", b"ecdsa-", b"sk-")):
             return words[place : place + 2]
     return []
+
+
+def _listing(root: str) -> str:
+    """Names and modes of what the guest gets, in one line."""
+    if not os.path.lexists(root):
+        return f"none: there is no {root}"
+    names = sorted(files_below(root))
+    shown = [f"{name} {os.lstat(f'{root}/{name}').st_mode & 0o7777:04o}" for name in names[:LONGEST_LISTING]]
+    more = len(names) - len(shown)
+    return ", ".join([*shown, f"and {more} more"] if more else shown)
 
 
 def _read(path: str) -> bytes:

@@ -34,7 +34,7 @@ def payload(root: str) -> bytes:
     if os.path.realpath(root) == "/":
         raise ValueError("the host's root directory is not a directory of secrets")
     heads, contents = [], []
-    for name in sorted(_files(root)):
+    for name in sorted(files_below(root)):
         try:
             # O_NONBLOCK: a FIFO must not make us wait for its writer.
             descriptor = os.open(f"{root}/{name}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -70,7 +70,13 @@ async def read_payload(root: str) -> bytes:
         raise StartFailure(f"cannot send {root} to the guest: {error}; set another directory") from None
 
 
-def _files(root: str) -> list[str]:
+def files_below(root: str) -> list[str]:
+    """Everything below ``root`` but directories and what is in the making, by its path from there.
+
+    Raises:
+        OSError: a directory cannot be read.
+    """
+
     def fail(error: OSError) -> None:
         if not (isinstance(error, FileNotFoundError) and error.filename == root):
             raise error

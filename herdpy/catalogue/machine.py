@@ -1,0 +1,222 @@
+"""What the types of virtual machines share: from a machine as one wants it to the service that runs it."""
+
+import os
+import shlex
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from herdpy.catalogue.common import Declaration, as_service, rotation_facts
+from herdpy.catalogue.facts import HostFacts
+from herdpy.qemu.command_line import Machine, Rooms, command_line
+from herdpy.qemu.guix import WriteDeclaration
+from herdpy.qemu.network import Forwarding
+from herdpy.qemu.preparation import CheckPorts, ClearRooms, EnsureUser, MakeRooms
+from herdpy.qemu.qmp import Powerdown, Watch
+from herdpy.qemu.secrets import (
+    HOST_KEYS,
+    AwaitSSH,
+    FillSecrets,
+    ListSecrets,
+    SendSecrets,
+    SendSecretsOverTCP,
+    ssh_command,
+)
+from herdpy.service import Action, Attempt, Fact, Process, Reach, Service, Step, Stop, plain
+
+GUEST_USER = "herdpy-vm"
+"""The system user that QEMU runs as when herdpy is root."""
+
+SECRETS_PORT = 1004
+"""The port of the guest's secret service, as Guix has it."""
+
+KVM_PATIENCE = 60.0
+"""Seconds until a guest that is silent on KVM is tried on TCG instead; one that boots there says hello within 5."""
+
+START_TIMEOUT = 300.0
+"""Seconds from QEMU's start until the guest must have taken its secrets."""
+
+Acceleration = Literal["auto", "kvm", "tcg"]
+
+
+class Access(msgspec.Struct, frozen=True, kw_only=True):
+    """How one gets into a guest: its ports, its secrets, and who may build there."""
+
+    forwardings: tuple[Forwarding, ...]
+    forwardings_key: str
+    """The key of the declaration that they come from."""
+    ssh_port: int | None
+    """The host's; None: no SSH."""
+    secrets_port: int | None
+    secrets: Literal["virtio", "tcp", "none"]
+    secret_root: str
+    needs_root: bool = True
+    """Whether the guest is not started when its secret root can neither be found nor made."""
+    systems: tuple[str, ...]
+    """What it builds for."""
+    offloading: bool = True
+    """Whether a Guix of the host is to offload builds to it, and to trust what it has built."""
+
+    def readiness(self, rooms: Rooms) -> Step | None:
+        """What tells that the guest is ready."""
+        match self.secrets:
+            case "virtio":
+                return SendSecrets(rooms.secrets, self.secret_root)
+            case "tcp" if self.secrets_port is not None:
+                return SendSecretsOverTCP(self.secrets_port, self.secret_root)
+        return None if self.ssh_port is None else AwaitSSH(self.ssh_port)
+
+
+def rooms_of(name: str, facts: HostFacts) -> Rooms:
+    """Where a machine of this name keeps its sockets and files."""
+    return Rooms(
+        directory=os.path.join(facts.directories.state, "machines", name),
+        console_log=os.path.join(facts.directories.log, f"{name}-console.log"),
+    )
+
+
+def guest_user(facts: HostFacts) -> str | None:
+    """Who QEMU runs as; None means: as herdpy."""
+    return GUEST_USER if facts.is_root else None
+
+
+def file_to_change(source: str, facts: HostFacts) -> str:
+    """What was shipped is not edited, for the next version replaces it, but overridden in the administrator's layer."""
+    directory, file = os.path.split(source)
+    if directory.endswith("/share/herdpy/services"):
+        return os.path.join(facts.directories.configuration, "services", file)
+    return source
+
+
+def accelerators(wanted: Acceleration, facts: HostFacts) -> tuple[tuple[str, str], ...]:
+    """The accelerators to try, best first, each with what a person is told of it."""
+    reason = facts.accelerator.reason
+    if wanted == "kvm":
+        return (("kvm", "KVM, as the declaration says"),)
+    if wanted == "tcg":
+        return (("tcg", "TCG (emulation), as the declaration says"),)
+    if facts.accelerator.kvm:
+        return (("kvm", f"KVM: {reason}"), ("tcg", "TCG (emulation): the guest did not start on KVM"))
+    return (("tcg", f"TCG (emulation): {reason}"),)
+
+
+def machine_service(
+    declaration: Declaration,
+    facts: HostFacts,
+    machine: Machine,
+    access: Access,
+    *,
+    accelerator: Acceleration,
+    provision: Sequence[str],
+    documentation: str,
+    image_steps: tuple[Step, ...],
+    own_facts: tuple[Fact, ...],
+    actions: tuple[Action, ...] = (),
+) -> Service:
+    """The service that runs a machine.
+
+    Args:
+        machine: its accelerator is left open.
+        provision: its names, the first of which is the machine's; the declaration's further names are added.
+        image_steps: what has to be done for the disk, and the kernel, to be there.
+        own_facts: what ``herd configuration`` shows first.
+    """
+    wanted = declaration.configuration
+    name, rooms, user = machine.name, machine.rooms, guest_user(facts)
+    ports = tuple(one.port for one in access.forwardings)
+    ways = accelerators(accelerator, facts)
+    timeout = wanted.start_timeout or START_TIMEOUT
+    attempts = tuple(
+        Attempt(
+            process=Process(
+                command=command_line(msgspec.structs.replace(machine, accelerator=way)),
+                environment={"TMPDIR": rooms.directory},
+                user=user,
+            ),
+            prepare=(MakeRooms(rooms=rooms, user=user),),
+            readiness=access.readiness(rooms),
+            timeout=timeout if way == ways[-1][0] else min(timeout, KVM_PATIENCE),
+            details=(("accelerator", why),),
+        )
+        for way, why in ways
+    )
+    where = f"{access.forwardings_key} in {file_to_change(declaration.source, facts)}"
+    keys = os.path.join(facts.directories.state, "keys", name)
+    return as_service(
+        declaration,
+        provision=tuple(dict.fromkeys((*provision, *wanted.provision))),
+        documentation=documentation,
+        prepare=(
+            CheckPorts(ports=ports, where=where),
+            *(() if user is None else (EnsureUser(user=user),)),
+            *image_steps,
+            *_secrets_steps(machine, access, keys, facts),
+        ),
+        attempts=attempts,
+        aftermath=(ClearRooms(rooms=rooms),),
+        companion=Watch(path=rooms.events, has_screen=machine.kind == "pc"),
+        takes_arguments=True,
+        # GNU/Hurd does not know the power button: only for the sake of what it has written is it worth a try.
+        stop=Stop(
+            graceful=None if machine.kind == "pc" and machine.disk.volatile else Powerdown(path=rooms.monitor),
+            grace_period=wanted.grace_period,
+        ),
+        ports=ports,
+        facts=(
+            *own_facts,
+            Fact("accelerator", "accelerator", ways[0][1], ways[0][1], detail="accelerator"),
+            Fact(
+                "port-forwardings",
+                "forwarded ports",
+                [{"host": one.host, "guest": one.guest} for one in access.forwardings],
+                ", ".join(map(str, access.forwardings)) or "none",
+            ),
+            Fact("console", "console", rooms.console, f"herd console {name}"),
+            plain("console-log", "console log", rooms.console_log),
+            plain("secret-root", "secrets", access.secret_root),
+            Fact("secret-files", "secret files", None, "listed when it starts", detail="secret-files"),
+            plain("log-file", "log", wanted.log_file or facts.log_file(name)),
+            *rotation_facts(wanted),
+            plain("user", "QEMU runs as", user or facts.user),
+            Fact("command", "command line", attempts[0].process.command, shlex.join(attempts[0].process.command)),
+        ),
+        actions=actions,
+        reach=Reach(
+            ssh=() if access.ssh_port is None else ssh_command(keys, name, access.ssh_port),
+            console=rooms.console,
+            console_log=rooms.console_log,
+        ),
+    )
+
+
+def _secrets_steps(machine: Machine, access: Access, keys: str, facts: HostFacts) -> tuple[Step, ...]:
+    fill = FillSecrets(
+        root=access.secret_root,
+        keys_directory=keys,
+        name=machine.name,
+        guix=facts.guix,
+        ssh_port=access.ssh_port,
+        # A guest that takes no secrets has host keys of its own: the public halves in the root are enough.
+        host_keys=() if access.secrets == "none" else HOST_KEYS,
+        needs_root=access.needs_root,
+        is_trusted=access.offloading,
+    )
+    listing = ListSecrets(root=access.secret_root)
+    if facts.guix is None or access.ssh_port is None or not access.offloading:
+        return (fill, listing)
+    return (
+        fill,
+        listing,
+        WriteDeclaration(
+            path=os.path.join(facts.directories.state, "guix", f"{machine.name}.scm"),
+            name=machine.name,
+            port=access.ssh_port,
+            root=access.secret_root,
+            keys_directory=keys,
+            systems=access.systems,
+            control_socket=facts.directories.socket,
+            guix=True,
+            parallel_builds=machine.cpu_count,
+        ),
+    )
