@@ -10,6 +10,7 @@ directory. Tasks of trio's and notes cannot be seen from outside, but each is ki
 """
 
 import argparse
+import contextlib
 import os
 import re
 import signal
@@ -130,7 +131,9 @@ class Herdpy:
     def end(self) -> int:
         """End it as an init would; returns its status."""
         self._process.terminate()
-        return self._process.wait(60)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._process.wait(60)
+        return -1
 
 
 def _chunks(connection: socket.socket) -> Iterator[bytes]:
@@ -200,6 +203,7 @@ def main() -> int:
     become_subreaper()
     end_with_us()
     with tempfile.TemporaryDirectory(prefix="herdpy-soak-", dir="/var/tmp") as place:
+        herdpy = None
         try:
             herdpy = Herdpy(Path(place))
             soak(herdpy, options.warm_up)
@@ -208,6 +212,8 @@ def main() -> int:
             took, after = time.monotonic() - begin, herdpy.holdings()
             status = herdpy.end()
         finally:
+            if herdpy is not None:
+                herdpy.end()  # by itself: who is killed leaves its control groups behind
             end_all(lambda line: print(line, file=sys.stderr))
     print(f"{options.count} starts and stops in {took:.0f} s, after {options.warm_up} to warm up")
     leaks = compare(before, after)

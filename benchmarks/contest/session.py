@@ -18,6 +18,9 @@ from .stamps import Stamp, Stamps, TooSlow
 PATIENCE = 90.0
 """Seconds that anything may take; what takes longer is not measured."""
 
+GENTLE = 20.0
+"""Seconds that a supervisor has to end by itself before it is killed."""
+
 
 class Session:
     """A supervisor that runs, with its services.
@@ -68,9 +71,15 @@ class Session:
         self.running.update((stamp.number, stamp) for stamp in stamps)
         return stamps
 
-    def close(self) -> None:
+    def end(self) -> None:
+        """Let it end by itself, if it can in a while: who is killed leaves its control groups behind."""
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+        self.daemon.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.daemon.wait(GENTLE)
         os.close(self._pidfd)
         self.stamps.close()
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def settle(self, seconds: float = 1.5) -> None:
         """Let it come to rest: some count a service as running only after a second."""
@@ -153,8 +162,10 @@ def session(contestant: Contestant, fleet: Fleet, service: Path) -> Iterator[Ses
     place = Path(tempfile.mkdtemp(prefix="herdpy-benchmark-", dir="/var/tmp"))
     try:
         running = Session(contestant, fleet, service, place)
-        yield running
-        running.close()
+        try:
+            yield running
+        finally:
+            running.end()
     except TooSlow as error:
         said = (place / "said").read_text(errors="replace")[-500:] if (place / "said").exists() else ""
         raise TooSlow(f"{contestant.name}: {error}; it said: {said.strip()}") from None
