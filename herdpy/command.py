@@ -15,10 +15,12 @@ if TYPE_CHECKING:
 USAGE = """\
 Usage: herdpy [OPTION]...
        herdpy check [--services=DIR]... [--config=FILE]
+       herdpy schema TYPE
 
 Supervise the services that DIR/*.toml declare; without --services, the shipped declarations and those of
 /etc/herdpy/services (of an ordinary user: $XDG_CONFIG_HOME/herdpy/services).
 With "check", only tell the mistakes in all of this: 0 means there is none, 2 means there are some.
+With "schema", only print the JSON Schema of declarations of TYPE, for editors and checkers of TOML.
 
   --services=DIR      a directory of declarations; later ones override earlier ones
   -c, --config=FILE   herdpy's own settings, instead of /etc/herdpy/herdpy.toml
@@ -161,9 +163,12 @@ def main(arguments: "Sequence[str]") -> int:
             return 0
         if said.background and said.pid_file == "-":
             raise UsageError("--pid without a file does not go with --background, which leaves standard output")
+        if said.operands[:1] == ["schema"]:
+            sys.stdout.write(schema_of(said.operands[1:]))
+            return 0
         is_check = said.operands == ["check"]
         if said.operands and not is_check:
-            raise UsageError(f"unknown command: {' '.join(said.operands)}; the only one is check")
+            raise UsageError(f"unknown command: {' '.join(said.operands)}; there are check and schema TYPE")
         paths = paths_of(said)
     except UsageError as error:
         sys.stderr.write(f"herdpy: {error}; try 'herdpy --help'\n")
@@ -187,6 +192,23 @@ def check(paths: Paths) -> int:
     count = len(declared.plan.services)
     sys.stdout.write(f"{count} {'service' if count == 1 else 'services'}, no mistakes\n")
     return 0
+
+
+def schema_of(types: "Sequence[str]") -> str:
+    """The JSON Schema of declarations of a type, as a document.
+
+    Raises:
+        UsageError: not one type is named, or one that there is not.
+    """
+    import json
+
+    from herdpy.catalogue import TYPES
+    from herdpy.configuration.schema import schema
+
+    if len(types) != 1 or types[0] not in TYPES:
+        problem = f"there is no service type {types[0]}" if len(types) == 1 else "schema takes one service type"
+        raise UsageError(f"{problem}; the types are {', '.join(TYPES)}")
+    return f"{json.dumps(schema(TYPES[types[0]]), indent=2)}\n"
 
 
 def supervise(paths: Paths, pid_file: str | None, *, background: bool = False) -> int:

@@ -69,8 +69,8 @@ def test_wrong_options(arguments: list[str], problem: str) -> None:
     ("arguments", "problem"),
     [
         (["--bogus"], "unknown option: --bogus"),
-        (["start"], "unknown command: start; the only one is check"),
-        (["check", "x"], "unknown command: check x; the only one is check"),
+        (["start"], "unknown command: start; there are check and schema TYPE"),
+        (["check", "x"], "unknown command: check x; there are check and schema TYPE"),
         (["check", "--services=no/where"], "--services: no such directory: no/where"),
         (["check", "--services=pyproject.toml"], "--services: not a directory: pyproject.toml"),
     ],

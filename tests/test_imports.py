@@ -48,7 +48,7 @@ ROOMS = {
         "mistake",
         "paths",
     },
-    "command": {"paths", "keeper", "supervisor"},
+    "command": {"paths", "keeper", "supervisor", "configuration", "catalogue"},
 }
 """What each room imports of the rest of the house, besides itself."""
 

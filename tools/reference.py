@@ -6,12 +6,9 @@ A page holds nothing that the type's struct does not say: its fields, what each 
 declarations are told in), its default, and the text below it in the source.
 """
 
-import ast
 import datetime
-import inspect
 import os
 import sys
-import textwrap
 from collections.abc import Iterable, Iterator
 from typing import Any, get_args
 
@@ -19,6 +16,7 @@ import msgspec
 
 from herdpy.catalogue import TYPES
 from herdpy.catalogue.common import Common, ServiceType
+from herdpy.configuration.schema import documentation
 from herdpy.configuration.type_words import type_words
 
 DIRECTORY = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "docs", "reference")
@@ -88,24 +86,6 @@ def _structs(annotation: Any) -> Iterator[type[msgspec.Struct]]:
         yield annotation
     for argument in get_args(annotation):
         yield from _structs(argument)
-
-
-def documentation(struct: type[msgspec.Struct]) -> dict[str, str]:
-    """The text below each field in the source of a struct and of those that it inherits, on one line of Markdown."""
-    found: dict[str, str] = {}
-    for base in reversed(struct.__mro__):
-        if issubclass(base, msgspec.Struct) and base is not msgspec.Struct:
-            body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
-            assert isinstance(body, ast.ClassDef)
-            for field, text in zip(body.body, body.body[1:], strict=False):
-                match field, text:
-                    case (
-                        ast.AnnAssign(target=ast.Name(id=name)),
-                        ast.Expr(value=ast.Constant(value=str(words))),
-                    ):
-                        # There is no None in TOML.
-                        found[name] = " ".join(words.split()).replace("``", "`").replace("None means", "left out means")
-    return found
 
 
 def _default(field: msgspec.structs.FieldInfo) -> str:
