@@ -45,12 +45,13 @@ async def examine(services: Iterable[Service]) -> list[Examined]:
 def _lacks(service: Service) -> list[str]:
     steps = [*service.prepare, *(step for attempt in service.attempts for step in attempt.prepare)]
     found = [lack for step in steps if isinstance(step, Foresight) and (lack := step.lack()) is not None]
-    if not found:
-        found += _missing_programs(service.attempts)
+    # What a step says of a program, it says better.
+    found += [lack for program, lack in _missing_programs(service.attempts) if not any(program in one for one in found)]
     return list(dict.fromkeys(found))
 
 
-def _missing_programs(attempts: Iterable[Attempt]) -> Iterator[str]:
+def _missing_programs(attempts: Iterable[Attempt]) -> Iterator[tuple[str, str]]:
+    """(program, what is wrong with it) of each way to start."""
     for attempt in attempts:
         program = attempt.process.command[0]
         path = attempt.process.environment.get("PATH") or os.environ.get("PATH")
@@ -60,11 +61,11 @@ def _missing_programs(attempts: Iterable[Attempt]) -> Iterator[str]:
             continue
         if os.path.isabs(program):
             problem = "is not executable" if os.path.exists(program) else "does not exist"
-            yield f"its program {program} {problem}; change its declaration"
+            yield program, f"its program {program} {problem}; change its declaration"
         else:
             package = PACKAGES.get(program)
             advice = f"apt-get install {package}" if package else "install it, or name its path in the declaration"
-            yield f"not installed: there is no {program} in the PATH; {advice}"
+            yield program, f"not installed: there is no {program} in the PATH; {advice}"
 
 
 def in_words(examined: Iterable[Examined]) -> str:

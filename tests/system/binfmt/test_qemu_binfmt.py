@@ -6,6 +6,7 @@ In a user namespace, which has a table of its own (Linux 6.7): the host's is nev
 import json
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -121,6 +122,21 @@ def test_a_reload_touches_just_the_difference(jailed, qemu, eventually):
     # What follows the interpreters is the new declaration's, too.
     os.kill(jailed.supervisor(), 9)
     assert jailed.status("qemu-binfmt")["details"]["registered"] == "aarch64, riscv64"
+    jailed.ok("stop", "qemu-binfmt")
+    assert entries(jailed) == {}
+
+
+def test_a_change_that_a_killed_supervisor_did_not_carry_out_is_the_next_ones(jailed, qemu, eventually):
+    declare(jailed, qemu, "arm", "aarch64")
+    jailed.start()
+    jailed.ok("start", "qemu-binfmt")
+    before = entries(jailed)
+    first = jailed.supervisor()
+    os.kill(first, signal.SIGSTOP)
+    declare(jailed, qemu, "aarch64", "riscv64")
+    os.kill(first, signal.SIGKILL)
+    eventually(lambda: set(entries(jailed)) == {"qemu-aarch64", "qemu-riscv64"})
+    assert entries(jailed)["qemu-aarch64"] == before["qemu-aarch64"]
     jailed.ok("stop", "qemu-binfmt")
     assert entries(jailed) == {}
 
