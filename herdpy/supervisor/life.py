@@ -180,16 +180,22 @@ class Life:
 
     # What others ask.
 
-    async def start(self, arguments: Sequence[str] = (), transaction: "Transaction | None" = None) -> Outcome:
+    async def start(
+        self,
+        arguments: Sequence[str] = (),
+        transaction: "Transaction | None" = None,
+        is_needed: Callable[[], bool] | None = None,
+    ) -> Outcome:
         """Start it and wait until it runs, or is done, or has failed.
 
         Args:
             arguments: further ones, for its command line.
             transaction: the start that this one is part of; None means that it is one by itself.
+            is_needed: as of :class:`Reply`.
         """
         if self._is_over:
             return self._not_registered()
-        reply = Reply()
+        reply = Reply(is_needed)
         self._inbox.put(_Start(tuple(arguments), reply, transaction))
         return await reply.wait()
 
@@ -352,6 +358,14 @@ class Life:
             case _Stop(reply) | _Switch(_, reply) | _Replace(_, _, reply):
                 reply.give(Outcome(True))
 
+    @property
+    def _is_start_wanted(self) -> bool:
+        """Whether anybody wants the start that is under way; one that nobody asked for is wanted by itself."""
+        return not self._starters or any(reply.is_wanted for reply in self._starters)
+
+    def _stopped_meanwhile(self) -> Outcome:
+        return Outcome(False, (f"cannot start {self.name}: it was stopped meanwhile",))
+
     def _not_registered(self) -> Outcome:
         return Outcome(False, (f"Service {self.name} is no longer registered.",))
 
@@ -370,7 +384,7 @@ class Life:
                 log("service-enabled" if enabled else "service-disabled", service=self.name)
                 reply.give(Outcome(True))
             case _Start(_, reply, _), _ if not reply.is_wanted:
-                pass
+                reply.give(self._stopped_meanwhile())
             case _Start(), "stopped":
                 await self._begin_start(message)
             case _Start(_, reply, _), "starting" if not self._stoppers:
@@ -517,7 +531,7 @@ class Life:
             if self.service.lazy:
                 return
             await self._prepare()
-            await self._registry.start_members(self.service, of)
+            await self._registry.start_members(self.service, of, lambda: self._is_start_wanted)
             await self._try_attempts()
 
         return await self._outcome(work)
@@ -563,7 +577,7 @@ class Life:
             raise StartFailure("it was disabled meanwhile")
         await self._registry.leftovers_gone(self.name)
         await self._registry.start_before(self.service, transaction, self._nursery)
-        await self._registry.start_requirements(self.service, transaction)
+        await self._registry.start_requirements(self.service, transaction, lambda: self._is_start_wanted)
 
     async def _prepare(self) -> None:
         try:
@@ -637,7 +651,7 @@ class Life:
 
     async def _started(self, outcome: Outcome | None) -> None:
         if outcome is None or self._stoppers:
-            self._answer_starters(Outcome(False, (f"cannot start {self.name}: it was stopped meanwhile",)))
+            self._answer_starters(self._stopped_meanwhile())
             await self._stop()
             return
         if not outcome.done:
@@ -910,6 +924,9 @@ class Life:
 
     async def _take_next_start(self) -> None:
         wanted = [start for start in self._next_starts if start.reply.is_wanted]
+        for start in self._next_starts:
+            if not start.reply.is_wanted:
+                start.reply.give(self._stopped_meanwhile())
         self._next_starts.clear()
         if wanted:
             await self._begin_start(*wanted)

@@ -1,5 +1,7 @@
 """What comes of a request to start or to stop, and how it reaches whoever asked."""
 
+from collections.abc import Callable
+
 import msgspec
 import trio
 
@@ -19,15 +21,24 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class Reply:
-    """The answer to one request, once."""
+    """The answer to one request, once.
 
-    __slots__ = ("_arrived", "_outcome", "is_wanted")
+    Args:
+        is_needed: of a start that another one entails: whether anybody wants that one still.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_arrived", "_is_awaited", "_is_needed", "_outcome")
+
+    def __init__(self, is_needed: Callable[[], bool] | None = None) -> None:
         self._arrived = trio.Event()
         self._outcome = Outcome(False)
-        self.is_wanted = True
-        """Whether anybody waits for it: a start that is stopped no longer wants what it requires."""
+        self._is_awaited = True
+        self._is_needed = is_needed
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether anybody wants it: a start that is stopped no longer wants what it requires, nor what that does."""
+        return self._is_awaited and (self._is_needed is None or self._is_needed())
 
     def give(self, outcome: Outcome) -> None:
         self._outcome = outcome
@@ -37,7 +48,7 @@ class Reply:
         try:
             await self._arrived.wait()
         except trio.Cancelled:
-            self.is_wanted = False
+            self._is_awaited = False
             raise
         return self._outcome
 

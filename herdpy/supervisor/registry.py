@@ -259,31 +259,39 @@ class Registry:
         await held.exited.wait()
         await self.line.release(held)
 
-    async def start_requirements(self, service: Service, transaction: "Transaction") -> None:
+    async def start_requirements(
+        self, service: Service, transaction: "Transaction", is_needed: Callable[[], bool]
+    ) -> None:
         """Start what a service requires, all at once.
 
         Args:
             transaction: the start that this one is part of; a one-shot service is run once in it.
+            is_needed: whether the service's own start is still wanted.
 
         Raises:
             Unmet: not everything could be started.
         """
-        failed = await self._start_each(service, service.requirement, "depends on", transaction)
+        failed = await self._start_each(service, service.requirement, "depends on", transaction, is_needed)
         if failed:
             raise Unmet(f"{' and '.join(failed)}, which it requires, could not be started", _lines(failed))
 
-    async def start_members(self, service: Service, transaction: "Transaction") -> None:
+    async def start_members(self, service: Service, transaction: "Transaction", is_needed: Callable[[], bool]) -> None:
         """Start a service's members, all at once.
 
         Raises:
             Unmet: not everything could be started.
         """
-        failed = await self._start_each(service, service.members, "has the member", transaction)
+        failed = await self._start_each(service, service.members, "has the member", transaction, is_needed)
         if failed:
             raise Unmet(f"{' and '.join(failed)}, which belongs to it, could not be started", _lines(failed))
 
     async def _start_each(
-        self, service: Service, names: Iterable[str], relation: str, transaction: "Transaction"
+        self,
+        service: Service,
+        names: Iterable[str],
+        relation: str,
+        transaction: "Transaction",
+        is_needed: Callable[[], bool],
     ) -> dict[str, tuple[str, ...]]:
         """Start services at once; returns why some could not be, in sentences, by their names."""
         failed: dict[str, tuple[str, ...]] = {}
@@ -293,7 +301,7 @@ class Registry:
             if life is None:  # of a service that runs although its declaration is gone
                 failed[name] = (f"Service {service.name} {relation} {name}, which is no longer declared.",)
                 return
-            outcome = await transaction.start(life)
+            outcome = await transaction.start(life, is_needed)
             if not outcome.done:
                 failed[name] = (*outcome.lines, f"Service {service.name} {relation} {life.name}.")
 
@@ -391,10 +399,14 @@ class Transaction:
     def __init__(self) -> None:
         self._one_shots: dict[str, Reply] = {}
 
-    async def start(self, life: Life) -> Outcome:
-        """Start a service, unless it is a one-shot that this transaction runs, or has run: then wait for that."""
+    async def start(self, life: Life, is_needed: Callable[[], bool] | None = None) -> Outcome:
+        """Start a service, unless it is a one-shot that this transaction runs, or has run: then wait for that.
+
+        Args:
+            is_needed: whether the start that entails this one is still wanted.
+        """
         if not life.service.one_shot:
-            return await life.start(transaction=self)
+            return await life.start(transaction=self, is_needed=is_needed)
         if life.name in self._one_shots:
             return await self._one_shots[life.name].wait()
         reply = self._one_shots[life.name] = Reply()

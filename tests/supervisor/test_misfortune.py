@@ -122,3 +122,22 @@ def test_a_process_that_may_not_be_signalled_is_told_and_harms_nobody_else(herdp
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+def test_what_only_a_stopped_start_wanted_does_not_bring_back_what_was_stopped(herdpy, tmp_path, eventually):
+    """Only for top was middle to be started, which requires base; base is stopped, and top no longer wanted."""
+    herdpy.declare("base", f'command = {LINGERING}\nenvironment = {{ READY = "{tmp_path}/ready" }}')
+    herdpy.declare("middle", 'command = ["sleep", "1000"]\nrequirement = ["base"]')
+    herdpy.declare("top", 'command = ["sleep", "1000"]\nrequirement = ["middle"]')
+    herdpy.start()
+    ask(herdpy, "start", "base")
+    eventually((tmp_path / "ready").exists)
+    stop = in_background(herdpy, "stop", "base")
+    eventually(lambda: herdpy.status("base")["status"] == "stopping")
+    start = in_background(herdpy, "start", "top")
+    eventually(lambda: herdpy.status("middle")["status"] == "starting")
+    ask(herdpy, "stop", "top")
+    stop.join()
+    start.join()
+    eventually(lambda: herdpy.status("middle")["status"] != "starting")
+    assert [herdpy.status(name)["status"] for name in ("base", "middle", "top")] == ["stopped"] * 3
