@@ -1,10 +1,12 @@
 """A cgroup for each service (cgroups(7), the kernel's cgroup-v2.rst), wherever version 2 is mounted and ours to write.
 
 A process cannot leave its cgroup by any fork, session or double fork, and one write kills all that are in it. A child
-has to be born in its cgroup: moved there afterwards, what it has forked by then would be missed. There is a flag of
-clone3(2) for that, but what Python and its C library offer does not reach it. So the keeper itself enters the cgroup,
-spawns, and goes home again. It has one thread, so that nothing else happens meanwhile. That costs a spawn 60 us of 600,
-half of it for the directory, and removing it another 25.
+has to be born in its cgroup: moved there afterwards, what it has forked by then would be missed. There are two ways.
+The keeper enters the cgroup, spawns by vfork, and goes home again; it has one thread, so that nothing else happens
+meanwhile. That costs some 60 us, if the kernel has just moved something; but if not, it waits until every processor has
+come by (an RCU grace period: 6 to 20 ms on Linux 6.18), and we hear nobody. Or the keeper forks right into the cgroup
+(clone3(2)), which never waits, but is a fork: 0.5 ms more. So what comes alone is forked, and what comes in a crowd is
+spawned from within.
 
 No controller is enabled: these cgroups only say who belongs together.
 """
@@ -12,6 +14,7 @@ No controller is enabled: these cgroups only say who belongs together.
 from __future__ import annotations
 
 import os
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +22,9 @@ if TYPE_CHECKING:
 
     from herdpy.keeper.loop import Loop
 
+CROWD = 4
+WHILE = 0.02
+"""So many spawns within so many seconds are a crowd."""
 LONGEST = 100
 """Characters of a process's id in its cgroup's name; a name may have 255 bytes."""
 
@@ -76,6 +82,7 @@ class Cgroups:
 
     Attributes:
         path: that cgroup's directory, or None when there can be none: then every service does without.
+        can_fork: whether a fork into a cgroup has not failed yet.
     """
 
     def __init__(self, key: str) -> None:
@@ -88,6 +95,8 @@ class Cgroups:
         self._is_usable = False
         self._home = -1
         self._number = 0
+        self.can_fork = True
+        self._last: list[float] = []
         own = find()
         if own is None:
             return
@@ -102,8 +111,8 @@ class Cgroups:
             return
         self.path, self._is_usable = path, True
 
-    def enter_new(self, name: str) -> Cgroup | None:
-        """Make a cgroup for a process and enter it, until :meth:`leave`; None when that cannot be."""
+    def make(self, name: str) -> Cgroup | None:
+        """Make a cgroup for a process; None when that cannot be."""
         if not self._is_usable:
             return None
         readable = "".join(
@@ -118,13 +127,23 @@ class Cgroups:
                 continue  # a former keeper's, and somebody lives in it
             except OSError:
                 return None  # there may be a limit (cgroup.max.descendants)
-            try:
-                _write(f"{made.path}/cgroup.procs", b"0")
-            except OSError:
-                made.remove()
-                self._is_usable = False  # it will not be otherwise for the next one
-                return None
             return made
+
+    def comes_alone(self) -> bool:
+        """Tell of a spawn that is about to be, whether to fork it into its cgroup rather than to enter that."""
+        now = time.monotonic()
+        self._last = [at for at in self._last if now - at < WHILE]
+        self._last.append(now)
+        return self.can_fork and len(self._last) < CROWD
+
+    def enter(self, cgroup: Cgroup) -> bool:
+        """Go to live in a cgroup, until :meth:`leave`; tell whether that could be done."""
+        try:
+            _write(f"{cgroup.path}/cgroup.procs", b"0")
+        except OSError:
+            self._is_usable = False  # it will not be otherwise for the next one
+            return False
+        return True
 
     def leave(self) -> bool:
         """Go home; tell whether that could be done. If not, we live where we must not kill, and make no more."""

@@ -7,6 +7,7 @@ import os
 
 from herdpy.keeper import death, proc, request
 from herdpy.keeper.cgroup import Emptiness
+from herdpy.keeper.clone import forking_into
 from herdpy.keeper.companion import Companion
 from herdpy.keeper.family import VARIABLE, Families, kill_main, signal_group
 from herdpy.keeper.listen import accept
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from herdpy.keeper.cgroup import Cgroup, Cgroups
     from herdpy.keeper.place import PidFile
+    from herdpy.keeper.spawn import Child
 else:
     import _signal as signal
 
@@ -204,13 +206,8 @@ class Keeper:
                     reading, writing = make_pipe(child.uid, child.gid)
             except OSError as error:
                 raise SpawnFailure(error.errno or errno.EIO, "output", "") from None
-            cgroup = self._cgroups.enter_new(name)
-            try:
-                pid, errors = self._spawner.spawn(child, None if writing < 0 else writing)
-            finally:
-                if cgroup is not None and not self._cgroups.leave():
-                    self._say(f"cannot leave the cgroup {cgroup.path}: from now on, no service has one")
-                    cgroup = None
+            cgroup = self._cgroups.make(name)
+            pid, errors, cgroup = self._spawn_in(cgroup, child, None if writing < 0 else writing)
             pidfd = identify(pid)
         except SpawnFailure as error:
             if reading >= 0:
@@ -233,6 +230,33 @@ class Keeper:
         else:
             process.errors = errors
             self._loop.watch(errors, lambda: self._hear_child(process))
+
+    def _spawn_in(
+        self, cgroup: Cgroup | None, child: Child, output: int | None
+    ) -> tuple[int, int | None, Cgroup | None]:
+        """Spawn a child in a cgroup; also returns that, or None when it came to be outside of any.
+
+        Raises:
+            SpawnFailure: there is no child.
+        """
+        cgroups = self._cgroups
+        if cgroup is not None and cgroups.comes_alone():
+            try:
+                return *self._spawner.spawn(child, output, forking_into(cgroup.path)), cgroup
+            except SpawnFailure as error:
+                if error.stage != "fork" or error.errno in (errno.EAGAIN, errno.ENOMEM):
+                    raise
+                cgroups.can_fork = False  # an older kernel, or a filter of system calls
+        if cgroup is not None and not cgroups.enter(cgroup):
+            cgroup.remove()
+            cgroup = None
+        try:
+            pid, errors = self._spawner.spawn(child, output)
+        finally:
+            if cgroup is not None and not cgroups.leave():
+                self._say(f"cannot leave the cgroup {cgroup.path}: from now on, no service has one")
+                cgroup = None
+        return pid, errors, cgroup
 
     def _hear_child(self, process: Process) -> None:
         """Learn whether the exec of a fork succeeded."""

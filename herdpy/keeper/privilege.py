@@ -1,13 +1,11 @@
-"""What a process may do beyond its user's rights: prctl(2) and capset(2), which Python's standard library lacks.
-
-ctypes takes 6 ms and 1 MiB to import; its C half, which is all that is used here, nothing to speak of.
-"""
+"""What a process may do beyond its user's rights: prctl(2) and capset(2), which Python's standard library lacks."""
 
 from __future__ import annotations
 
-import errno
 import os
 from struct import pack
+
+from herdpy.keeper.libc import call
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,7 +62,7 @@ def set_capabilities(numbers: Sequence[int]) -> None:
     if os.geteuid() == 0:
         effective, permitted = _own()
     _prctl(_CAP_AMBIENT, _CAP_AMBIENT_CLEAR_ALL)
-    _call("capset", _HEADER, _words(effective, permitted, wanted))
+    call("capset", _HEADER, _words(effective, permitted, wanted))
     for number in numbers:
         _prctl(_CAP_AMBIENT, _CAP_AMBIENT_RAISE, number)
 
@@ -98,28 +96,4 @@ def _words(*sets: int) -> bytes:
 
 
 def _prctl(option: int, argument: int, another: int = 0) -> None:
-    _call("prctl", option, argument, another, 0, 0)
-
-
-def _call(name: str, *arguments: int | bytes) -> None:
-    """Call a function of the C library that returns 0 when it succeeds.
-
-    Raises:
-        OSError: it did not; ENOSYS when there is no such function, or no way to call it.
-    """
-    try:
-        import _ctypes
-
-        class Int(_ctypes._SimpleCData):  # type: ignore[type-arg]
-            _type_ = "i"
-
-        class Function(_ctypes.CFuncPtr):
-            _flags_ = _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_USE_ERRNO
-            _restype_ = Int
-
-        function = Function(_ctypes.dlsym(_ctypes.dlopen(None, os.RTLD_NOW), name))  # type: ignore[arg-type]
-    except (ImportError, AttributeError, OSError):
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), name) from None
-    if function(*arguments) != 0:
-        number = _ctypes.get_errno()
-        raise OSError(number, os.strerror(number), name)
+    call("prctl", option, argument, another, 0, 0)

@@ -166,8 +166,11 @@ class Spawner:
         self._ours = (self._children[1], self._children[1])
         self._restore_limit()
 
-    def spawn(self, child: Child, output: int | None) -> tuple[int, int | None]:
+    def spawn(self, child: Child, output: int | None, fork: Callable[[], int] | None = None) -> tuple[int, int | None]:
         """Start ``child`` with ``output`` as its stdout and stderr (None: /dev/null).
+
+        Args:
+            fork: forks in a way of its own; None means by vfork where that will do, else as usual.
 
         Returns:
             Its PID, and None when its program runs already; otherwise a descriptor to watch: at its end of file the
@@ -183,9 +186,9 @@ class Spawner:
             except OSError as error:  # it can only be named, not read (open(2), O_PATH)
                 raise SpawnFailure(error.errno or errno.EIO, "descriptors", "") from None
         output = self._null if output is None else output
-        if child.is_bare():
+        if fork is None and child.is_bare():
             return self._by_vfork(child, output), None
-        return self._by_fork(child, output)
+        return self._by_fork(child, output, fork or os.fork)
 
     def spawn_companion(self, command: list[str], environment: Mapping[str, str], output: int, line: int) -> int:
         """Start the supervisor or the logger, with its end of the line as descriptor 3; return its PID.
@@ -233,7 +236,7 @@ class Spawner:
         finally:
             self._restore_limit()
 
-    def _by_fork(self, child: Child, output: int) -> tuple[int, int]:
+    def _by_fork(self, child: Child, output: int, fork: Callable[[], int]) -> tuple[int, int]:
         try:
             reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
@@ -241,7 +244,7 @@ class Spawner:
         # A signal that came between fork and exec would run our handlers in the child, and wake us up in its stead.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
-            pid = os.fork()
+            pid = fork()
             if pid == 0:
                 self._become(child, output, writing)
         except OSError as error:

@@ -55,7 +55,7 @@ def needs_cgroups(test: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(test)
     def refused(**_: object) -> None:
-        assert Cgroups("test").enter_new("service") is None
+        assert Cgroups("test").make("service") is None
 
     return refused
 

@@ -212,8 +212,8 @@ def test_an_ordinary_user_makes_them_where_they_are_delegated(box: Path, is_dele
             (box / "cgroup.procs").write_text("0")
             os.setresuid(65534, 65534, 65534)
             cgroups = Cgroups("test")
-            cgroup = cgroups.enter_new("service")
-            status = 10 if cgroup is None else 20 + cgroups.leave() + cgroup.remove()
+            cgroup = cgroups.make("service")
+            status = 10 if cgroup is None or not cgroups.enter(cgroup) else 20 + cgroups.leave() + cgroup.remove()
             cgroups.remove()
         finally:
             os._exit(status)
@@ -248,3 +248,17 @@ def test_a_quick_fork_is_born_there(keeper: Running) -> None:
     assert counts == [2] * 100
     for number in range(100):
         assert supervisor.ask("release", id=f"s{number}")["left"] == 0
+
+
+@needs_cgroups
+def test_a_child_is_born_in_its_cgroup_alone_and_in_a_crowd(keeper: Running) -> None:
+    """Whichever way it is spawned: what it forks at once is in there, too."""
+    keeper.begin()
+    supervisor = keeper.supervisor()
+    for size in (1, 30):
+        for number in range(size):
+            supervisor.tell_spawn(f"s{size}-{number}", "sh", "-c", "setsid sleep 1000 & exec sleep 1000")
+        spawned = [supervisor.expect("spawned") for _ in range(size)]
+        homes = {Path(f"/proc/{one['pid']}/cgroup").read_text().rpartition("0::")[2].strip() for one in spawned}
+        assert len(homes) == size
+        assert all("herdpy-" in home for home in homes)

@@ -266,7 +266,9 @@ def test_a_thousand_services(keeper: Running) -> None:
     for number in range(1000):
         log = {"log": str(keeper.place / "log" / f"{number}.log")}
         supervisor.tell_spawn(f"s{number}", "sleep", "1000", output=log)
-    pids = {supervisor.expect("spawned", id=f"s{number}")["pid"] for number in range(1000)}
+    spawned_ones = [supervisor.expect("spawned") for _ in range(1000)]  # in the order in which their programs ran
+    assert {one["id"] for one in spawned_ones} == {f"s{number}" for number in range(1000)}
+    pids = {one["pid"] for one in spawned_ones}
     spawned = time.monotonic() - begin
     assert len(pids) == 1000
     pss = next(
