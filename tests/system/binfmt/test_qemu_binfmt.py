@@ -223,6 +223,29 @@ def test_a_replaced_interpreter_is_registered_anew(jailed, qemu, busyboxes, even
     assert entries(jailed) == {}
 
 
+def test_a_link_that_leads_elsewhere_is_followed_also_of_a_platform_that_a_reload_added(
+    jailed, qemu, busyboxes, eventually, tmp_path
+):
+    own = tmp_path / "bin"
+    own.mkdir()
+    upgrade = own / "upgrade"
+    upgrade.write_text("#!/bin/sh\necho upgraded\n")
+    upgrade.chmod(0o755)
+    for name in ("arm", "aarch64"):
+        (own / f"qemu-{name}-static").symlink_to(qemu / f"qemu-{name}-static")
+    declare(jailed, own, "arm")
+    jailed.start()
+    jailed.ok("start", "qemu-binfmt")
+    declare(jailed, own, "arm", "aarch64")
+    jailed.ok("reload", "root")
+    assert inside(jailed, busyboxes["arm64"], "uname", "-m").stdout == "aarch64\n"
+    # What it leads to now is older than the entry: only that it is another file tells.
+    (own / "link").symlink_to(upgrade)
+    (own / "link").rename(own / "qemu-aarch64-static")
+    eventually(lambda: inside(jailed, busyboxes["arm64"], "uname", "-m").stdout == "upgraded\n")
+    assert inside(jailed, busyboxes["armhf"], "uname", "-m").stdout == "armv7l\n"
+
+
 def test_one_that_was_replaced_while_nobody_looked(jailed, qemu, busyboxes, tmp_path):
     own = tmp_path / "bin"
     own.mkdir()
