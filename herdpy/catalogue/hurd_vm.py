@@ -68,7 +68,7 @@ class HurdVM(Common, frozen=True, kw_only=True, forbid_unknown_fields=True, rena
     ordinary user ``childhurd`` or ``childhurdN`` in the directory of secrets."""
     secrets: Literal["tcp", "none"] = "tcp"
     """How the guest takes its secrets: by Guix's secret service; or, with ``none``, not at all: it is ready when SSH
-    answers."""
+    answers, or at once if no port leads there."""
     accelerator: Acceleration = "auto"
     """``auto``: KVM where it boots a guest, else TCG."""
     image_format: Literal["qcow2", "raw"] | None = None
@@ -91,8 +91,6 @@ class HurdVM(Common, frozen=True, kw_only=True, forbid_unknown_fields=True, rena
             return
         if self.secrets == "tcp" and host_port(forwardings, SECRETS_PORT) is None:
             yield "net-options", f'forwards no port to the guest\'s {SECRETS_PORT}; add it, or set secrets = "none"'
-        if self.secrets == "none" and host_port(forwardings, *SSH_PORTS) is None:
-            yield "secrets", "without them readiness is SSH's, which needs a port forwarded to the guest's 2222 or 22"
 
     @property
     def forwardings(self) -> tuple[Forwarding, ...]:

@@ -64,7 +64,7 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
             case "virtio":
                 return SendSecrets(rooms.secrets, self.secret_root)
             case "tcp" if self.secrets_port is not None:
-                return SendSecretsOverTCP(self.secrets_port, self.secret_root)
+                return SendSecretsOverTCP(self.secrets_port, self.secret_root, self.ssh_port)
         return None if self.ssh_port is None else AwaitSSH(self.ssh_port)
 
 

@@ -143,6 +143,8 @@ class CheckImage(msgspec.Struct, frozen=True, kw_only=True):
         """
         if self.absent is not None and not await trio.to_thread.run_sync(os.path.lexists, self.path):
             raise StartFailure(f"there is no image {self.path}; {self.absent}")
+        if await trio.to_thread.run_sync(os.path.isdir, self.path):
+            raise StartFailure(f"the image {self.path} is a directory; change {self.where}")
         fault = f"the image {self.path}"
         options = ["info", "--force-share", "--output=json"]
         completed = await context.command(["qemu-img", *options, self.path], user=self.user)

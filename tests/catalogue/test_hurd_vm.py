@@ -153,9 +153,10 @@ def test_net_options_replace_the_network_whole_and_are_understood() -> None:
     assert [(port.port, port.address) for port in made.ports] == [(4004, "0.0.0.0"), (4022, "0.0.0.0")]
     assert made.reach is not None
     assert made.reach.ssh[-3:] == ("-p", "4022", "offloading@127.0.0.1")
-    assert made.attempts[0].readiness == SendSecretsOverTCP(4004, "/etc/childhurd")
+    assert made.attempts[0].readiness == SendSecretsOverTCP(4004, "/etc/childhurd", 4022)
     without = service(net_options=["-netdev", "user,id=n,hostfwd=tcp::4022-:2222"], secrets="none")
     assert without.attempts[0].readiness == AwaitSSH(4022)
+    assert service(net_options=[], secrets="none").attempts[0].readiness is None
 
 
 def test_guix_builds_the_image_and_learns_of_the_machine_only_where_it_is_and_shall() -> None:
@@ -210,7 +211,6 @@ def test_what_is_volatile_is_not_asked_to_power_off() -> None:
         ("memory-size = 0", "memory-size: "),
         ("net-options = []", "net-options: forwards no port to the guest's 1004"),
         ("net-options = ['hostfwd=tcp:1-:1004']", "net-options: expected hostfwd=tcp:ADDRESS:PORT-ADDRESS:PORT, got"),
-        ("secrets = 'none'\nnet-options = ['user']", "secrets: without them readiness is SSH's"),
         ("secrets = 'virtio'", "secrets: "),
         ("offloading = 'yes'", "offloading: "),
         ("memory = 5", "did you mean memory-size?"),

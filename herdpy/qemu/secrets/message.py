@@ -47,7 +47,11 @@ def payload(root: str) -> bytes:
             if not stat.S_ISREG(mode):
                 continue
             # The size is that of what was read: the file may be growing.
-            content = file.read()
+            try:
+                content = file.read()
+            except OSError as error:
+                # read(2) knows no name.
+                raise OSError(error.errno, error.strerror, f"{root}/{name}") from None
         escaped = os.fsencode(name).replace(b"\\", rb"\\").replace(b'"', rb"\"")
         heads.append(b'("/%s" %d %d)' % (escaped, len(content), mode))
         contents.append(content)

@@ -19,6 +19,8 @@ INTERVAL = 1.5
 """Seconds from one connection to the next, as long as none is answered."""
 PATIENCE = 6.0
 """Seconds that a connection may stay silent."""
+SSH_PATIENCE = 60.0
+"""Seconds from the guest's having its secrets to its SSH server's answer; longer, and it counts as having none."""
 _PAUSE = 0.3
 """Seconds from a refused connection to the next."""
 _LONGEST_HELLO = 512
@@ -39,8 +41,21 @@ class SendSecretsOverTCP(msgspec.Struct, frozen=True):
     """Of the host's 127.0.0.1, forwarded to the guest's 1004."""
     root: str
     """The directory whose files the guest gets."""
+    ssh_port: int | None = None
+    """Of the host's 127.0.0.1: the guest's SSH server, which starts when it has its secrets, is waited for, too; for
+    ``SSH_PATIENCE`` at most, since not every image has one."""
 
     async def run(self, context: Context) -> None:
+        await self._send(context)
+        if self.ssh_port is not None:
+            with trio.move_on_after(SSH_PATIENCE) as limit:
+                await AwaitSSH(self.ssh_port).run(context)
+            answers = (
+                f"has not answered at 127.0.0.1:{self.ssh_port} within {SSH_PATIENCE:.0f} s of the guest's secrets"
+            )
+            context.detail("ssh", answers if limit.cancelled_caught else None)
+
+    async def _send(self, context: Context) -> None:
         message = await read_payload(self.root)
         while True:
             context.progress("booting")

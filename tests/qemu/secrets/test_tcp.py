@@ -218,3 +218,35 @@ async def test_ssh_is_there_once_its_banner_is(listener, context) -> None:
         await stream.send_all(b"SSH-2.0-OpenSSH_9.2p1\r\n")
         await over.wait()
     assert context.stages[0][0] == "waiting for the guest's SSH server"
+
+
+async def test_the_ssh_server_that_starts_upon_the_secrets_is_waited_for(listener, root, context) -> None:
+    [server] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with (
+        server,
+        running(lambda: SendSecretsOverTCP(port_of(listener), str(root), port_of(server)).run(context)) as over,
+    ):
+        stream = await listener.accept()
+        await stream.send_all(HELLO)
+        await everything(stream)
+        await stream.aclose()
+        stream = await server.accept()
+        assert not over.is_set()
+        await stream.send_all(b"SSH-2.0-dropbear\r\n")
+        await over.wait()
+    assert "ssh" not in context.details
+
+
+async def test_a_guest_without_an_ssh_server_is_ready_all_the_same(listener, root, context, monkeypatch) -> None:
+    monkeypatch.setattr(tcp, "SSH_PATIENCE", 0.2)
+    [server] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with (
+        server,
+        running(lambda: SendSecretsOverTCP(port_of(listener), str(root), port_of(server)).run(context)) as over,
+    ):
+        stream = await listener.accept()
+        await stream.send_all(HELLO)
+        await everything(stream)
+        await stream.aclose()
+        await over.wait()
+    assert "has not answered" in context.details["ssh"]

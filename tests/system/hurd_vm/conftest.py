@@ -1,0 +1,111 @@
+"""A herdpy in a network of its own: childhurds have the ports that the specification gives them, and nobody minds."""
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import BIN, PATIENCE, Herdpy, running
+from tests.system.hurd_vm import guests
+
+ENTER = 'ip link set lo up && { [ -z "$ROOM" ] || mount -t tmpfs -o size=16k,mode=711 tmpfs "$ROOM"; } && exec "$@"'
+"""What is done in the new namespaces before herdpy is executed there; ROOM is where there shall be no room."""
+
+
+class Childhurds(Herdpy):
+    """A herdpy for childhurds."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.secrets = directory / "secrets"
+        self.disk = directory / "disk.img"
+        self.disk.write_bytes(bytes(1024 * 1024))
+        self.disk.chmod(0o644)
+        self.state.mkdir(mode=0o711)
+        user = () if os.geteuid() == 0 else ("--user", "--map-current-user", "--keep-caps")
+        self.prefix = ("unshare", *user, "--net", "--mount", "sh", "-c", ENTER, "sh")
+
+    def childhurd(
+        self,
+        kernel: Path,
+        initrd: Path | None = None,
+        *,
+        name: str = "hurd-vm",
+        arguments: str = "",
+        text: str = "",
+        root: str | None = None,
+    ) -> None:
+        """Declare one whose kernel QEMU loads."""
+        options = ["--snapshot", "-kernel", str(kernel), "-append", arguments]
+        if initrd is not None:
+            options += ["-initrd", str(initrd)]
+        self.declare(
+            name,
+            f'type = "hurd-vm"\nimage = "{self.disk}"\noptions = {json.dumps(options)}\n'
+            f'secret-root = "{root or self.secrets / name}"\n{text}\n',
+        )
+
+    def linux(self, hello: str = "right", **options: Any) -> None:
+        """Declare one that runs Linux."""
+        self.childhurd(*guests.linux(), arguments=f"console=ttyS0 panic=-1 hello={hello}", **options)
+
+    def inside(self, *command: str, timeout: float = PATIENCE) -> subprocess.CompletedProcess[bytes]:
+        """Run a command in herdpy's network."""
+        assert self.process is not None
+        user = [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]
+        return subprocess.run(
+            ["nsenter", "-t", str(self.process.pid), *user, "--net", *command],
+            capture_output=True,
+            env=self.environment,
+            timeout=timeout,
+            stdin=subprocess.DEVNULL,
+        )
+
+    def execute(self, service: str, *command: str) -> bytes:
+        """What a command in a guest prints."""
+        completed = self.inside(str(BIN / "herd"), "exec", service, "--", *command)
+        assert completed.returncode == 0, completed
+        return completed.stdout
+
+    def greeting(self, port: int) -> bytes:
+        """The first bytes from a port of herdpy's loopback."""
+        program = f"import socket; s = socket.create_connection(('127.0.0.1', {port}), 20); print(s.recv(12).decode())"
+        completed = self.inside("python3", "-c", program)
+        return completed.stdout or completed.stderr
+
+
+@pytest.fixture
+def childhurds() -> Iterator[Childhurds]:
+    """Not below pytest's own directory: as root, QEMU runs as a user who could not reach it there."""
+    directory = Path(tempfile.mkdtemp(prefix="herdpy-", dir="/var/tmp"))
+    directory.chmod(0o711)
+    instance = Childhurds(directory)
+    try:
+        with running(instance):
+            yield instance
+    finally:
+        shutil.rmtree(directory)
+
+
+@pytest.fixture
+def qemus() -> Callable[[Path], list[str]]:
+    """Command lines of the QEMUs that have to do with a directory."""
+
+    def find(directory: Path) -> list[str]:
+        lines = []
+        for entry in Path("/proc").iterdir():
+            try:
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            if line.startswith("qemu-system") and str(directory) in line:
+                lines.append(line)
+        return lines
+
+    return find
