@@ -69,7 +69,7 @@ class FillSecrets(msgspec.Struct, frozen=True, kw_only=True):
         except OSError as error:
             is_absent = not os.path.lexists(self.root) and not isinstance(error, NotADirectoryError)
             if is_absent and not self.needs_root:
-                context.detail("secrets", f"the guest gets none: {self.root} cannot be made: {error.strerror}")
+                context.detail("secret-files", f"none, since {self.root} cannot be made: {error.strerror}")
                 return
             raise StartFailure(
                 f"cannot make the guest's secrets in {self.root}: {error.strerror}:"
@@ -153,6 +153,9 @@ class ListSecrets(msgspec.Struct, frozen=True, kw_only=True):
     root: str
 
     async def run(self, context: Context) -> None:
+        if not os.path.lexists(self.root):
+            # FillSecrets has said why.
+            return
         try:
             context.detail("secret-files", await _in_thread(_listing, self.root))
         except OSError as error:
@@ -256,8 +259,6 @@ def _key_of(line: bytes) -> Sequence[bytes]:
 
 def _listing(root: str) -> str:
     """Names and modes of what the guest gets, in one line."""
-    if not os.path.lexists(root):
-        return f"none: there is no {root}"
     names = sorted(files_below(root))
     shown = [f"{name} {os.lstat(f'{root}/{name}').st_mode & 0o7777:04o}" for name in names[:LONGEST_LISTING]]
     more = len(names) - len(shown)

@@ -8,7 +8,8 @@ import msgspec
 import pytest
 import trio
 
-from herdpy.qemu.secrets.keys import FillSecrets, ssh_command
+from herdpy.qemu.secrets.keys import FillSecrets, ListSecrets, ssh_command
+from herdpy.qemu.secrets.message import read_payload
 from herdpy.service import StartFailure
 
 
@@ -430,3 +431,47 @@ async def test_a_guix_that_fails_is_quoted(step, context, guix: Guix) -> None:
 async def test_without_guix_nothing_of_it_appears(step: FillSecrets, context, guix: Guix) -> None:
     await step.run(context)
     assert guix.runs == [] and not Path(step.root, "etc/guix").exists()
+
+
+@pytest.mark.parametrize("needed", [True, False])
+async def test_a_root_that_cannot_be_made_is_a_failure_only_where_it_is_needed(context, tmp_path, needed) -> None:
+    root = "/proc/no-such-directory"
+    step = FillSecrets(root=root, keys_directory=str(tmp_path / "keys"), name="hurd-vm", needs_root=needed)
+    if needed:
+        with pytest.raises(StartFailure, match=f"cannot make the guest's secrets in {root}"):
+            await step.run(context)
+        return
+    await step.run(context)
+    await ListSecrets(root=root).run(context)
+    assert context.details["secret-files"] == f"none, since {root} cannot be made: No such file or directory"
+    assert await read_payload(root) == b"(secrets (version 0) (files ()))"
+
+
+async def test_a_root_that_is_a_file_is_a_failure_anyway(context, tmp_path) -> None:
+    (tmp_path / "file").touch()
+    for root in (tmp_path / "file", tmp_path / "file" / "root"):
+        step = FillSecrets(root=str(root), keys_directory=str(tmp_path / "keys"), name="hurd-vm", needs_root=False)
+        with pytest.raises(StartFailure, match="cannot make the guest's secrets"):
+            await step.run(context)
+
+
+async def test_what_the_guest_gets_is_listed_by_name_and_mode(context, tmp_path) -> None:
+    root = tmp_path / "root"
+    (root / "etc").mkdir(parents=True)
+    (root / "etc" / "key").write_text("not to be shown")
+    (root / "etc" / "key").chmod(0o640)
+    await ListSecrets(root=str(root)).run(context)
+    assert context.details["secret-files"] == "etc/key 0640"
+    for number in range(30):
+        (root / f"x{number:02}").touch()
+    await ListSecrets(root=str(root)).run(context)
+    assert context.details["secret-files"].endswith(" and 11 more")
+
+
+async def test_a_guest_that_is_not_trusted_has_keys_but_the_host_does_not_accept_them(
+    step, context, guix: Guix
+) -> None:
+    before = (guix.host / "acl").read_text()
+    await msgspec.structs.replace(with_guix(step, guix), is_trusted=False).run(context)
+    assert (guix.host / "acl").read_text() == before
+    assert set(modes(str(Path(step.root, "etc/guix")))) == {"acl", "signing-key.pub", "signing-key.sec"}

@@ -83,6 +83,16 @@ def test_a_childhurd_from_start_to_stop(childhurds, qemus):
         said, _ = console.communicate("\necho $((6 * 7)) on $(uname -s)\n", timeout=60)
     assert "42 on Linux" in said
 
+    project = childhurds.directory / "project"
+    project.mkdir()
+    (project / "source").write_text("a word")
+    offloaded = childhurds.inside(
+        *(str(BIN / "herd"), "offload", "childhurd", "-C", str(project), "--fetch", "built"),
+        *("--", "sh", "-c", "tr a-z A-Z < source > built"),
+    )
+    assert offloaded.returncode == 0, offloaded
+    assert (project / "built").read_text() == "A WORD"
+
     childhurds.ok("stop", "childhurd")
     assert qemus(childhurds.state) == []
     assert list((childhurds.state / "machines").iterdir()) == []
