@@ -134,7 +134,7 @@ def machine_service(
                 environment={"TMPDIR": rooms.directory},
                 user=user,
             ),
-            prepare=(MakeRooms(rooms=rooms, user=user),),
+            prepare=(MakeRooms(rooms=rooms, user=user, holds_writes=machine.disk.volatile is True),),
             readiness=access.readiness(rooms),
             timeout=timeout if way == ways[-1][0] else min(timeout, KVM_PATIENCE),
             details=(("accelerator", why),),

@@ -15,6 +15,8 @@ import trio
 from herdpy.qemu.command_line import Rooms
 from herdpy.service import Context, InternetAddress, Port, Socket, SocketKind, StartFailure
 
+LEAST_ROOM = 16 << 20
+"""Bytes: QEMU cannot begin without a few hundred KiB, nor a guest boot without a few MiB of its disk written."""
 SOCKET_PATH_MAX = 107
 """Bytes in the path of a Unix socket (unix(7): 108 with the final NUL)."""
 
@@ -50,12 +52,14 @@ class MakeRooms(msgspec.Struct, frozen=True, kw_only=True):
     rooms: Rooms
     user: str | None
     """Who QEMU runs as; None means: as herdpy."""
+    holds_writes: bool = False
+    """Whether what the guest writes to its disk is kept there until its end (``-snapshot``)."""
 
     async def run(self, context: Context) -> None:
         """Make them anew; the console log of the last run is kept beside, with ``.1`` at its end.
 
         Raises:
-            StartFailure: something cannot be created, or a socket's path would be too long.
+            StartFailure: something cannot be created, there is no room, or a socket's path would be too long.
         """
         longest = max(self.rooms.sockets, key=len)
         if len(os.fsencode(longest)) > SOCKET_PATH_MAX:
@@ -73,6 +77,13 @@ class MakeRooms(msgspec.Struct, frozen=True, kw_only=True):
         _empty(directory)
         os.makedirs(os.path.dirname(directory), mode=0o711, exist_ok=True)
         os.mkdir(directory, 0o700)
+        room = os.statvfs(directory)
+        if self.holds_writes and room.f_bavail * room.f_frsize < LEAST_ROOM:
+            raise StartFailure(
+                f"there is no room for what the guest writes: the file system of {directory} has"
+                f" {room.f_bavail * room.f_frsize >> 10} KiB left, and at least {LEAST_ROOM >> 20} MiB are needed;"
+                " remove something, or use another --state-dir"
+            )
         log = self.rooms.console_log
         os.makedirs(os.path.dirname(log), exist_ok=True)
         if os.path.lexists(log):
