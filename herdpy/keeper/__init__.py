@@ -19,6 +19,8 @@ class Options:
         arguments: the supervisor's own.
         environment: the supervisor's and the logger's, the whole of it.
         on_ready: called once, when the supervisor has said that the control socket answers.
+        held: of a supervisor that becomes the keeper, the descriptors that the keeper before it held, by name.
+        stderr: that keeper's, or None.
     """
 
     def __init__(
@@ -32,6 +34,8 @@ class Options:
         environment: Mapping[str, str],
         pid_file: str | None = None,
         on_ready: Callable[[], None] = lambda: None,
+        held: Mapping[str, int] | None = None,
+        stderr: int | None = None,
     ) -> None:
         self.socket = socket
         self.state_directory = state_directory
@@ -41,6 +45,8 @@ class Options:
         self.environment = environment
         self.pid_file = pid_file
         self.on_ready = on_ready
+        self.held = held
+        self.stderr = stderr
 
 
 def run(options: Options) -> int:

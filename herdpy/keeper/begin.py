@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import os
+import resource
 import select
 import sys
 
 from herdpy.keeper import privilege
 from herdpy.keeper.cgroup import Cgroups, key_of
+from herdpy.keeper.estate import Estate
+from herdpy.keeper.journal import NAME
 from herdpy.keeper.keeper import Keeper
+from herdpy.keeper.legacy import Legacy, read_legacy
 from herdpy.keeper.listen import ControlSocket
 from herdpy.keeper.place import Lock, PidFile, Refusal, make_directory, own_descriptors
 from herdpy.keeper.spawn import Spawner
+from herdpy.keeper.succession import options_told
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
+    from collections.abc import Mapping
 
     from herdpy.keeper import Options
 else:
@@ -36,19 +42,26 @@ def begin(options: Options) -> int:
     )
     try:
         null = own_descriptors()
+        journal = os.path.join(state_directory, NAME)
         # A guest's own user must reach machines/NAME below the state directory, but not see what else there is.
         make_directory(state_directory, 0o711 if is_root else 0o700)
         make_directory(log_directory, 0o755 if is_root else 0o700)
         lock = Lock(state_directory)
         try:
-            control = ControlSocket(os.path.abspath(options.socket))
+            estate, problem = _estate(journal, options.held)
+            control = ControlSocket(os.path.abspath(options.socket), None if estate is None else estate.control())
         except Refusal:
             lock.release()
             raise
+        if options.stderr is not None:
+            os.dup2(options.stderr, 2)
+            os.dup2(null, 1)
+            os.close(options.stderr)
     except (Refusal, OSError) as error:
         tell(f"herdpy: {error}\n".encode("utf-8", "backslashreplace"))
         return 1
     os.chdir("/")
+    open_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     try:
         keeper = Keeper(
             supervisor=[*options.supervisor, LINE, *options.arguments],
@@ -60,7 +73,23 @@ def begin(options: Options) -> int:
             spawner=Spawner(null),
             cgroups=Cgroups(key_of(state_directory)),
             on_ready=options.on_ready,
+            journal=journal,
+            succession=options_told(
+                socket=os.path.abspath(options.socket),
+                state_directory=state_directory,
+                log_directory=log_directory,
+                pid_file=pid_file.path,
+                supervisor=list(options.supervisor),
+                arguments=list(options.arguments),
+                open_files=open_files,
+                ignores_hangup=signal.getsignal(signal.SIGHUP) == signal.SIG_IGN,
+            ),
+            estate=estate,
         )
+        if problem is not None:
+            keeper.say(problem)
+        if estate is not None and estate.is_inherited:
+            pid_file.inherit()
         privilege.become_subreaper()
         keeper.run(_take_signals())
         tell(keeper.last_words())
@@ -71,6 +100,17 @@ def begin(options: Options) -> int:
         pid_file.remove()
         control.close()
         lock.release()
+
+
+def _estate(journal: str, held: Mapping[str, int] | None) -> tuple[Estate | None, str | None]:
+    """Return what a keeper before us has left, and what is wrong with its journal."""
+    try:
+        legacy = read_legacy(journal)
+    except OSError as error:
+        return None, f"cannot read {journal}: {error.strerror}; what a former herdpy has left is not known"
+    if legacy is None and held is None:
+        return None, None
+    return Estate(legacy or Legacy(), held), None
 
 
 def _take_signals() -> int:

@@ -42,7 +42,7 @@ def is_child(pidfd: int) -> bool:
     """Tell whether a process is our child, alive or not yet reaped."""
     try:
         os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
+    except OSError:  # EBADF, EINVAL: it has no pidfd any more
         return False
     return True
 

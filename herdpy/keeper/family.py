@@ -63,7 +63,12 @@ class Families:
             found = process.cgroup.pids()
         else:
             orphans = self._orphans(afresh=afresh)
-            found = [process.pid, *(pid for pid in orphans if self._owner(pid) is process)]
+            # The number of a dead one is its own only as long as it is a zombie of ours.
+            is_known = process.status is None or death.is_child(process.pidfd)
+            found = [process.pid] if is_known else []
+            found += [pid for pid in orphans if self._owner(pid) is process]
+            if process.is_foreign:
+                found += [pid for pid in _strays(process) if pid not in found]
             for pid in found:  # which grows meanwhile
                 found.extend([child for child in proc.children(pid) if child not in found])
             found = [pid for pid in found if _lives(pid)]
@@ -258,6 +263,25 @@ class Others:
         pidfd = self._pidfds.pop(pid)
         self._loop.forget(pidfd)
         os.close(pidfd)
+
+
+def _strays(process: Process) -> list[int]:
+    """Return those who are of a service that a keeper before us has spawned: their orphans came to somebody else.
+
+    They are in its session, or write to its output, have not begun before it, and say nothing else of themselves.
+    """
+    found = []
+    for pid in proc.all_pids():
+        seen = proc.stat(pid)
+        if seen is None or seen.has_ended() or seen.start_time < process.born or pid == process.pid:
+            continue
+        in_session = process.session is not None and seen.session == process.session and pid != process.session
+        if not in_session and process.output not in proc.writes_to(pid):
+            continue
+        named = proc.environment(pid, VARIABLE.encode())
+        if named is None or os.fsdecode(named) == process.id:
+            found.append(pid)
+    return found
 
 
 def _lives(pid: int) -> bool:

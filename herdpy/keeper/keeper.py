@@ -5,26 +5,28 @@ from __future__ import annotations
 import errno
 import os
 
-from herdpy.keeper import death, proc, request
+from herdpy.keeper import death, legacy, proc, request
 from herdpy.keeper.cgroup import Emptiness
 from herdpy.keeper.clone import forking_into
 from herdpy.keeper.companion import Companion
 from herdpy.keeper.family import VARIABLE, Families, kill_main, signal_group
+from herdpy.keeper.journal import Journal
 from herdpy.keeper.listen import accept
 from herdpy.keeper.loop import Loop
 from herdpy.keeper.message import VERSION, MessageError, decode, encode
 from herdpy.keeper.output import Output
 from herdpy.keeper.request import BadRequest
 from herdpy.keeper.spawn import Spawner, SpawnFailure, failure, identify
-from herdpy.keeper.table import Process, make_pipe
+from herdpy.keeper.table import Pipe, Process, identity, intention, make_pipe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
     from herdpy.keeper.cgroup import Cgroup, Cgroups
+    from herdpy.keeper.estate import Estate
     from herdpy.keeper.place import PidFile
     from herdpy.keeper.spawn import Child
 else:
@@ -62,8 +64,18 @@ class Keeper:
         pid_file: PidFile,
         spawner: Spawner,
         cgroups: Cgroups,
+        journal: str,
+        succession: Mapping[str, object],
+        estate: Estate | None = None,
         on_ready: Callable[[], None] = lambda: None,
     ) -> None:
+        """Hold what a keeper before us has left, if there is any; nothing is started yet.
+
+        Args:
+            journal: its path.
+            succession: what the supervisor needs to be our successor (:mod:`herdpy.keeper.succession`).
+            estate: what is left.
+        """
         self.status = 0
         self.message: str | None = None
         self._loop = Loop(self._mistake)
@@ -83,12 +95,32 @@ class Keeper:
         self._asked_to_end = 0
         self._signal: int | None = None
 
-        self._output = Output(self._loop, logger, environment, spawner, log, self._drained, self._logger_ended)
-        self._say = self._output.say
+        self._output = Output(
+            self._loop,
+            logger,
+            environment,
+            spawner,
+            log,
+            self._drained,
+            self._logger_ended,
+            lambda pipe: self._journal.append({"kind": "closed", "number": pipe.number}),
+            None if estate is None else estate.own,
+            None if estate is None else estate.ledger,
+            0 if estate is None else estate.pipe_number,
+        )
+        self.say = self._say = self._output.say
+        self._succession = succession
+        self._journal = Journal(
+            journal, self._content, self._say, lambda seconds, then: self._loop.after(seconds, "journal", then)
+        )
         writing = self._output.writing
         self._supervisor = Companion(self._loop, "supervisor", supervisor, environment, spawner, writing, self._say)
         self._supervisor.on_end = self._supervisor_ended
         self._supervisor.on_packet = self._hear_supervisor
+        self._supervisor.on_begin = lambda: self._journal.append(*self._programs())
+        self._began_anew = False  # by someone who found a journal, until the supervisor is ready
+        if estate is not None:
+            self._take_up(estate)
         self._requests: dict[str, Callable[[Mapping[str, Any], memoryview], None]] = {
             "hello": self._hello,
             "spawn": self._spawn,
@@ -107,14 +139,69 @@ class Keeper:
     def run(self, signals: int) -> None:
         """Keep until told to end. ``signals`` is where the numbers of signals come in (signal.set_wakeup_fd)."""
         self._loop.watch(signals, lambda: self._hear_signals(signals))
-        left = self._cgroups.pids()
+        held = {pid for process in self._processes.values() if process.cgroup for pid in process.cgroup.pids()}
+        left = [pid for pid in self._cgroups.pids() if pid not in held]
         if left:
             self._say(f"of a former herdpy there still run, left alone: PID {', '.join(map(str, left))}")
+        self._journal.begin()
         self._supervisor.begin()
         self._output.logger.begin()
+        self._journal.append(*self._programs())
         self._loop.run()
         death.reap_orphans(())  # and what was held, too: nothing more can be done to it
         self._cgroups.remove()
+        self._journal.end()
+
+    # What a keeper before us has left, and what we leave.
+
+    def _take_up(self, estate: Estate) -> None:
+        """Hold what there is of an estate, from now on."""
+        for packet in estate.notes:
+            self._notes[decode(packet)["key"]] = packet
+        self._held.update(estate.held)
+        self._signal, self._asked_to_end = estate.signal, int(estate.signal is not None)
+        self._was_ready = estate.was_ready
+        self._began_anew = not estate.is_inherited
+        pipes = {
+            number: self._output.keep(reading, path, rotation, number=number)
+            for number, reading, path, rotation in estate.pipes
+        }
+        for process in estate.processes:
+            process.pipe = None if estate.pipe_of[process.id] is None else pipes.get(estate.pipe_of[process.id] or 0)
+            self._processes[process.id] = process
+            if process.status is None:
+                self._pids.add(process.pid)
+                self._watch(process)
+            else:
+                process.drained = process.pipe is None
+                if process.pipe is not None:
+                    process.pipe.process = process
+        for words in estate.words():
+            self._say(words)
+
+    def _content(self) -> Iterator[bytes]:
+        """Yield what the journal has to say if it is written now, as packets."""
+        yield encode(legacy.head())
+        yield from map(encode, self._programs())
+        yield encode({"kind": "ledger", "identities": list(map(identity, self._output.ledger))})
+        if self._signal in (signal.SIGTERM, signal.SIGINT):
+            yield encode({"kind": "signal", "signal": self._signal})
+        if self._was_ready:
+            yield encode({"kind": "ready"})
+        for pipe in self._output.pipes():
+            yield encode(pipe.record())
+        for process in self._processes.values():
+            yield from map(encode, process.records())
+        for name, descriptor in self._held.items():
+            yield encode({"kind": "held", "name": name, "identity": identity(descriptor)})
+        yield from self._notes.values()
+
+    def _programs(self) -> list[dict[str, object]]:
+        return [
+            {"kind": "program", "name": program.name, "pid": program.pid, "start_time": proc.start_time(program.pid)}
+            for program in (self._supervisor, self._output.logger)
+            if program.pid is not None
+        ]
 
     # What comes from outside.
 
@@ -136,6 +223,7 @@ class Keeper:
     def _asked(self, number: int) -> None:
         """SIGTERM or SIGINT: told to every supervisor from now on, for the next one must go on shutting down."""
         self._signal = number
+        self._journal.append({"kind": "signal", "signal": number})
         self._asked_to_end += 1
         if self._asked_to_end == 2:
             self._say("asked to end for the second time; a third will kill every service")
@@ -179,7 +267,17 @@ class Keeper:
             # A copy: the supervisor may have us let go of it before it has read this.
             told = encode({"kind": "listener", "serial": serial, "name": name})
             self._supervisor.send(told, (os.dup(descriptor),), give=True)
-        self._answer({"kind": "state", "serial": serial, "version": VERSION, "signal": self._signal})
+        succession = encode({"kind": "succession", "options": self._succession, "was_ready": self._was_ready})
+        self._supervisor.send(succession, (os.dup(2),), give=True)
+        self._answer(
+            {
+                "kind": "state",
+                "serial": serial,
+                "version": VERSION,
+                "signal": self._signal,
+                "began_anew": self._began_anew,
+            }
+        )
         if self._signal == signal.SIGHUP:
             self._signal = None
         self._is_known = True
@@ -206,23 +304,26 @@ class Keeper:
                     reading, writing = make_pipe(child.uid, child.gid)
             except OSError as error:
                 raise SpawnFailure(error.errno or errno.EIO, "output", "") from None
-            cgroup = self._cgroups.make(name)
+            intended = cgroup = self._cgroups.make(name)
+            self._intend(child, name, scope, reading, cgroup, output, rotation)
             pid, errors, cgroup = self._spawn_in(cgroup, child, None if writing < 0 else writing)
             pidfd = identify(pid)
         except SpawnFailure as error:
             if reading >= 0:
                 os.close(reading)
             self._forsake(cgroup)
+            self._journal.append({"kind": "gone", "id": name})
             self._answer(_failed(serial, error))
             return
         finally:
             if writing >= 0:
                 os.close(writing)
         pipe = self._output.keep(reading, output[0], rotation) if isinstance(output, tuple) else None
-        process = Process(name, pid, pidfd, proc.start_time(pid), scope, pipe, _identity(reading), cgroup)
+        process = Process(name, pid, pidfd, proc.start_time(pid), scope, pipe, identity(reading), cgroup)
         self._processes[name] = process
+        self._journal.append(*(process.records() if cgroup is not intended else (process.outcome(),)))
         self._pids.add(pid)
-        self._loop.watch(pidfd, lambda: self._look(process))
+        self._watch(process)
         process.asker, process.serial = self._supervisor.line, serial
         process.reading = reading if output == "supervisor" else None
         if errors is None:
@@ -257,6 +358,28 @@ class Keeper:
                 self._say(f"cannot leave the cgroup {cgroup.path}: from now on, no service has one")
                 cgroup = None
         return pid, errors, cgroup
+
+    def _intend(
+        self,
+        child: Child,
+        name: str,
+        scope: str,
+        reading: int,
+        cgroup: Cgroup | None,
+        output: str | tuple[str, ...],
+        rotation: Mapping[str, Any] | None,
+    ) -> None:
+        """Put into the journal what is about to be spawned."""
+        number, records = None, []
+        if isinstance(output, tuple):
+            number = self._output.next_number()
+            records.append(Pipe(number, reading, output[0], rotation=rotation).record())
+        path = None if cgroup is None else cgroup.path
+        records.append(intention(name, scope, proc.now(), child.uid, path, identity(reading), number))
+        self._journal.append(*records)
+
+    def _watch(self, process: Process) -> None:
+        self._loop.watch(process.pidfd, lambda: self._look(process))
 
     def _hear_child(self, process: Process) -> None:
         """Learn whether the exec of a fork succeeded."""
@@ -304,7 +427,8 @@ class Keeper:
                 delivered = self._families.signal(process, number)
             elif scope == "process" or not signal_group(process, number):
                 delivered = process.status is None
-                signal.pidfd_send_signal(process.pidfd, number)
+                if process.pidfd >= 0:
+                    signal.pidfd_send_signal(process.pidfd, number)
             else:
                 delivered = True
         except ProcessLookupError:
@@ -343,7 +467,6 @@ class Keeper:
         if asker is None or asker is not self._supervisor.line:
             return  # who asked is gone, and the next one will ask again
         left = len(self._families.members(process)) if is_late else 0
-        death.reap(process.pidfd)
         self._drop(process)
         self._answer({"kind": "released", "serial": process.serial, "left": left})
 
@@ -419,18 +542,21 @@ class Keeper:
 
     def _replace(self, process: Process, pid: int, pidfd: int, seen: proc.Stat) -> None:
         """Let a service's main process be another one from now on."""
-        self._loop.forget(process.pidfd)
-        if process.status is not None:
-            death.reap(process.pidfd)  # else it is an orphan's end, when it ends
-        os.close(process.pidfd)
+        if process.pidfd >= 0:
+            self._loop.forget(process.pidfd)
+            if process.status is not None:
+                death.reap(process.pidfd)  # else it is an orphan's end, when it ends
+            os.close(process.pidfd)
         self._pids.discard(process.pid)
         self._pids.add(pid)
         self._forget_others(process)
         self._output.forget(process)
         process.pid, process.pidfd, process.start_time = pid, pidfd, seen.start_time
+        process.inode = os.fstat(pidfd).st_ino
         process.session = seen.session if seen.parent == os.getpid() else None
         process.status, process.drained, process.is_adopted = None, False, True
-        self._loop.watch(pidfd, lambda: self._look(process))
+        self._journal.append(process.outcome())
+        self._watch(process)
 
     def _hold(self, asked: Mapping[str, Any], _: memoryview) -> None:
         serial = request.number(asked, "serial")
@@ -440,6 +566,7 @@ class Keeper:
             raise BadRequest(f"hold: there is a descriptor {name!r} already; let it go first")
         self._take_beside(descriptor)
         self._held[name] = descriptor
+        self._journal.append({"kind": "held", "name": name, "identity": identity(descriptor)})
         self._answer({"kind": "held", "serial": serial, "name": name})
 
     def _let_go(self, asked: Mapping[str, Any], _: memoryview) -> None:
@@ -449,6 +576,7 @@ class Keeper:
         if name == self._control:
             raise BadRequest(f"let_go: {name!r} is the keeper's own")
         del self._held[name]
+        self._journal.append({"kind": "let_go", "name": name})
         os.close(descriptor)
         self._answer({"kind": "let_go", "serial": serial, "name": name})
 
@@ -468,6 +596,7 @@ class Keeper:
         except OSError as error:
             raise BadRequest(f"accept: {error.strerror}") from None
         self._held[name] = connection
+        self._journal.append({"kind": "held", "name": name, "identity": identity(connection)})
         answer = encode({"kind": "accepted", "serial": serial, "name": name})
         self._supervisor.send(answer, (os.dup(connection),), give=True)
 
@@ -491,6 +620,8 @@ class Keeper:
     def _note(self, asked: Mapping[str, Any], packet: memoryview) -> None:
         """Keep a note as the packet it came in: it is sent back as it was, whatever it says."""
         key = request.text(asked, "key")
+        if isinstance(asked.get("text"), str | None):
+            self._journal.append_packets((bytes(packet),))
         if asked.get("text") is None:
             self._notes.pop(key, None)
         elif isinstance(asked["text"], str):
@@ -499,7 +630,9 @@ class Keeper:
             raise BadRequest("note: text must be a string or null")
 
     def _ready(self, asked: Mapping[str, Any], _: memoryview) -> None:
-        self._was_ready = True
+        if not self._was_ready:
+            self._journal.append({"kind": "ready"})
+        self._was_ready, self._began_anew = True, False
         problem = self._pid_file.write()
         if problem is not None:
             self._say(problem)
@@ -538,6 +671,7 @@ class Keeper:
         if self._processes.get(process.id) is not process:
             return
         process.status = status
+        self._journal.append({"kind": "exited", "id": process.id, "status": status})
         self._loop.forget(process.pidfd)
         if process.is_adopted and not death.is_child(process.pidfd):
             self._pids.discard(process.pid)  # its number is free for others
@@ -552,11 +686,14 @@ class Keeper:
 
     def _drop(self, process: Process) -> None:
         del self._processes[process.id]
+        self._journal.append({"kind": "gone", "id": process.id})
         self._forget_others(process)
         self._forsake(process.cgroup)
         self._pids.discard(process.pid)
-        self._loop.forget(process.pidfd)
-        os.close(process.pidfd)
+        if process.pidfd >= 0:
+            death.reap(process.pidfd)
+            self._loop.forget(process.pidfd)
+            os.close(process.pidfd)
         if process.reading is not None:
             os.close(process.reading)
             process.reading = None
@@ -663,11 +800,3 @@ def _failed(serial: int | None, error: SpawnFailure) -> dict[str, object]:
 def _serial(asked: Mapping[str, Any]) -> int | None:
     serial = asked.get("serial")
     return serial if type(serial) is int else None
-
-
-def _identity(pipe: int) -> tuple[int, int] | None:
-    """What tells a pipe from all others, by its read end."""
-    if pipe < 0:
-        return None
-    seen = os.fstat(pipe)
-    return seen.st_dev, seen.st_ino

@@ -21,13 +21,26 @@ LONGEST = 107
 class ControlSocket:
     """The socket and the name it has on disk."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, inherited: int | None = None) -> None:
         """Make it: its directory 0700, itself 0600 from the moment it exists.
+
+        Args:
+            inherited: that of a keeper before us, which has this name, unless somebody removed it.
 
         Raises:
             Refusal: when the path is too long, the directory is open to others, or somebody already answers there.
         """
         self.path = path
+        if inherited is not None:
+            try:
+                self._identity = os.lstat(path)
+                self.socket = _socket.socket(fileno=inherited)
+                self.socket.listen(
+                    BACKLOG
+                )  # again: clients ask who listens (unix(7), SO_PEERCRED), and wait for its end
+                return
+            except OSError:
+                os.close(inherited)
         length = len(os.fsencode(path))
         if length > LONGEST:
             raise Refusal(f"cannot listen on {path}: {length} bytes are too long for a socket's path, {LONGEST} fit")

@@ -37,29 +37,39 @@ class Output:
         log: str,
         on_drained: Callable[[Process], None],
         on_end: Callable[[], None],
+        on_closed: Callable[[Pipe], None] = lambda pipe: None,
+        own: tuple[int, int] | None = None,
+        ledger: tuple[int, int, int] | None = None,
+        number: int = 0,
     ) -> None:
-        """Make our own pipe; nothing is started yet.
+        """Make our own pipe, or go on with it; nothing is started yet.
 
         Args:
             command: the logger's.
             log: our own log's path.
             on_drained: called when the last lines of a process that has ended are written.
             on_end: called when the logger has ended.
+            on_closed: called when a pipe is held no longer.
+            own: both ends of our own pipe, if a keeper before us had one.
+            ledger: that keeper's, and
+            number: the highest number of any pipe of its.
         """
-        own, self.writing = make_pipe()
+        reading, self.writing = own or make_pipe()
         _enlarge(self.writing)
         # A description of its own: what we say must never wait, what the supervisor prints may.
         self._saying = os.open(f"/proc/self/fd/{self.writing}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         self._pipes: dict[int, Pipe] = {}
         self._number = 0
-        self._ledger = make_ledger()
+        self.ledger = ledger or make_ledger()
         self._on_drained = on_drained
+        self._on_closed = on_closed
         self.logger = Companion(loop, "logger", command, environment, spawner, 2, self.say)
         self.logger.on_begin = self._tell_new_logger
         self.logger.on_end = on_end
         self.logger.on_packet = self._hear_logger
         self._archiving = Archiving(loop, command[:-1], environment, spawner, self.writing, self.say)
-        self._own = self.keep(own, log, echo=True)
+        self._own = self.keep(reading, log, echo=True)
+        self._number = max(self._number, number)
 
     def pids(self) -> list[int]:
         """Return the PIDs of the logger and of what deals with old logs."""
@@ -73,14 +83,35 @@ class Output:
         except OSError:
             return
 
-    def keep(self, reading: int, path: str, rotation: Mapping[str, Any] | None = None, *, echo: bool = False) -> Pipe:
-        """Take the read end of a pipe, for the logger to write what comes out of it to a file."""
-        self._number += 1
-        pipe = Pipe(self._number, reading, path, rotation=rotation, echo=echo)
+    def keep(
+        self,
+        reading: int,
+        path: str,
+        rotation: Mapping[str, Any] | None = None,
+        *,
+        echo: bool = False,
+        number: int | None = None,
+    ) -> Pipe:
+        """Take the read end of a pipe, for the logger to write what comes out of it to a file.
+
+        Args:
+            number: what a keeper before us called it; else it gets the next one.
+        """
+        if number is None:
+            number = self._number = self._number + 1
+        pipe = Pipe(number, reading, path, rotation=rotation, echo=echo)
         self._pipes[pipe.number] = pipe
         if self.logger.line is not None:
             self._open(pipe)
         return pipe
+
+    def pipes(self) -> list[Pipe]:
+        """Return the pipes that are held, our own first."""
+        return list(self._pipes.values())
+
+    def next_number(self) -> int:
+        """Return the number that the next pipe will have."""
+        return self._number + 1
 
     def drain(self, process: Process) -> None:
         """A process has ended: have its last lines written. ``on_drained`` is called then; now, if there is no pipe."""
@@ -131,7 +162,7 @@ class Output:
             self.logger.send(encode({"kind": "drain", "id": pipe.number}))
 
     def _tell_new_logger(self) -> None:
-        self.logger.send(encode({"kind": "ledger"}), self._ledger)
+        self.logger.send(encode({"kind": "ledger"}), self.ledger)
         for pipe in self._pipes.values():
             self._open(pipe)
         self.logger.send(encode({"kind": "begin"}))
@@ -160,6 +191,7 @@ class Output:
         if told["kind"] == "closed":
             del self._pipes[pipe.number]
             os.close(pipe.reading)
+            self._on_closed(pipe)
         if process is not None:
             self._on_drained(process)
 

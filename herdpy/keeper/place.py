@@ -89,22 +89,22 @@ class PidFile:
     """The file that appears once the supervisor is ready (``-``: a line on stdout; None: none)."""
 
     def __init__(self, path: str | None) -> None:
-        self._path = path
+        self.path = path
         self._is_there = False
 
     def write(self) -> str | None:
         """Write it, once; return what went wrong in one line."""
-        if self._path is None or self._is_there:
+        if self.path is None or self._is_there:
             return None
         self._is_there = True
         line = b"%d\n" % os.getpid()
-        if self._path == "-":
+        if self.path == "-":
             try:
                 os.write(1, line)
             except OSError as error:
                 return f"cannot write our PID to stdout: {error.strerror}"
             return None
-        beside = f"{self._path}.new"
+        beside = f"{self.path}.new"
         try:
             _remove(beside)
             file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
@@ -113,16 +113,23 @@ class PidFile:
                 os.fsync(file)
             finally:
                 os.close(file)
-            os.rename(beside, self._path)
+            os.rename(beside, self.path)
         except OSError as error:
             self._is_there = False
-            return f"cannot write the PID file {self._path}: {error.strerror}"
+            return f"cannot write the PID file {self.path}: {error.strerror}"
         return None
+
+    def inherit(self) -> None:
+        """Be the one whose PID is told, in the place of a keeper that was killed, if there is a file that tells it."""
+        if self.path == "-":
+            self._is_there = True  # who read it has read it
+        elif self.path is not None and os.path.exists(self.path):
+            self.write()
 
     def remove(self) -> None:
         """Remove it, if we wrote it."""
-        if self._is_there and self._path not in (None, "-"):
-            _remove(self._path)
+        if self._is_there and self.path not in (None, "-"):
+            _remove(self.path)
 
 
 def _remove(path: str | None) -> None:

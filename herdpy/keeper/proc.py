@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Stat:
@@ -46,6 +49,11 @@ def start_time(pid: int) -> int:
     return 0 if seen is None else seen.start_time
 
 
+def now() -> int:
+    """Return the time in clock ticks since boot, as start times are told."""
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * _TICKS)
+
+
 def environment(pid: int, name: bytes) -> bytes | None:
     """Return a variable that a process's program was started with."""
     for line in _read(f"/proc/{pid}/environ").split(b"\0"):
@@ -75,6 +83,39 @@ def writes_to(pid: int) -> set[tuple[int, int]]:
     return found
 
 
+def open_files(pid: int) -> dict[tuple[int, int], str]:
+    """Return the paths below /proc of what a process has open, by (device, inode)."""
+    found: dict[tuple[int, int], str] = {}
+    try:
+        numbers = os.listdir(f"/proc/{pid}/fd")
+    except OSError:
+        return found
+    for number in numbers:
+        path = f"/proc/{pid}/fd/{number}"
+        try:
+            seen = os.stat(path)
+        except OSError:
+            continue
+        found[seen.st_dev, seen.st_ino] = path
+    return found
+
+
+def real_uid(pid: int) -> int | None:
+    """Return a process's real user ID."""
+    for line in _read(f"/proc/{pid}/status").splitlines():
+        if line.startswith(b"Uid:"):
+            return int(line.split()[1])
+    return None
+
+
+def all_pids() -> list[int]:
+    """Return the PIDs of all processes that we can see."""
+    try:
+        return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+    except OSError:
+        return []
+
+
 def children(pid: int) -> list[int]:
     """Return the PIDs of a process's children, those that ended but are not reaped among them.
 
@@ -98,15 +139,10 @@ def children(pid: int) -> list[int]:
 
 
 def _children_one_by_one(parent: int) -> Iterator[int]:
-    try:
-        names = os.listdir("/proc")
-    except OSError:
-        return
-    for name in names:
-        if name.isdecimal():
-            seen = stat(int(name))
-            if seen is not None and seen.parent == parent:
-                yield int(name)
+    for pid in all_pids():
+        seen = stat(pid)
+        if seen is not None and seen.parent == parent:
+            yield pid
 
 
 def _read(path: str, *, must: bool = False) -> bytes:

@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 class Pipe:
     """An output pipe that the logger reads; we keep its read end until the logger has seen its end of file."""
 
-    __slots__ = ("drains", "echo", "number", "path", "process", "reading", "rotation")
+    __slots__ = ("drains", "echo", "identity", "number", "path", "process", "reading", "rotation")
 
     def __init__(
         self, number: int, reading: int, path: str, *, rotation: Mapping[str, Any] | None = None, echo: bool = False
     ) -> None:
         self.number = number
         self.reading = reading
+        self.identity = identity(reading)
         self.path = path
         self.rotation = rotation
         """How the file is rotated, which is between the supervisor and the logger."""
@@ -32,6 +33,16 @@ class Pipe:
         """The process whose last lines the logger has been asked to write, and has not yet."""
         self.drains = 0
         """So many times the logger was asked, and has not answered: only the last answer counts."""
+
+    def record(self) -> dict[str, object]:
+        """Return what the journal says of it."""
+        return {
+            "kind": "pipe",
+            "number": self.number,
+            "identity": self.identity,
+            "path": self.path,
+            "rotation": self.rotation,
+        }
 
 
 class Process:
@@ -44,7 +55,9 @@ class Process:
         "drained",
         "errors",
         "id",
+        "inode",
         "is_adopted",
+        "is_foreign",
         "is_going",
         "others",
         "output",
@@ -73,6 +86,9 @@ class Process:
         self.id = id
         self.pid = pid
         self.pidfd = pidfd
+        """-1 of one that ended before we were its keeper."""
+        self.inode = 0 if pidfd < 0 else os.fstat(pidfd).st_ino
+        """The pidfd's: since Linux 6.9 no other process has it, until the next boot."""
         self.start_time = start_time
         self.scope = scope
         """``group`` or ``process``: whether all of the service is killed when it is released."""
@@ -85,6 +101,8 @@ class Process:
         self.cgroup = cgroup
         self.is_adopted = False
         """Whether the main process is another than the one we spawned."""
+        self.is_foreign = False
+        """Whether a keeper before us spawned it: its orphans do not come to us."""
         self.others: Others | Emptiness | None = None
         """What waits for those whom it has left behind."""
         self.is_going = False
@@ -102,6 +120,26 @@ class Process:
         self.reading: int | None = None
         """The read end of its output, until it is given to the supervisor."""
 
+    def records(self) -> list[dict[str, object]]:
+        """Return what the journal says of it."""
+        pipe = None if self.pipe is None else self.pipe.number
+        cgroup = None if self.cgroup is None else self.cgroup.path
+        found = [intention(self.id, self.scope, self.born, None, cgroup, self.output, pipe), self.outcome()]
+        if self.status is not None:
+            found.append({"kind": "exited", "id": self.id, "status": self.status})
+        return found
+
+    def outcome(self) -> dict[str, object]:
+        """Return what the journal says once it is there."""
+        return {
+            "kind": "process",
+            "id": self.id,
+            "pid": self.pid,
+            "start_time": self.start_time,
+            "inode": self.inode,
+            "session": self.session,
+        }
+
     def told(self, serial: int) -> dict[str, object]:
         """Return what a new supervisor needs to know of it."""
         return {
@@ -114,6 +152,44 @@ class Process:
             "exited": self.status,
             "drained": self.drained,
         }
+
+
+def intention(
+    name: str,
+    scope: str,
+    born: int,
+    uid: int | None,
+    cgroup: str | None,
+    output: tuple[int, int] | None,
+    pipe: int | None,
+) -> dict[str, object]:
+    """Return what the journal says before a process is spawned, as far as it is known by then.
+
+    Args:
+        born: in clock ticks since boot; it cannot have begun before.
+        uid: whose it is to be, if it is another's than ours.
+        cgroup: the directory of its cgroup.
+        output: (device, inode) of the pipe that it writes to.
+        pipe: that pipe's number, if the logger reads it.
+    """
+    return {
+        "kind": "intention",
+        "id": name,
+        "scope": scope,
+        "born": born,
+        "uid": os.getuid() if uid is None else uid,
+        "cgroup": cgroup,
+        "output": output,
+        "pipe": pipe,
+    }
+
+
+def identity(descriptor: int) -> tuple[int, int] | None:
+    """Return what tells an open file from all others: device and inode; of -1, None."""
+    if descriptor < 0:
+        return None
+    seen = os.fstat(descriptor)
+    return seen.st_dev, seen.st_ino
 
 
 def make_ledger() -> tuple[int, int, int]:

@@ -74,7 +74,7 @@ class Ledger:
         """Go on with what is there.
 
         Args:
-            memory: a memfd, empty at first; it is closed once mapped.
+            memory: a memfd, empty at first. It stays open: a keeper that follows a killed one finds it at us.
             reading, writing: the ends of the hold, a pipe of the default size.
 
         Raises:
@@ -85,7 +85,6 @@ class Ledger:
         if os.fstat(memory).st_size != _SIZE:
             os.ftruncate(memory, _SIZE)
         self._memory = memoryview(mmap.mmap(memory, _SIZE))
-        os.close(memory)
         self._words = self._memory[:_STAMP].cast("Q")
         self._buffer = self._memory[_BUFFER : _BUFFER + READ_SIZE]
         self._open_lines = self._memory[_SLOTS:].cast("Q")

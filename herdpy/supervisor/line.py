@@ -12,7 +12,9 @@ from typing import Any
 
 import trio
 
-from herdpy.keeper import message
+from herdpy.keeper import message, succession
+from herdpy.supervisor import log as own_log
+from herdpy.supervisor.log import log
 
 Packet = dict[str, Any]
 
@@ -111,12 +113,20 @@ class KeeperLine:
         """The notes as the keeper told them at hello; not kept up to date afterwards."""
         self.listeners: dict[str, int] = {}
         """Descriptors that the keeper held at hello, by name: ``control``, and those of :meth:`hold`; ours to close."""
+        self.began_anew = False
+        """Whether somebody started this herdpy after another one was killed, whose services it has taken up."""
+        self._copies: dict[str, int] = {}
+        """Of all that the keeper holds, for the day that we have to be the keeper."""
+        self._succession: Packet = {}
+        self._stderr = -1
+        self._may_succeed = False
 
     async def run(self) -> None:
-        """Take what the keeper sends, until it closes the line.
+        """Take what the keeper sends, until it closes the line. If it was killed, this never returns: we become the
+        next keeper, on the spot.
 
         Raises:
-            EOFError: the keeper is gone.
+            EOFError: the keeper is gone, and had not told yet what its successor has to know, or was never ready.
         """
         try:
             while True:
@@ -124,6 +134,7 @@ class KeeperLine:
                     message.LIMIT, message.ANCILLARY_SIZE, socket.MSG_CMSG_CLOEXEC
                 )
                 if not packet:
+                    self._succeed()
                     raise EOFError("the keeper closed the line")
                 self._take(message.decode(packet), message.descriptors(ancillary))
         finally:
@@ -156,6 +167,11 @@ class KeeperLine:
             case "listener":
                 for descriptor in descriptors:  # none, when we have no room left for it
                     self.listeners[packet["name"]] = descriptor
+                    self._copy(packet["name"], descriptor)
+            case "succession":
+                self._succession, self._may_succeed = packet["options"], packet["was_ready"]
+                for descriptor in descriptors:
+                    self._stderr = descriptor
             case _:
                 self._answer(packet, descriptors)
 
@@ -165,6 +181,11 @@ class KeeperLine:
             self.held[packet["id"]] = Held(packet["id"], packet["pid"], packet["start_time"])
         elif packet["kind"] == "adopted" and (held := self.held.get(packet["id"])) and held.pid != packet["pid"]:
             held.replace(packet["pid"], packet["start_time"])
+        elif packet["kind"] == "let_go" and packet["name"] in self._copies:
+            os.close(self._copies.pop(packet["name"]))
+        elif packet["kind"] == "accepted":
+            for descriptor in descriptors:
+                self._copy(packet["name"], descriptor)
         answer = self._answers.pop(packet.get("serial", 0), None)
         if answer is None:
             for descriptor in descriptors:
@@ -210,6 +231,7 @@ class KeeperLine:
             The termination signal that came in while there was no supervisor, if any.
         """
         answer = await self._ask({"kind": "hello", "version": message.VERSION})
+        self.began_anew = answer.packet["began_anew"]
         signal: int | None = answer.packet["signal"]
         return signal
 
@@ -335,6 +357,7 @@ class KeeperLine:
             Refused: it holds one by this name already, or has no descriptor left.
         """
         await self._ask({"kind": "hold", "name": name}, (descriptor,))
+        self._copy(name, descriptor)
 
     async def let_go(self, name: str) -> None:
         """Have the keeper close the descriptor that it holds by this name; what we have in ``listeners`` stays ours.
@@ -367,7 +390,22 @@ class KeeperLine:
     async def ready(self) -> None:
         """Say that the control socket answers: the PID file may appear."""
         await self._send({"kind": "ready"})
+        self._may_succeed = True
 
     async def exit(self, status: int, text: str | None = None) -> None:
         """Have the keeper end with a status (and a text on its stderr) once this program has ended."""
+        self._may_succeed = False  # what is over needs no keeper
         await self._send({"kind": "exit", "status": status, "message": text})
+
+    def _copy(self, name: str, descriptor: int) -> None:
+        try:
+            self._copies[name] = os.dup(descriptor)
+        except OSError:
+            return  # no room: it would be lost with the keeper
+
+    def _succeed(self) -> None:
+        if self._may_succeed and self._succession and "control" in self._copies:
+            log("keeper-lost", pid=os.getpid())
+            own_log.flush()
+            self._socket.set_inheritable(False)
+            succession.succeed(self._succession, self._stderr, self._copies)

@@ -93,7 +93,7 @@ async def supervise(
             nursery.start_soon(restart.finish, registry)
         state, *memory = line.notes.get("supervisor", "starting").split(" ")
         deadline: float | None = None
-        if state == "stopping":
+        if state == "stopping" and not line.began_anew:  # a shutdown that was cut short ends with those it was asked of
             registry.exit_status, deadline = int(memory[0]), float(memory[1])
             if not shutdown.asked.is_set():  # by the missed signal: it was asked for once
                 shutdown.ask()

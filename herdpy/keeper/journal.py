@@ -1,0 +1,205 @@
+"""What the keeper holds, on disk: whoever is the keeper next finds there what runs, though nobody told it.
+
+The journal survives the programs, not the machine: nothing is synced, and the boot's ID in its head makes an older one
+void. A record is a line, ``LENGTH CHECKSUM JSON``: a line that was cut, or in which a bit has changed, is known as such
+and left out; the whole ones after it still say what is true. A record is written before what it announces is done, and
+says what is, not what changes: to read one twice does no harm.
+
+It grows by a line for each thing that happens, and is written anew, beside itself, when it is larger than twice what it
+was then and 64 KiB. So it is never larger than that and a record more.
+"""
+
+from __future__ import annotations
+
+import os
+from binascii import crc32
+
+from herdpy.keeper.message import MessageError, decode, encode
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Any
+
+NAME = "journal"
+"""In the state directory."""
+
+VERSION = 1
+
+ROOM = 65536
+"""Bytes that it may grow by, beyond twice its size, until it is written anew."""
+
+RETRY = 10.0
+"""Seconds until the next try, when it cannot be written."""
+
+
+class Journal:
+    """The file, as it is written."""
+
+    def __init__(
+        self,
+        path: str,
+        content: Callable[[], Iterable[bytes]],
+        say: Callable[[str], None],
+        later: Callable[[float, Callable[[], None]], None],
+    ) -> None:
+        """Nothing is written yet.
+
+        Args:
+            content: returns the packets that say all that is held now.
+            say: takes a line about what is wrong.
+            later: calls back after so many seconds.
+        """
+        self._path = path
+        self._content = content
+        self._say = say
+        self._later = later
+        self._file = -1
+        self._size = 0
+        self._most = 0
+        self._problem = ""
+        self._is_over = False
+
+    def append(self, *messages: Mapping[str, object]) -> None:
+        """Write records, now. When that cannot be done, it is said once, and all is written anew later."""
+        if self._file >= 0:
+            self.append_packets(map(encode, messages))
+
+    def append_packets(self, packets: Iterable[bytes]) -> None:
+        """Write records that are encoded already."""
+        if self._file < 0:
+            return
+        if self._size > self._most:
+            self._rewrite()
+        line = b"".join(map(record, packets))
+        try:
+            if os.write(self._file, line) == len(line):
+                self._size += len(line)
+                return
+            reason = "no space left"
+        except OSError as error:
+            reason = error.strerror or str(error)
+        self._cut()
+        os.close(self._file)
+        self._file = -1
+        self._failed(reason)
+
+    def _cut(self) -> None:
+        try:
+            os.ftruncate(self._file, self._size)
+        except OSError:
+            return  # its reader knows half a record from a whole one
+
+    def begin(self) -> None:
+        """Write all anew, now; a journal that was there before is void from then on."""
+        if self._is_over:
+            return
+        problem = self._replace()
+        if problem is not None:
+            self._failed(problem)
+        elif self._problem:
+            self._problem = ""
+            self._say(f"can write {self._path} again")
+
+    def end(self) -> None:
+        """Remove it: nothing is held any more."""
+        self._is_over = True
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+        _remove(self._path)
+
+    def _rewrite(self) -> None:
+        """Write it anew because it has grown; where that fails for want of room, it goes on growing."""
+        if self._replace() is not None:
+            self._most = 2 * self._size + ROOM
+
+    def _replace(self) -> str | None:
+        """Write all beside, and put it in its place; return what went wrong."""
+        beside = f"{self._path}.new"
+        content = b"".join(map(record, self._content()))
+        try:
+            file = os.open(
+                beside,
+                os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW,
+                0o600,
+            )
+        except OSError as error:
+            return error.strerror or str(error)
+        try:
+            written = 0
+            while written < len(content):
+                written += os.write(file, memoryview(content)[written:])
+            os.rename(beside, self._path)
+        except OSError as error:
+            os.close(file)
+            _remove(beside)
+            return error.strerror or str(error)
+        if self._file >= 0:
+            os.close(self._file)
+        self._file, self._size = file, len(content)
+        self._most = 2 * self._size + ROOM
+        return None
+
+    def _failed(self, reason: str) -> None:
+        if not self._problem:
+            self._problem = reason
+            self._say(
+                f"cannot write {self._path}: {reason}; should all of herdpy be killed before that is mended, the next "
+                "one will not know of what happens from now on"
+            )
+        self._later(RETRY, self.begin)
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        return  # what is left is written over by the next one, and says nothing of processes that are not there
+
+
+def record(packet: bytes) -> bytes:
+    """Return the line that a packet is written as."""
+    if b"\n" in packet:  # between the tokens of JSON that is not ours
+        packet = encode(decode(packet))
+    return b"%x %08x %b\n" % (len(packet), crc32(packet), packet)
+
+
+def read(path: str) -> tuple[list[dict[str, Any]], int]:
+    """Return the records of a journal that are whole, oldest first, and how many lines are not.
+
+    Raises:
+        OSError: when it cannot be read; FileNotFoundError when there is none.
+    """
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    content = b""
+    try:
+        while chunk := os.read(file, 1 << 20):
+            content += chunk
+    finally:
+        os.close(file)
+    return parse(content)
+
+
+def parse(content: bytes) -> tuple[list[dict[str, Any]], int]:
+    """See :func:`read`."""
+    found, damaged = [], 0
+    lines = content.split(b"\n")
+    for line in lines[:-1]:
+        packet = _whole(line)
+        if packet is None:
+            damaged += 1
+        else:
+            found.append(packet)
+    return found, damaged + bool(lines[-1])
+
+
+def _whole(line: bytes) -> dict[str, Any] | None:
+    length, _, rest = line.partition(b" ")
+    checksum, _, packet = rest.partition(b" ")
+    if length != b"%x" % len(packet) or checksum != b"%08x" % crc32(packet):
+        return None
+    try:
+        return decode(packet)
+    except MessageError:
+        return None  # whole, and another version's

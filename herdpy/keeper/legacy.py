@@ -1,0 +1,281 @@
+"""What a keeper that was killed has left: its journal, and the processes, pipes and programs that it tells of.
+
+Nothing is believed of a number alone. A process is the one that was held if the PID's pidfd, opened first, has the
+same inode (pidfs, Linux 6.9), and its start time is the same (proc_pid_stat(5), field 22); the boot and the PID
+namespace are compared before that. What is left of a spawn whose outcome was not recorded any more is looked for where
+only it can be: in its cgroup, or among those who have its output pipe open.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+
+from herdpy.keeper import death, proc
+from herdpy.keeper.cgroup import Cgroup
+from herdpy.keeper.journal import VERSION, read
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Iterable
+    from typing import Any
+
+    Record = dict[str, Any]
+else:
+    import _signal as signal
+
+PATIENCE = 2.0
+"""Seconds that the end of each of a former keeper's own programs is waited for."""
+
+
+class Legacy:
+    """What the journal says, taken together; nothing of it has been looked for yet.
+
+    Attributes:
+        processes: by id, what was to be spawned (kind ``intention``).
+        outcomes: by id, what it became (kind ``process``).
+        ends: by id, the status that it ended with.
+        notes: the packets that they came in.
+        programs: (PID, start time) of supervisor and logger.
+        held: by name, (device, inode) of each descriptor.
+        pipes: by number, the pipes of their output; number 1 is of our own log.
+        ledger: (device, inode) of the ledger's memory and of both ends of its pipe.
+        signal: SIGTERM or SIGINT if it had come in.
+        pipe_number: the highest that there was.
+        was_ready: whether its supervisor had ever been.
+        damaged: lines of the journal that are not whole.
+    """
+
+    def __init__(self) -> None:
+        self.processes: dict[str, Record] = {}
+        self.outcomes: dict[str, Record] = {}
+        self.ends: dict[str, Record] = {}
+        self.notes: dict[str, Record] = {}
+        self.programs: dict[str, tuple[int, int]] = {}
+        self.held: dict[str, tuple[int, int]] = {}
+        self.pipes: dict[int, Record] = {}
+        self.ledger: list[tuple[int, int]] = []
+        self.signal: int | None = None
+        self.pipe_number = 0
+        self.was_ready = False
+        self.damaged = 0
+
+
+class Found:
+    """A process that was held, as it is now.
+
+    Attributes:
+        pid: 0 when even that is not known.
+        pidfd: -1 when it is gone.
+        status: how it ended, or None while it runs.
+    """
+
+    __slots__ = ("pid", "pidfd", "start_time", "status")
+
+    def __init__(self, pid: int, pidfd: int, start_time: int, status: dict[str, object] | None) -> None:
+        self.pid = pid
+        self.pidfd = pidfd
+        self.start_time = start_time
+        self.status = status
+
+
+def head() -> Record:
+    """Return the first record of a journal: what must be the same for the rest of it to mean anything."""
+    return {"kind": "journal", "version": VERSION, "boot": _boot(), "namespace": _namespace(), "pid": os.getpid()}
+
+
+def read_legacy(path: str) -> Legacy | None:
+    """Return what the journal says; None when there is none, or it is of another boot, or another version's.
+
+    Raises:
+        OSError: it is there, and cannot be read.
+    """
+    try:
+        records, damaged = read(path)
+    except FileNotFoundError:
+        return None
+    if not records:
+        return None
+    ours, theirs = head(), records[0]
+    if theirs["kind"] == "journal" and any(ours[key] != theirs.get(key) for key in ("version", "boot", "namespace")):
+        return None
+    legacy = Legacy()
+    legacy.damaged = damaged
+    for record in records:
+        try:
+            _add(legacy, record)
+        except (KeyError, TypeError, ValueError):
+            legacy.damaged += 1
+    return legacy
+
+
+def _add(legacy: Legacy, record: Record) -> None:
+    match record["kind"]:
+        case "intention":
+            name = record["id"]
+            legacy.processes[name] = record
+            legacy.outcomes.pop(name, None)
+            legacy.ends.pop(name, None)
+        case "process":
+            legacy.outcomes[record["id"]] = record
+            legacy.ends.pop(record["id"], None)
+        case "exited":
+            legacy.ends[record["id"]] = record["status"]
+        case "gone":
+            legacy.processes.pop(record["id"], None)
+            legacy.outcomes.pop(record["id"], None)
+            legacy.ends.pop(record["id"], None)
+        case "note":
+            if record.get("text") is None:
+                legacy.notes.pop(record["key"], None)
+            else:
+                legacy.notes[record["key"]] = record
+        case "pipe":
+            legacy.pipes[record["number"]] = record
+            legacy.pipe_number = max(legacy.pipe_number, record["number"])
+        case "closed":
+            legacy.pipes.pop(record["number"], None)
+        case "program":
+            legacy.programs[record["name"]] = record["pid"], record["start_time"]
+        case "held":
+            legacy.held[record["name"]] = tuple(record["identity"])
+        case "let_go":
+            legacy.held.pop(record["name"], None)
+        case "ledger":
+            legacy.ledger = [tuple(identity) for identity in record["identities"]]
+        case "signal":
+            legacy.signal = record["signal"]
+        case "ready":
+            legacy.was_ready = True
+
+
+def find(legacy: Legacy, name: str) -> Found | None:
+    """Look for a process that was held; None when it was only to be spawned, and never was."""
+    intention, outcome = legacy.processes[name], legacy.outcomes.get(name)
+    if outcome is None:
+        return _find_unrecorded(intention)
+    pid, start_time = outcome["pid"], outcome["start_time"]
+    if name in legacy.ends:
+        return Found(pid, -1, start_time, legacy.ends[name])
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:
+        return Found(pid, -1, start_time, {"unknown": True})
+    seen = proc.stat(pid)
+    inode = os.fstat(pidfd).st_ino
+    if seen is None or seen.start_time != start_time or inode != outcome["inode"]:
+        os.close(pidfd)
+        return Found(pid, -1, start_time, {"unknown": True})
+    status = death.status_of_any(pidfd, pid, start_time)
+    if status is None:
+        return Found(pid, pidfd, start_time, None)
+    os.close(pidfd)  # a zombie, of whoever is its parent now
+    return Found(pid, -1, start_time, status)
+
+
+def _find_unrecorded(intention: Record) -> Found | None:
+    """Look for what a spawn became that was begun and not recorded as done.
+
+    It may not have come to its exec yet: then it has the keeper's environment, and its output pipe anywhere.
+    """
+    born, output = intention["born"], intention["output"]
+    if intention["cgroup"] is not None:
+        candidates = Cgroup(intention["cgroup"]).pids()
+    elif output is not None:
+        candidates = [pid for pid in proc.all_pids() if tuple(output) in proc.open_files(pid)]
+    else:
+        named = os.fsencode(intention["id"])
+        candidates = [
+            pid
+            for pid in proc.all_pids()
+            if proc.environment(pid, b"HERDPY_SERVICE") == named and proc.real_uid(pid) == intention["uid"]
+        ]
+    found: list[tuple[bool, int, int, int]] = []
+    for pid in candidates:
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            continue
+        seen = proc.stat(pid)
+        if seen is None or seen.has_ended() or seen.start_time < born or death.has_ended(pidfd):
+            os.close(pidfd)
+            continue
+        found.append((seen.session != pid, seen.start_time, pid, pidfd))
+    if not found:
+        return None
+    found.sort()  # the leader of its session first, then the eldest: others are what it has forked by now
+    for *_, pidfd in found[1:]:
+        os.close(pidfd)
+    _, start_time, pid, pidfd = found[0]
+    return Found(pid, pidfd, start_time, None)
+
+
+class Program:
+    """A supervisor or logger that outlived its keeper, if it has."""
+
+    def __init__(self, identity: tuple[int, int] | None) -> None:
+        self._pid = 0
+        self._pidfd = -1
+        if identity is None or identity[0] == os.getpid():  # we were the supervisor ourselves
+            return
+        pid, start_time = identity
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            return
+        if proc.start_time(pid) == start_time and not death.has_ended(pidfd):
+            self._pid, self._pidfd = pid, pidfd
+        else:
+            os.close(pidfd)
+
+    def descriptors(self) -> dict[tuple[int, int], str]:
+        """Return the paths under which what it has open can be opened anew, by (device, inode)."""
+        return proc.open_files(self._pid) if self._pid else {}
+
+    def end(self) -> None:
+        """Kill it, and wait until it has ended, though not for ever: it may be in the kernel, waiting for a disk."""
+        if self._pidfd < 0:
+            return
+        _kill(self._pidfd)
+        ready = select.poll()
+        ready.register(self._pidfd, select.POLLIN)
+        ready.poll(PATIENCE * 1000)
+        os.close(self._pidfd)
+        self._pidfd = -1
+
+
+def _kill(pidfd: int) -> None:
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except OSError:
+        return  # it has just ended
+
+
+def open_again(paths: Iterable[str], identity: tuple[int, int], flags: int) -> int | None:
+    """Open a file under /proc/PID/fd, if it still is the one that we mean."""
+    for path in paths:
+        try:
+            descriptor = os.open(path, flags | os.O_CLOEXEC)
+        except OSError:
+            continue
+        seen = os.fstat(descriptor)
+        if (seen.st_dev, seen.st_ino) == identity:
+            return descriptor
+        os.close(descriptor)
+    return None
+
+
+def _boot() -> str:
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def _namespace() -> int:
+    try:
+        return os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        return 0

@@ -1,0 +1,63 @@
+"""How a supervisor whose keeper was killed becomes the next keeper: by exec, on the spot.
+
+That is for the supervisor what being killed at that moment would be, and any next supervisor is made for that. It has
+the listening sockets, copies of all the keeper held; the rest is in the journal (:mod:`herdpy.keeper.legacy`).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any, NoReturn
+
+
+def succeed(options: Mapping[str, Any], stderr: int, held: Mapping[str, int]) -> NoReturn:
+    """Execute the keeper, in our place.
+
+    Args:
+        options: as the keeper told them.
+        stderr: the keeper's.
+        held: by name, the descriptors that it held.
+
+    Raises:
+        OSError: it cannot be executed.
+    """
+    import json
+
+    for descriptor in (stderr, *held.values()):
+        os.set_inheritable(descriptor, True)
+    told = json.dumps({**options, "stderr": stderr, "held": dict(held)})
+    os.execve(sys.executable, [sys.executable, "-I", "-m", "herdpy.keeper", told], os.environ)
+
+
+def options_told(
+    *,
+    socket: str,
+    state_directory: str,
+    log_directory: str,
+    pid_file: str | None,
+    supervisor: list[str],
+    arguments: list[str],
+    open_files: int,
+    ignores_hangup: bool,
+) -> dict[str, object]:
+    """Return what the successor is to know; all paths are absolute.
+
+    Args:
+        open_files: the soft limit that we were started with (getrlimit(2), RLIMIT_NOFILE).
+        ignores_hangup: whether SIGHUP is ignored (nohup(1)).
+    """
+    return {
+        "socket": socket,
+        "state_directory": state_directory,
+        "log_directory": log_directory,
+        "pid_file": pid_file,
+        "supervisor": supervisor,
+        "arguments": arguments,
+        "open_files": open_files,
+        "ignores_hangup": ignores_hangup,
+    }
