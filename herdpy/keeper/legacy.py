@@ -132,8 +132,8 @@ def _add(legacy: Legacy, record: Record) -> None:
             else:
                 legacy.notes[record["key"]] = record
         case "pipe":
-            legacy.pipes[record["number"]] = record
             legacy.pipe_number = max(legacy.pipe_number, record["number"])
+            legacy.pipes[record["number"]] = record
         case "closed":
             legacy.pipes.pop(record["number"], None)
         case "program":

@@ -50,7 +50,7 @@ def test_a_new_supervisor_is_told_what_there_is(keeper: Running) -> None:
         "exited": {"exited": 3},
         "drained": True,
     }
-    assert told[-1] == {"kind": "state", "serial": serial, "version": 1, "signal": None}
+    assert told[-1] == {"kind": "state", "serial": serial, "version": 1, "signal": None, "began_anew": False}
     assert psutil.Process(running["pid"]).create_time() == begin
 
 
@@ -163,7 +163,7 @@ def test_requests_that_a_supervisor_sent_before_it_died_are_done_and_harm_nobody
     if "failing" in processes:
         assert processes["failing"]["exited"] == {"exited": 127}
         assert second.ask("release", id="failing")["kind"] == "released"
-    assert len(os.listdir(f"/proc/{keeper.pid}/fd")) < 25
+    assert len(os.listdir(f"/proc/{keeper.pid}/fd")) < 26
 
 
 def test_everything_that_a_supervisor_said_before_it_died_counts(keeper: Running) -> None:

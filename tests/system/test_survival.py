@@ -1,0 +1,235 @@
+"""Parts of herdpy are killed, or all of it: its services do not notice, and whoever comes next knows them all."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+COUNTING = 'i=0; while :; do i=$((i+1)); echo "line $i"; sleep 0.02; done'
+PROGRAMS = ("keeper", "keeper+logger", "keeper+supervisor", "keeper+logger+supervisor")
+PATIENCE = 20
+
+
+def identity(pid: int) -> tuple[int, str]:
+    """PID and start time."""
+    return pid, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+
+
+def lives(pid: int) -> bool:
+    """Not so a zombie, which waits for whoever is its parent now."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+class Fleet:
+    """A herdpy with several kinds of services, and a PID file; whoever is its keeper."""
+
+    def __init__(self, herdpy: Any, eventually: Callable[..., None]) -> None:
+        self.herdpy = herdpy
+        self.eventually = eventually
+        self.pid_file = herdpy.directory / "pid"
+        command = herdpy.command
+        herdpy.command = lambda: [*command()[:-1], f"--pid={self.pid_file}"]
+
+    def declare(self, name: str, command: list[str], *lines: str) -> None:
+        self.herdpy.declare(name, "\n".join([f"command = {json.dumps(command)}", *lines]))
+
+    def start(self) -> None:
+        before = self.keeper
+        errors = (self.herdpy.directory / "errors").open("a")
+        self.herdpy.process = subprocess.Popen(
+            self.herdpy.command(),
+            stdin=subprocess.DEVNULL,
+            stderr=errors,
+            env=self.herdpy.environment,
+            start_new_session=True,
+            text=True,
+        )
+        errors.close()
+        self.eventually(lambda: self.keeper not in (None, before), PATIENCE)
+
+    @property
+    def keeper(self) -> int | None:
+        try:
+            return int(self.pid_file.read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def programs(self) -> dict[str, int]:
+        keeper = self.keeper
+        assert keeper is not None
+        found = {"keeper": keeper}
+        children = Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()
+        for child in map(int, children):
+            line = Path(f"/proc/{child}/cmdline").read_bytes()
+            if b"herdpy.supervisor" in line:
+                found["supervisor"] = child
+            elif b"logger/__main__.py" in line:
+                found["logger"] = child
+        return found
+
+    def kill(self, which: str) -> None:
+        """Kill these, all at once, and see to it that there is a herdpy again."""
+        self.eventually(lambda: len(self.programs()) == 3, PATIENCE)
+        programs = self.programs()
+        victims = [programs[name] for name in which.split("+")]
+        pidfds = [os.pidfd_open(pid) for pid in victims]
+        for pid in victims:  # so that none of them sees another one's end
+            os.kill(pid, signal.SIGSTOP)
+        for pidfd in pidfds:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            os.close(pidfd)
+        self.herdpy.process.poll()
+        if "supervisor" in which:
+            self.start()
+        else:
+            self.eventually(lambda: self.keeper != programs["keeper"], PATIENCE)
+
+    def pid(self, name: str) -> int:
+        self.eventually(lambda: self.herdpy.status(name)["pid"], PATIENCE)
+        pid: int = self.herdpy.status(name)["pid"]
+        return pid
+
+    def numbers(self, name: str) -> list[int]:
+        """Those of the lines in the log."""
+        return [
+            int(number)
+            for number in re.findall(r"line (\d+)$", (self.herdpy.log / f"{name}.log").read_text(), re.MULTILINE)
+        ]
+
+    def stop(self) -> None:
+        keeper = self.keeper
+        if keeper is not None and lives(keeper):
+            self.herdpy.ok("stop", "root")
+            self.eventually(lambda: not lives(keeper), PATIENCE)
+        assert not self.pid_file.exists(), self.herdpy.said()
+        assert not (self.herdpy.state / "journal").exists()
+        if self.herdpy.process is not None:
+            self.herdpy.process.wait(PATIENCE)
+
+
+@pytest.fixture
+def fleet(herdpy: Any, eventually: Callable[..., None]) -> Iterator[Fleet]:
+    found = Fleet(herdpy, eventually)
+    yield found
+    found.stop()
+
+
+@pytest.mark.parametrize("which", PROGRAMS)
+def test_services_go_on_and_are_known(fleet: Fleet, which: str) -> None:
+    auto = "auto-start = true"
+    fleet.declare("plain", ["sh", "-c", COUNTING], auto)
+    fleet.declare("strays", ["sh", "-c", "setsid sleep 1000 & exec sleep 1000"], auto)
+    fleet.declare("quitter", ["false"], auto, "respawn-limit = 2", "respawn-delay = 0.0")
+    fleet.declare("once", ["echo", "line 1"], auto, "one-shot = true")
+    fleet.declare("unwanted", ["sleep", "1000"])
+    fleet.start()
+    ok, eventually = fleet.herdpy.ok, fleet.eventually
+    running = {name: identity(fleet.pid(name)) for name in ("plain", "strays")}
+    eventually(lambda: not fleet.herdpy.status("quitter")["enabled"], PATIENCE)
+    eventually(lambda: len(fleet.numbers("plain")) > 10, PATIENCE)
+    for _ in range(2):
+        at = len(fleet.numbers("plain"))
+        fleet.kill(which)
+        assert {name: identity(fleet.pid(name)) for name in running} == running
+        assert not fleet.herdpy.status("quitter")["enabled"]
+        assert fleet.herdpy.status("unwanted")["status"] == "stopped"
+        assert fleet.numbers("once") == [1]
+        eventually(lambda at=at: len(fleet.numbers("plain")) > at + 10, PATIENCE)
+    numbers = fleet.numbers("plain")
+    assert len(set(numbers)) >= max(numbers) - 2 * 64 * ("logger" in which), numbers
+    if "logger" not in which:
+        assert numbers == list(range(1, len(numbers) + 1))
+    # What was taken up can be stopped, whole, and started anew.
+    before = running["strays"][0]
+    cgroup = Path(f"/proc/{before}/cgroup").read_text()
+    ok("restart", "strays")
+    assert fleet.pid("strays") != before
+    assert "herdpy" not in cgroup or not any(
+        cgroup in found.read_text() for found in Path("/proc").glob("[0-9]*/cgroup") if found.exists()
+    )
+    ok("stop", "plain")
+    assert not lives(running["plain"][0])
+
+
+@pytest.mark.parametrize("which", PROGRAMS)
+def test_what_ended_unseen_is_respawned_and_an_end_seen_later_has_its_status(fleet: Fleet, which: str) -> None:
+    fleet.declare("service", ["sh", "-c", "trap 'exit 7' TERM; while :; do sleep 0.02; done"], "auto-start = true")
+    fleet.start()
+    first = fleet.pid("service")
+    fleet.kill(which)
+    os.kill(first, signal.SIGTERM)
+    fleet.eventually(lambda: fleet.herdpy.status("service")["pid"] not in (None, first), PATIENCE)
+    assert "exited with 7" in fleet.herdpy.said(), fleet.herdpy.said()
+
+
+def test_a_client_that_waits_for_a_start_is_answered(fleet: Fleet) -> None:
+    fleet.declare("slow", ["sh", "-c", "sleep 2; echo is up; sleep 1000"], "[ready]", 'log-line = "is up"')
+    fleet.start()
+    with subprocess.Popen(
+        [str(Path(sys.executable).parent / "herd"), "start", "slow"], env=fleet.herdpy.environment
+    ) as waiting:
+        fleet.eventually(lambda: fleet.herdpy.status("slow")["pid"], PATIENCE)
+        first = identity(fleet.pid("slow"))
+        fleet.kill("keeper")
+        assert waiting.wait(PATIENCE) == 0
+    assert identity(fleet.pid("slow")) == first
+    assert fleet.herdpy.status("slow")["status"] == "running"
+
+
+def test_a_second_herdpy_ends_at_once_and_names_the_first_also_after_a_takeover(fleet: Fleet) -> None:
+    fleet.start()
+    fleet.kill("keeper")
+    second = subprocess.run(
+        fleet.herdpy.command(), capture_output=True, text=True, env=fleet.herdpy.environment, timeout=PATIENCE
+    )
+    assert second.returncode == 1
+    assert f"another herdpy runs in {fleet.herdpy.state}: PID {fleet.keeper};" in second.stderr
+
+
+def test_nobody_who_connects_is_refused(fleet: Fleet) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    fleet.declare("web", ["sleep", "1000"], f'sockets = ["127.0.0.1:{port}"]', "auto-start = true")
+    fleet.start()
+    fleet.eventually(lambda: fleet.herdpy.status("web")["status"] == "running", PATIENCE)
+    for _ in range(2):
+        before = fleet.keeper
+        assert before is not None
+        os.kill(before, signal.SIGKILL)
+        fleet.herdpy.process.poll()
+        end = time.monotonic() + PATIENCE
+        while fleet.keeper == before:
+            assert time.monotonic() < end
+            with socket.create_connection(("127.0.0.1", port), PATIENCE):
+                pass
+            with socket.socket(socket.AF_UNIX) as control:
+                control.connect(str(fleet.herdpy.socket))
+        assert fleet.herdpy.status("web")["endpoints"]
+
+
+def test_a_shutdown_that_was_cut_short_is_not_gone_on_with_by_who_is_started_next(fleet: Fleet) -> None:
+    fleet.declare(
+        "stubborn", ["sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"], "auto-start = true", "grace-period = 1"
+    )
+    fleet.start()
+    fleet.pid("stubborn")
+    stopping = fleet.herdpy.herd_in_background("stop", "root")
+    fleet.eventually(lambda: "service-stopping service=stubborn" in fleet.herdpy.said(), PATIENCE)
+    fleet.kill("keeper+logger+supervisor")
+    stopping.wait(PATIENCE)
+    # Its own stop is carried out, and then it is started, as it is with herdpy.
+    fleet.eventually(lambda: fleet.herdpy.status("stubborn")["status"] == "running", PATIENCE)
+    assert fleet.herdpy.status("root")["status"] == "running"
