@@ -120,6 +120,7 @@ class KeeperLine:
         self._succession: Packet = {}
         self._stderr = -1
         self._may_succeed = False
+        self._lost = trio.Event()
 
     async def run(self) -> None:
         """Take what the keeper sends, until it closes the line. If it was killed, this never returns: we become the
@@ -130,14 +131,18 @@ class KeeperLine:
         """
         try:
             while True:
-                packet, ancillary, _, _ = await self._socket.recvmsg(
-                    message.LIMIT, message.ANCILLARY_SIZE, socket.MSG_CMSG_CLOEXEC
-                )
+                try:
+                    packet, ancillary, _, _ = await self._socket.recvmsg(
+                        message.LIMIT, message.ANCILLARY_SIZE, socket.MSG_CMSG_CLOEXEC
+                    )
+                except ConnectionResetError:
+                    continue  # it ended without reading all; told once, and what it said before is still to be read
                 if not packet:
                     self._succeed()
                     raise EOFError("the keeper closed the line")
                 self._take(message.decode(packet), message.descriptors(ancillary))
         finally:
+            self._lost.set()
             # Nobody answers any more, and who waits for an answer does so shielded.
             for serial in list(self._answers):
                 self._answer({"kind": "error", "serial": serial, "message": "the line to the keeper is lost"}, [])
@@ -205,7 +210,11 @@ class KeeperLine:
                     await self._socket.sendmsg([encoded], message.ancillary(descriptors))
                 else:
                     await self._socket.send(encoded)
-        except OSError as error:  # the line is lost, or too many descriptors are on their way (unix(7), ETOOMANYREFS)
+        except (BrokenPipeError, ConnectionResetError) as error:
+            # Nobody may be told of that: if we are to be the next keeper, we are before this ends.
+            await self._lost.wait()
+            raise Refused(f"cannot ask the keeper: {error.strerror}") from None
+        except OSError as error:  # too many descriptors are on their way (unix(7), ETOOMANYREFS)
             raise Refused(f"cannot ask the keeper: {error.strerror}") from None
 
     async def _ask(self, packet: Packet, descriptors: Sequence[int] = ()) -> _Answer:

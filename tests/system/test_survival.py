@@ -232,4 +232,4 @@ def test_a_shutdown_that_was_cut_short_is_not_gone_on_with_by_who_is_started_nex
     stopping.wait(PATIENCE)
     # Its own stop is carried out, and then it is started, as it is with herdpy.
     fleet.eventually(lambda: fleet.herdpy.status("stubborn")["status"] == "running", PATIENCE)
-    assert fleet.herdpy.status("root")["status"] == "running"
+    assert "stopping" not in fleet.herdpy.ok("status", "root")
