@@ -46,7 +46,7 @@ def begin(options: Options) -> int:
         # A guest's own user must reach machines/NAME below the state directory, but not see what else there is.
         make_directory(state_directory, 0o711 if is_root else 0o700)
         make_directory(log_directory, 0o755 if is_root else 0o700)
-        lock = Lock(state_directory)
+        lock = Lock(state_directory, is_heir=options.held is not None)
         try:
             estate, problem = _estate(journal, options.held)
             control = ControlSocket(os.path.abspath(options.socket), None if estate is None else estate.control())

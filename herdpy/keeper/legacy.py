@@ -180,11 +180,10 @@ def _find_unrecorded(intention: Record) -> Found | None:
     It may not have come to its exec yet: then it has the keeper's environment, and its output pipe anywhere.
     """
     born, output = intention["born"], intention["output"]
-    if intention["cgroup"] is not None:
-        candidates = Cgroup(intention["cgroup"]).pids()
-    elif output is not None:
+    candidates = [] if intention["cgroup"] is None else Cgroup(intention["cgroup"]).pids()
+    if not candidates and output is not None:
         candidates = [pid for pid in proc.all_pids() if tuple(output) in proc.open_files(pid)]
-    else:
+    elif not candidates:
         named = os.fsencode(intention["id"])
         candidates = [
             pid

@@ -6,6 +6,17 @@ import errno
 import fcntl
 import os
 
+from herdpy.keeper import proc
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+else:
+    import _signal as signal
+
+PATIENCE = 2.0
+"""Seconds that a lock is waited for whose owner has ended."""
+
 
 class Refusal(Exception):  # noqa: N818 - it is the answer to someone, not a mistake in the program
     """Why the keeper does not begin; ``str()`` is one line for the person who started it."""
@@ -37,15 +48,24 @@ class Lock:
     The file holds our PID for whoever wonders. It is edited in place, for the lock is on the file, not on its name.
     """
 
-    def __init__(self, state_directory: str) -> None:
-        """Take it, without waiting.
+    def __init__(self, state_directory: str, *, is_heir: bool = False) -> None:
+        """Take it; wait only for what a killed keeper has left: its own end, and a child that has yet to come to its
+        exec.
+
+        Args:
+            is_heir: whether we know that our keeper was killed.
 
         Raises:
             Refusal: when another keeper has it, or when there can be none.
         """
         self.path = os.path.join(state_directory, "lock")
         try:
-            self._file = self._take()
+            try:
+                self._file = self._take()
+            except BlockingIOError:
+                if not is_heir and not _has_ended(self.path):
+                    raise
+                self._file = self._take(patience=PATIENCE)
         except BlockingIOError:
             raise Refusal(
                 f"another herdpy runs in {state_directory}: {_owner(self.path)}; "
@@ -56,11 +76,14 @@ class Lock:
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, b"%d\n" % os.getpid(), 0)
 
-    def _take(self) -> int:
+    def _take(self, patience: float = 0.0) -> int:
         while True:
             file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if patience:
+                    _wait_for_lock(file, patience)
+                else:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if os.path.samestat(os.fstat(file), os.stat(self.path)):
                     return file
             except FileNotFoundError:
@@ -76,13 +99,52 @@ class Lock:
         os.close(self._file)
 
 
+def _wait_for_lock(file: int, patience: float) -> None:
+    """Wait for a lock, for so many seconds.
+
+    Raises:
+        BlockingIOError: it cannot be had.
+    """
+
+    def give_up(_number: int, _frame: object) -> None:
+        raise BlockingIOError
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, patience)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def _owner(path: str) -> str:
+    word = _word(path)
+    return f"PID {word}" if word.isdecimal() else "its PID is not known yet"
+
+
+def _has_ended(path: str) -> bool:
+    """Tell whether there is no process any more whose PID is in the file."""
+    word = _word(path)
+    if not word.isdecimal():
+        return False
+    try:
+        pidfd = os.pidfd_open(int(word))
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    os.close(pidfd)
+    seen = proc.stat(int(word))
+    return seen is None or seen.has_ended()
+
+
+def _word(path: str) -> str:
     try:
         with open(path, encoding="ascii", errors="replace") as file:
-            word = file.read(20).strip()
+            return file.read(20).strip()
     except OSError:
-        word = ""
-    return f"PID {word}" if word.isdecimal() else "its PID is not known yet"
+        return ""
 
 
 class PidFile:
