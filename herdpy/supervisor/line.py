@@ -240,7 +240,7 @@ class KeeperLine:
             The termination signal that came in while there was no supervisor, if any.
         """
         answer = await self._ask({"kind": "hello", "version": message.VERSION})
-        self.began_anew = answer.packet["began_anew"]
+        self.began_anew = answer.packet.get("began_anew", False)  # an older keeper does not say
         signal: int | None = answer.packet["signal"]
         return signal
 

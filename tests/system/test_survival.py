@@ -7,12 +7,16 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from herdpy.keeper.journal import read, record
+from herdpy.keeper.message import encode
 
 COUNTING = 'i=0; while :; do i=$((i+1)); echo "line $i"; sleep 0.02; done'
 PROGRAMS = ("keeper", "keeper+logger", "keeper+supervisor", "keeper+logger+supervisor")
@@ -233,3 +237,69 @@ def test_a_shutdown_that_was_cut_short_is_not_gone_on_with_by_who_is_started_nex
     # Its own stop is carried out, and then it is started, as it is with herdpy.
     fleet.eventually(lambda: fleet.herdpy.status("stubborn")["status"] == "running", PATIENCE)
     assert "stopping" not in fleet.herdpy.ok("status", "root")
+
+
+def running(word: str) -> list[int]:
+    """PIDs of those that live and have a word as their last one."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if words[-2:-1] == [word.encode()] and lives(int(entry.name)):
+            found.append(int(entry.name))
+    return found
+
+
+@pytest.mark.parametrize("which", PROGRAMS)
+def test_in_the_middle_of_restarts_and_respawns_nothing_is_lost_or_doubled(fleet: Fleet, which: str) -> None:
+    words = {name: f"{os.getpid()}.{number}" for number, name in enumerate(("restarted", "respawned"), 1000)}
+    for name, word in words.items():
+        fleet.declare(name, ["sleep", word], "auto-start = true", "respawn-limit = 1000", "respawn-delay = 0.0")
+    fleet.start()
+    for name in words:
+        fleet.pid(name)
+    for milliseconds in (0, 30, 80):
+        with subprocess.Popen(
+            [str(Path(sys.executable).parent / "herd"), "restart", "restarted"],
+            env=fleet.herdpy.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as restarting:
+            (victim,) = running(words["respawned"])
+            os.kill(victim, signal.SIGKILL)
+            threading.Event().wait(milliseconds / 1000)  # any moment will do
+            fleet.kill(which)
+            _, said = restarting.communicate(timeout=PATIENCE)
+            assert restarting.returncode == 0 or said.count("\n") == 1, said
+        for name, word in words.items():
+            fleet.eventually(lambda name=name: fleet.herdpy.status(name)["status"] == "running", PATIENCE)
+            fleet.eventually(lambda name=name, word=word: running(word) == [fleet.herdpy.status(name)["pid"]], PATIENCE)
+
+
+@pytest.mark.parametrize("has_cgroup", [True, False])
+def test_a_process_whose_spawn_was_not_recorded_as_done_is_found(fleet: Fleet, has_cgroup: bool) -> None:
+    fleet.declare("service", ["sh", "-c", "sleep 1000 & sleep 1000"], "auto-start = true")
+    fleet.start()
+    before = identity(fleet.pid("service"))
+    programs = fleet.programs()
+    for pid in programs.values():
+        os.kill(pid, signal.SIGSTOP)
+    for pid in programs.values():
+        os.kill(pid, signal.SIGKILL)
+    fleet.herdpy.process.wait(PATIENCE)
+    fleet.eventually(lambda: not any(map(lives, programs.values())), PATIENCE)
+    path = fleet.herdpy.state / "journal"
+    records, damaged = read(str(path))
+    assert not damaged
+    left = [found for found in records if found["kind"] != "process"]
+    assert len(left) == len(records) - 1
+    for found in left:
+        if found["kind"] == "intention" and not has_cgroup:
+            found["cgroup"] = None
+    path.write_bytes(b"".join(map(record, map(encode, left))))
+    fleet.start()
+    assert identity(fleet.pid("service")) == before
+    assert fleet.herdpy.status("service")["status"] == "running"
