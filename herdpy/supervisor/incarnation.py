@@ -236,7 +236,7 @@ class Incarnation:
             raise StartFailure(f"it was not ready after {attempt.timeout:g} s{while_waiting}", await self._last_words())
         if winner == 1 or self.held.exited.is_set():
             end = await self._hear_out()
-            why = "before it was ready"
+            why = "and left no process behind" if self.is_succeeded else "before it was ready"
             raise StartFailure(f"{end.reason} {why}", await self._last_words())
 
     async def _become_ready(self, attempt: Attempt) -> None:
@@ -266,7 +266,10 @@ class Incarnation:
                 continue  # another is the main process by now
             if not self.is_succeeded:
                 return
-            await adopted.wait()
+            if await self._line.rest(self.held):
+                await first(adopted.wait, self.held.alone.wait)
+            if not adopted.is_set():
+                return
 
     async def finish(self, patience: float, success: tuple[int, ...]) -> None:
         """Wait until the process of a one-shot service has ended, and bury it.

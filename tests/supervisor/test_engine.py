@@ -370,6 +370,7 @@ def test_a_declaration_that_is_lost_meanwhile_is_remembered(herdpy, eventually, 
     herdpy.start()
     herdpy.ok("start", "base")
     eventually(trace.exists)
+    os.kill(herdpy.supervisor(), signal.SIGSTOP)  # or it would reload by itself
     if accident == "removed":
         file.unlink()
     else:

@@ -70,7 +70,7 @@ def test_a_daemon_that_forks_is_ready_when_its_pid_file_is_there(herdpy, tmp_pat
 
 @pytest.mark.parametrize("ended", [False, True], ids=["while it waits", "when it runs"])
 def test_a_daemon_that_forks_survives_the_supervisor(herdpy, tmp_path, pid_file, eventually, ended):
-    herdpy.declare("a", forking(tmp_path, pid_file, 0.3))
+    herdpy.declare("a", forking(tmp_path, pid_file, 0.3 if ended else 5.0))
     herdpy.start()
     if not ended:
         starting = herdpy.herd_in_background("start", "a")
@@ -89,6 +89,14 @@ def test_a_daemon_that_forks_survives_the_supervisor(herdpy, tmp_path, pid_file,
     assert status["last-respawns"] == []
     herdpy.ok("stop", "a")
     assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_daemon_that_ends_before_it_wrote_its_pid_is_not_waited_for(herdpy, pid_file):
+    herdpy.declare("a", f'command = ["sh", "-c", "sleep 0.2 &"]\nready.pid-file = "{pid_file}"\n')
+    herdpy.start()
+    refused = herdpy.herd("start", "a", timeout=30)
+    assert refused.returncode == 1
+    assert "cannot start a: it exited with 0 and left no process behind\n" in refused.stdout
 
 
 def test_a_pid_file_that_names_no_process_of_the_service(herdpy, tmp_path, pid_file):
