@@ -195,6 +195,7 @@ class Keeper:
         for name, descriptor in self._held.items():
             yield encode({"kind": "held", "name": name, "identity": identity(descriptor)})
         yield from self._notes.values()
+        yield encode(legacy.head())
 
     def _programs(self) -> list[dict[str, object]]:
         return [

@@ -81,7 +81,7 @@ class Found:
 
 
 def head() -> Record:
-    """Return the first record of a journal: what must be the same for the rest of it to mean anything."""
+    """Return what must be the same for the rest of a journal to mean anything. It is there twice: one may be hurt."""
     return {"kind": "journal", "version": VERSION, "boot": _boot(), "namespace": _namespace(), "pid": os.getpid()}
 
 
@@ -95,10 +95,8 @@ def read_legacy(path: str) -> Legacy | None:
         records, damaged = read(path)
     except FileNotFoundError:
         return None
-    if not records:
-        return None
-    ours, theirs = head(), records[0]
-    if theirs["kind"] == "journal" and any(ours[key] != theirs.get(key) for key in ("version", "boot", "namespace")):
+    ours, theirs = head(), next((record for record in records if record["kind"] == "journal"), None)
+    if theirs is None or any(ours[key] != theirs.get(key) for key in ("version", "boot", "namespace")):
         return None
     legacy = Legacy()
     legacy.damaged = damaged
@@ -110,7 +108,17 @@ def read_legacy(path: str) -> Legacy | None:
     return legacy
 
 
+FIELDS = {
+    "intention": ("id", "scope", "born", "uid", "cgroup", "output", "pipe"),
+    "process": ("id", "pid", "start_time", "inode", "session"),
+    "pipe": ("number", "identity", "path", "rotation"),
+}
+"""Without which a record is of no use."""
+
+
 def _add(legacy: Legacy, record: Record) -> None:
+    if any(field not in record for field in FIELDS.get(record["kind"], ())):
+        raise KeyError
     match record["kind"]:
         case "intention":
             name = record["id"]

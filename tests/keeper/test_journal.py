@@ -125,6 +125,12 @@ def test_another_boot_s_is_void(tmp_path: Path) -> None:
     found = legacy.read_legacy(str(path))
     assert found is not None
     assert found.was_ready
+    path.write_bytes(written([legacy.head(), ready, legacy.head()])[1:])
+    found = legacy.read_legacy(str(path))
+    assert found is not None
+    assert found.damaged == 1
+    path.write_bytes(written([ready]))
+    assert legacy.read_legacy(str(path)) is None
     for key in ("boot", "namespace", "version"):
         path.write_bytes(written([{**legacy.head(), key: "other"}, ready]))
         assert legacy.read_legacy(str(path)) is None
