@@ -8,6 +8,13 @@ from __future__ import annotations
 import errno
 import os
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_found: dict[str, Callable[..., int]] = {}
+"""Functions by their names: each takes two classes, which would be garbage after each call."""
+
 
 def call(name: str, *arguments: int | bytes) -> int:
     """Call a function that takes ints and pointers, and returns an int that is negative when it failed.
@@ -18,18 +25,26 @@ def call(name: str, *arguments: int | bytes) -> int:
     try:
         import _ctypes
 
-        class Int(_ctypes._SimpleCData):  # type: ignore[type-arg]
-            _type_ = "i"
-
-        class Function(_ctypes.CFuncPtr):
-            _flags_ = _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_USE_ERRNO
-            _restype_ = Int
-
-        function = Function(_ctypes.dlsym(_ctypes.dlopen(None, os.RTLD_NOW), name))  # type: ignore[arg-type]
+        function = _found.get(name) or _find(name)
     except (ImportError, AttributeError, OSError):
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), name) from None
-    returned: int = function(*arguments)
+    returned = function(*arguments)
     if returned < 0:
         number = _ctypes.get_errno()
         raise OSError(number, os.strerror(number), name)
     return returned
+
+
+def _find(name: str) -> Callable[..., int]:
+    import _ctypes
+
+    class Int(_ctypes._SimpleCData):  # type: ignore[type-arg]
+        _type_ = "i"
+
+    class Function(_ctypes.CFuncPtr):
+        _flags_ = _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_USE_ERRNO
+        _restype_ = Int
+
+    found: Callable[..., int] = Function(_ctypes.dlsym(_ctypes.dlopen(None, os.RTLD_NOW), name))  # type: ignore[arg-type]
+    _found[name] = found
+    return found

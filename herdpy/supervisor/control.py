@@ -120,8 +120,10 @@ class _Door:
                 if sent == len(reply):
                     connection.close()
                     return True
+                self._open[peer.uid] += 1
                 nursery.start_soon(self._attend, connection, client, None, None, reply[sent:])
             else:
+                self._open[peer.uid] += 1  # here: who comes next is judged before the task begins
                 nursery.start_soon(self._attend, connection, client, command, begin, b"")
                 return False
         except (OSError, trio.BrokenResourceError):
@@ -141,7 +143,6 @@ class _Door:
     ) -> None:
         """Do what could not be done at once: read the rest of a command, answer it, or send the rest of an answer."""
         uid = client.peer.uid
-        self._open[uid] += 1
         try:
             with connection:
                 if rest:

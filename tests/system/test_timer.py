@@ -178,6 +178,7 @@ def test_no_run_is_doubled_or_lost_when_supervisors_die(herdpy: Any, eventually:
     file = tmp_path / "began"
     declare(herdpy, "count", f"echo $$ >>{file}", 'cron = "0 4 1 1 *"', 'overlap = "queue"', "auto-start = true")
     herdpy.start()
+    herdpy.ok("start", "count")
     asked = 0
     for round_ in range(6):
         herdpy.ok("trigger", "count")

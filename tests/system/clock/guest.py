@@ -93,6 +93,8 @@ def start() -> None:
         ]
     )
     wait(lambda: "often" in herd("status"), 60)
+    for name in TIMERS:  # they start by themselves, but we set the clock when they run
+        herd("start", name)
 
 
 def main() -> None:
