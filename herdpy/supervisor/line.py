@@ -143,6 +143,12 @@ class KeeperLine:
                 self._take(message.decode(packet), message.descriptors(ancillary))
         finally:
             self._lost.set()
+            for descriptor in self._copies.values():
+                os.close(descriptor)
+            self._copies.clear()
+            if self._stderr >= 0:
+                os.close(self._stderr)
+                self._stderr = -1
             # Nobody answers any more, and who waits for an answer does so shielded.
             for serial in list(self._answers):
                 self._answer({"kind": "error", "serial": serial, "message": "the line to the keeper is lost"}, [])
@@ -176,6 +182,8 @@ class KeeperLine:
             case "succession":
                 self._succession, self._may_succeed = packet["options"], packet["was_ready"]
                 for descriptor in descriptors:
+                    if self._stderr >= 0:
+                        os.close(self._stderr)
                     self._stderr = descriptor
             case _:
                 self._answer(packet, descriptors)
@@ -212,7 +220,8 @@ class KeeperLine:
                     await self._socket.send(encoded)
         except (BrokenPipeError, ConnectionResetError) as error:
             # Nobody may be told of that: if we are to be the next keeper, we are before this ends.
-            await self._lost.wait()
+            if self._may_succeed:
+                await self._lost.wait()
             raise Refused(f"cannot ask the keeper: {error.strerror}") from None
         except OSError as error:  # too many descriptors are on their way (unix(7), ETOOMANYREFS)
             raise Refused(f"cannot ask the keeper: {error.strerror}") from None
@@ -407,6 +416,8 @@ class KeeperLine:
         await self._send({"kind": "exit", "status": status, "message": text})
 
     def _copy(self, name: str, descriptor: int) -> None:
+        if name in self._copies:
+            os.close(self._copies.pop(name))
         try:
             self._copies[name] = os.dup(descriptor)
         except OSError:
