@@ -255,6 +255,7 @@ def test_one_moment_and_then_it_stops(herdpy: Any, eventually: Eventually, tmp_p
     declare(herdpy, "once", f"echo $$ >>{file}; exit 4", f"at = {at}", "auto-start = true")
     herdpy.start()
     eventually(lambda: herdpy.status("once")["status"] == "stopped")
+    eventually(lambda: began(file))
     assert len(began(file)) == 1
     assert herdpy.status("once")["reason"] == "it is not due again; its last run: it exited with 4"
 
