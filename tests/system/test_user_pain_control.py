@@ -198,7 +198,7 @@ def test_31_and_32_no_connection_costs_anything_once_it_is_over(herdpy, eventual
     herdpy.start()
     supervisor = herdpy.supervisor()
     descriptors = Path(f"/proc/{supervisor}/fd")
-    eventually(lambda: any("inotify" in str(one.readlink()) for one in descriptors.iterdir()))  # it is at rest
+    eventually(lambda: any("inotify" in os.path.realpath(one) for one in descriptors.iterdir()))  # it is at rest
     before = len(list(descriptors.iterdir()))
     for _ in range(300):
         with socket.socket(socket.AF_UNIX) as client:
