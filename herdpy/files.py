@@ -6,6 +6,7 @@ Whatever waits for the disk here blocks: call it in a thread.
 import contextlib
 import os
 import shutil
+import stat
 
 
 def make_directories(path: str, mode: int) -> None:
@@ -28,6 +29,24 @@ def make_directories(path: str, mode: int) -> None:
                 raise
             continue
         os.chmod(directory, mode if directory == missing[0] else 0o755)
+
+
+def make_passage(path: str) -> None:
+    """Make a directory of ours that the users of services may only pass through (0711; 0700 for an ordinary user), or
+    see that nobody else can have put anything into it.
+
+    Raises:
+        OSError: it cannot be made, or is not ours alone to write.
+    """
+    is_root = os.geteuid() == 0
+    try:
+        os.mkdir(path, 0o700)
+        if is_root:
+            os.chmod(path, 0o711)  # noqa: S103 - a service's user must come by, whatever our umask
+    except FileExistsError:
+        seen = os.lstat(path)
+        if not stat.S_ISDIR(seen.st_mode) or seen.st_uid != os.geteuid() or seen.st_mode & 0o022:
+            raise PermissionError(0, "others can write to it; remove it, herdpy makes it anew", path) from None
 
 
 class Scratch:

@@ -6,10 +6,10 @@ The service finds them in the directory that CREDENTIALS_DIRECTORY names, as und
 
 import os
 import pwd
-import stat
 
 import msgspec
 
+from herdpy import files
 from herdpy.preparation.files import content
 from herdpy.service import Context, StartFailure
 
@@ -57,7 +57,7 @@ class PlaceCredentials(msgspec.Struct, frozen=True, kw_only=True):
 
     def _place(self, uid: int, contents: dict[str, bytes]) -> None:
         parent, name = os.path.split(self.directory)
-        _make_parent(parent)
+        files.make_passage(parent)
         beside = os.path.join(parent, f".{name}")  # no service's name begins so
         _remove(beside)
         _remove(self.directory)
@@ -91,23 +91,6 @@ class RemoveCredentials(msgspec.Struct, frozen=True, kw_only=True):
         import trio
 
         await trio.to_thread.run_sync(_remove, self.directory)
-
-
-def _make_parent(path: str) -> None:
-    """Make the directory of all services' credentials, or see that nobody else can have put anything into it.
-
-    Raises:
-        OSError: it cannot be made, or is not ours alone to write.
-    """
-    is_root = os.geteuid() == 0
-    try:
-        os.mkdir(path, 0o700)
-        if is_root:
-            os.chmod(path, 0o711)  # noqa: S103 - a service's user must come by, whatever our umask
-    except FileExistsError:
-        seen = os.lstat(path)
-        if not stat.S_ISDIR(seen.st_mode) or seen.st_uid != os.geteuid() or seen.st_mode & 0o022:
-            raise PermissionError(0, "others can write to it; remove it, herdpy makes it anew", path) from None
 
 
 def _remove(path: str) -> None:

@@ -4,11 +4,11 @@ import array
 import os
 import pwd
 import socket
-import stat
 import struct
 
 import trio
 
+from herdpy import files
 from herdpy.service import Notify, Process, StartFailure
 
 LARGEST_MESSAGE = 4096
@@ -69,7 +69,7 @@ def _make_socket(notify: Notify, user: str | None) -> int:
     beside = os.path.join(directory, f".{name}")  # no service's name begins so
     made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     try:
-        _make_directory(directory)
+        files.make_passage(directory)
         _unlink(beside)
         os.fchmod(made.fileno(), 0o600)  # what bind makes has the mode of the socket (unix(7)): never open to others
         made.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
@@ -141,23 +141,6 @@ def _parent(pid: int) -> int:
 def _cgroup(pid: int) -> bytes:
     with open(f"/proc/{pid}/cgroup", "rb") as file:
         return file.read()
-
-
-def _make_directory(path: str) -> None:
-    """Make the directory of all services' sockets, or see that nobody else can have put anything into it.
-
-    Raises:
-        OSError: it cannot be made, or is not ours alone to write.
-    """
-    is_root = os.geteuid() == 0
-    try:
-        os.mkdir(path, 0o700)
-        if is_root:
-            os.chmod(path, 0o711)  # noqa: S103 - a service's user must come by, whatever our umask
-    except FileExistsError:
-        seen = os.lstat(path)
-        if not stat.S_ISDIR(seen.st_mode) or seen.st_uid != os.geteuid() or seen.st_mode & 0o022:
-            raise PermissionError(0, "others can write to it; remove it, herdpy makes it anew", path) from None
 
 
 def _unlink(path: str) -> None:
