@@ -117,7 +117,8 @@ def test_release_leaves_all_others_alone_when_only_the_process_is_meant(keeper: 
     left = leave(supervisor, "service:main:0:1", "setsid", scope="process")
     assert supervisor.ask("release", id="service:main:0:1")["kind"] == "released"
     again = leave(supervisor, "service:main:0:2", "setsid", scope="group")
-    supervisor.ask("release", id="service:main:0:2")
+    told = supervisor.ask("release", id="service:main:0:2")
+    assert (told["kind"], told["left"]) == ("released", 0)
     assert not lives(again)
     assert lives(left), "of an earlier start of the same service"
     supervisor.tell("exit", status=0)

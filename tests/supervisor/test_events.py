@@ -126,7 +126,8 @@ def test_an_end_is_told_with_its_reason_and_the_respawn(herdpy, follow):
     herdpy.declare("foo", 'command = ["sleep", "1000"]')
     herdpy.start()
     herdpy.ok("start", "foo")
-    follower = follow("-n", "0", "foo")
+    follower = follow("-n", "1", "foo")
+    names(follower, "command-done")  # so it follows
     herdpy.ok("stop", "foo")
     assert names(follower, "service-stopped")[0] == "command"
     herdpy.ok("start", "foo")
