@@ -80,6 +80,12 @@ def lives(process: psutil.Process) -> bool:
     return False
 
 
+def runs(process: psutil.Process, *command: str) -> bool:
+    with contextlib.suppress(psutil.Error):  # it may end while we look
+        return process.cmdline() == list(command)
+    return False
+
+
 GETTING_AWAY = [
     [],
     ["setsid"],
@@ -179,7 +185,7 @@ def test_alone_comes_after_what_the_rest_has_forked_meanwhile(keeper: Running, p
     fifo.write_text("go\n")
 
     def only_the_late_one() -> bool:
-        return any(lives(child) and child.cmdline() == ["sleep", "1000"] for child in keeper.children())
+        return any(runs(child, "sleep", "1000") for child in keeper.children())
 
     until(only_the_late_one, "the late one is an orphan")
     supervisor.tell("rest", id="service")
