@@ -44,7 +44,7 @@ def answer(request: Request, reply: Reply) -> str:
                     return text if text.endswith("\n") else f"{text}\n"
     from herdpy.client.refused import describe_error
 
-    error = None if reply.error is False else " ".join(describe_error(reply.error)).rstrip()
+    error = None if reply.error is False else describe_error(reply.error)
     return _document({"result": plain(reply.result), "messages": reply.messages, "error": error})
 
 

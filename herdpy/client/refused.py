@@ -1,34 +1,31 @@
 """The errors that a reply may carry, in words."""
 
-from herdpy.client.words import aside, clean, report
+from herdpy.client.words import report
 from herdpy.sexp import write
 
 
 def report_error(error: object) -> None:
-    """Write an error reply to stderr, in GNU Shepherd's words."""
-    first, following = describe_error(error)
-    report(first)
-    if following:
-        aside(f"{clean(following, 2)}\n")
+    """Write an error reply to stderr."""
+    report(describe_error(error))
 
 
-def describe_error(error: object) -> tuple[str, str]:
-    """Return what the error says: the line for ``herd: error:``, and the line after it, if any."""
+def describe_error(error: object) -> str:
+    """Return what the error says, in a line: GNU Shepherd's words, but for a failed action, which it tells in two."""
     match error:
         case ["error", ["version", 0, *_], "service-not-found", service]:
-            return f"service '{service}' could not be found", ""
+            return f"service '{service}' could not be found"
         case ["error", ["version", 0, *_], "action-not-found", action, service]:
-            return f"service '{service}' does not have an action '{action}'", ""
+            return f"service '{service}' does not have an action '{action}'"
         case ["error", ["version", 0, *_], "action-exception", action, service, key, *arguments]:
-            what = f"exception caught while executing '{action}' on service '{service}':"
-            return what, _exception(str(key), arguments[0] if arguments else [])
+            what = _exception(str(key), arguments[0] if arguments else [])
+            return f"'{action}' of service '{service}' failed: {what}"
         case ["error", ["version", 0, *_], *_]:
-            return f"something went wrong: {write(error)}", ""
-    return f"the supervisor reports an error that this herd does not know: {write(error)}", ""
+            return f"something went wrong: {write(error)}"
+    return f"the supervisor reports an error that this herd does not know: {write(error)}"
 
 
 def _exception(key: str, arguments: object) -> str:
-    """Return what Guile's print-exception prints for a key and its arguments: (SUBR FORMAT (ARGUMENT ...) DATA)."""
+    """Return what a key and its arguments say, as Guile's print-exception has it: (SUBR FORMAT (ARGUMENT ...) DATA)."""
     match arguments:
         case [subroutine, str(template), list(values), *_]:
             text = _fill(template, values)
@@ -36,7 +33,7 @@ def _exception(key: str, arguments: object) -> str:
             text = template
         case _:
             return f"Throw to key `{key}' with args `{write(arguments)}'."
-    return f"In procedure {subroutine}: {text}" if isinstance(subroutine, str) else text
+    return f"{subroutine}: {text}" if isinstance(subroutine, str) else text
 
 
 def _fill(template: str, values: list[object]) -> str:

@@ -292,19 +292,19 @@ ERRORS = [
         "sys",
         "bar",
         'action-exception sys bar system-error ("mkdir" "~A" ("No such file or directory") (2))',
-        "exception caught while executing 'sys' on service 'bar':\nIn procedure mkdir: No such file or directory\n",
+        "'sys' of service 'bar' failed: mkdir: No such file or directory\n",
     ),
     (
         "boom",
         "bar",
         'action-exception boom bar misc-error (#f "~A ~S ~S ~S" ("kaboom:" 1 two "three") #f)',
-        "exception caught while executing 'boom' on service 'bar':\nkaboom: 1 two \"three\"\n",
+        "'boom' of service 'bar' failed: kaboom: 1 two \"three\"\n",
     ),
     (
         "boom",
         "bar",
         "action-exception boom bar odd (1 2)",
-        "exception caught while executing 'boom' on service 'bar':\nThrow to key `odd' with args `(1 2)'.\n",
+        "'boom' of service 'bar' failed: Throw to key `odd' with args `(1 2)'.\n",
     ),
     (
         "foo",
