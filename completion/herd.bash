@@ -59,7 +59,7 @@ _herd() {
     local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
     local options=(-s --socket= --json -n --log-history= -v --verbose -f --follow --since= --help --usage --version)
     local actions=(start stop restart status enable disable doc configuration usage log tree detailed-status graph
-        plan doctor reload events help exec console offload spawn schedule)
+        plan doctor reload events help exec console offload spawn schedule load unload)
     local making=(--user= --group= --directory= --environment= --log-file= --name= --)
     local operands=() words=() index is_command=
     COMPREPLY=()
@@ -104,9 +104,14 @@ _herd() {
             ;;
         1,spawn) words=(transient) ;;
         1,schedule) words=(timer) ;;
+        1,load | 1,unload | 1,reload) words=(root) ;;
         1,*) [[ $current == -* ]] || mapfile -t words < <(_herd_services "$1") ;;
         2,start | 2,exec) words=(--) ;;
-        2,configuration) words=(--json) ;;
+        # Not before a dash is there: it insists on what had been refused for a reason.
+        2,stop) [[ $current == -* ]] && words=(--force) ;;
+        2,load | 2,reload) _herd_offer_paths -f; return ;;
+        2,unload) mapfile -t words < <(_herd_services "$1"); words+=(all) ;;
+        2,configuration | 2,runs | 2,platforms | *,lookup) words=(--json) ;;
         *,offload) words=(-C --fetch --) ;;
         2,schedule) words=(at in) ;;
         *,spawn | *,schedule) words=("${making[@]}") ;;
@@ -115,7 +120,7 @@ _herd() {
     esac
     if [[ $current == -* ]]; then
         case ${#operands[@]},${operands[0]} in
-            0,* | 1,* | *,status | *,log | *,events | *,tree | *,graph | *,detailed-status) words=("${options[@]}") ;;
+            0,* | 1,* | *,status | *,log | *,events | *,tree | *,graph | *,detailed-status | *,plan | *,doctor) words=("${options[@]}") ;;
         esac
     fi
     _herd_offer "${words[@]}"

@@ -81,10 +81,16 @@ complete -c herd -n '__herd_has 0' -a console -d 'the console of a machine'
 complete -c herd -n '__herd_has 0' -a offload -d 'run a command inside, on a copy of a directory'
 complete -c herd -n '__herd_has 0' -a spawn -d 'run a command as a service'
 complete -c herd -n '__herd_has 0' -a schedule -d 'run a command at a certain time'
+complete -c herd -n '__herd_has 0' -a load -d 'load the services that a file declares'
+complete -c herd -n '__herd_has 0' -a unload -d 'stop a service and forget it'
 complete -c herd -n '__herd_has 0' -a '(__herd_actions | string match --invert --regex "^(configuration|usage)\$")' -d 'of a service'
-complete -c herd -n '__herd_has 1; and not __herd_has 1 spawn schedule' -a '(__herd_services)' -d service
+complete -c herd -n '__herd_has 1; and not __herd_has 1 spawn schedule load unload reload' -a '(__herd_services)' -d service
 complete -c herd -n '__herd_has 1 spawn' -a transient
 complete -c herd -n '__herd_has 1 schedule' -a timer
+complete -c herd -n '__herd_has 1 load unload reload' -a root
+complete -c herd -n '__herd_has 2 load reload' -F
+complete -c herd -n '__herd_has 2 unload' -a '(__herd_services) all'
+complete -c herd -n '__herd_has 2 stop' -l force -d 'also one that had better run on'
 complete -c herd -n '__herd_has 2 schedule; and not __herd_has 3 schedule' -a 'at in'
 complete -c herd -n '__herd_has 2 spawn schedule' -l user -x -a '(__fish_complete_users)'
 complete -c herd -n '__herd_has 2 spawn schedule' -l group -x -a '(__fish_complete_groups)'
@@ -94,13 +100,13 @@ complete -c herd -n '__herd_has 2 spawn schedule' -l log-file -r -F
 complete -c herd -n '__herd_has 2 spawn schedule' -s N -l name -x -d 'of the service'
 complete -c herd -n '__herd_has 2 doc; and not __herd_has 3 doc' -a 'list-actions action'
 complete -c herd -n '__herd_has 3 doc' -a '(__herd_actions (__herd_operands)[2])'
-complete -c herd -n '__herd_has 2 configuration' -l json -d 'in JSON'
+complete -c herd -n '__herd_has 2 configuration runs platforms lookup' -l json -d 'in JSON'
 complete -c herd -n '__herd_has 2 exec start offload' -a --
 complete -c herd -n '__herd_has 2 offload' -s C -r -a '(__fish_complete_directories)' -d 'the directory to copy'
 complete -c herd -n '__herd_has 2 offload' -l fetch -r -F -d 'bring it back'
 complete -c herd -n '__herd_has 3 exec offload' -F
 
-set -l early '__herd_has 0; or __herd_has 1; or __herd_has 2 status log tree graph detailed-status'
+set -l early '__herd_has 0; or __herd_has 1; or __herd_has 2 status log events tree graph detailed-status plan doctor'
 complete -c herd -n $early -s s -l socket -r -F -d 'socket of the supervisor'
 complete -c herd -n $early -l json -d 'in JSON'
 complete -c herd -n $early -s n -l log-history -x -d 'lines of output'

@@ -5,7 +5,8 @@ Usage: herd [OPTIONS] ACTION [SERVICE [ARGUMENTS]]
 Ask herdpy (or GNU Shepherd) to apply ACTION to SERVICE.
 
 Actions of every service:
-  start, stop, restart       the service, and what it requires or what requires it
+  start, stop, restart       the service, and what it requires or what requires it;
+                             stop SERVICE --force: also one that had better run on
   status                     of one service, or of all when SERVICE is left out
   enable, disable            let it be started, or keep it from being started
   doc SERVICE                what it is; also: doc SERVICE list-actions, doc SERVICE action NAME
@@ -29,7 +30,7 @@ Inside a running service that is a machine:
   console SERVICE                     its console; Ctrl-] leaves
   offload SERVICE [-C DIR] [--fetch PATH]... -- COMMAND...
                                       copy DIR there, run COMMAND in the copy, bring PATHs back
-  prune SERVICE       remove built images that no machine needs
+  prune SERVICE                       remove built images that no machine needs
 
 Of timers, and of commands that become services:
   trigger SERVICE            run a timer's command now

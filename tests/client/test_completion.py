@@ -1,5 +1,6 @@
 """What <Tab> offers, asked of bash's completion function; other shells read their file, where there are any."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -7,9 +8,13 @@ from pathlib import Path
 import pytest
 import trio
 
+from herdpy.client.help_text import HELP
+
 from .conftest import ENVIRONMENT, ROOT, Server, reply
 from .test_herd import ALL, service
 
+OF_THE_SERVICE = {"prune", "trigger", "runs"}
+"""Actions that are asked for: whoever has them tells them to the shell."""
 SCRIPT = """
 source "$1"
 shift
@@ -52,7 +57,13 @@ def answering(server: Server) -> Server:
         ("--so", {"--socket="}),
         ("--since = ", {"10m", "1h", "2h", "1d"}),
         ("log bar --f", {"--follow"}),
-        ("stop bar --f", set()),
+        ("stop bar --f", {"--force"}),
+        ("stop bar ", set()),
+        ("plan --j", {"--json"}),
+        ("load ", {"root"}),
+        ("load root pyproject.t", {"pyproject.toml"}),
+        ("unload root ba", {"bar", "baz"}),
+        ("unload root al", {"all"}),
         ("doc vm ", {"list-actions", "action"}),
         ("doc vm action ", {"configuration", "usage", "prune"}),
         ("offload vm -", {"-C", "--fetch", "--"}),
@@ -95,6 +106,15 @@ async def test_a_name_is_never_run(server: Server, tmp_path: Path) -> None:
 async def test_paths_with_blanks_are_offered_whole(server: Server, tmp_path: Path) -> None:
     (tmp_path / "a b").mkdir()
     assert await offered(server, "offload", "vm", "-C", "", cwd=tmp_path) == {"a b"}
+
+
+def test_every_action_that_the_help_names_is_known_to_each_shell() -> None:
+    named = re.findall(r"^ {0,2}([a-z][a-z-]*(?:, [a-z-]+)*) ", HELP, re.MULTILINE)
+    actions = {action for line in named for action in line.split(", ")} - OF_THE_SERVICE
+    assert {"start", "detailed-status", "unload", "schedule", "doctor"} <= actions
+    for file in ("herd.bash", "_herd", "herd.fish"):
+        words = set(re.findall(r"[a-z-]+", (ROOT / "completion" / file).read_text()))
+        assert actions <= words, f"{file} lacks {actions - words}"
 
 
 @pytest.mark.parametrize("shell", [shell for shell in ("bash", "zsh", "fish") if shutil.which(shell)])
