@@ -213,7 +213,8 @@ class Step(Protocol):
 
 @runtime_checkable
 class Foresight(Protocol):
-    """A :class:`Step` that can tell beforehand why it would fail on this host: for ``herd doctor``."""
+    """What can tell beforehand what would fail on this host, or be worse than it could be: for ``herd doctor``. Many a
+    :class:`Step` can."""
 
     def lack(self) -> str | None:
         """What is missing, and how to get it, in one sentence; None when nothing is. Changes nothing. It may wait for
@@ -710,6 +711,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     """None means that the log file grows for ever."""
     ports: tuple[Port, ...] = ()
     cautions: tuple[Caution, ...] = ()
+    foresights: tuple[Foresight, ...] = ()
+    """What ``herd doctor`` looks at besides those of its steps that can tell."""
     facts: tuple[Fact, ...] = ()
     reach: Reach | None = None
     actions: tuple[Action, ...] = ()

@@ -9,10 +9,12 @@ import msgspec
 
 from herdpy.catalogue.common import Declaration, as_service, rotation_facts
 from herdpy.catalogue.facts import HostFacts
+from herdpy.preparation.installed import InPath
+from herdpy.qemu.accelerator import Virtualized
 from herdpy.qemu.command_line import Machine, Rooms, command_line
 from herdpy.qemu.guix import WriteDeclaration
 from herdpy.qemu.network import Forwarding
-from herdpy.qemu.preparation import CheckPorts, ClearRooms, EnsureUser, MakeRooms
+from herdpy.qemu.preparation import CheckImage, CheckPorts, ClearRooms, EnsureUser, MakeRooms
 from herdpy.qemu.qmp import Powerdown, Watch
 from herdpy.qemu.secrets import (
     HOST_KEYS,
@@ -141,7 +143,8 @@ def machine_service(
         )
         for way, why in ways
     )
-    where = f"{access.forwardings_key} in {file_to_change(declaration.source, facts)}"
+    file = file_to_change(declaration.source, facts)
+    where = f"{access.forwardings_key} in {file}"
     keys = os.path.join(facts.directories.state, "keys", name)
     return as_service(
         declaration,
@@ -163,6 +166,11 @@ def machine_service(
             grace_period=wanted.grace_period,
         ),
         ports=ports,
+        foresights=(
+            InPath(program="ssh-keygen", package="openssh-client"),
+            *(InPath(program="qemu-img", package="qemu-utils") for step in image_steps if isinstance(step, CheckImage)),
+            *(() if accelerator == "tcg" else (_virtualized(accelerator, user, file),)),
+        ),
         facts=(
             *own_facts,
             Fact("accelerator", "accelerator", ways[0][1], ways[0][1], detail="accelerator"),
@@ -188,6 +196,10 @@ def machine_service(
             console_log=rooms.console_log,
         ),
     )
+
+
+def _virtualized(wanted: Acceleration, user: str | None, file: str) -> Virtualized:
+    return Virtualized(is_wanted=wanted == "kvm", user=user, where=f"accelerator in {file}")
 
 
 def _secrets_steps(machine: Machine, access: Access, keys: str, facts: HostFacts) -> tuple[Step, ...]:

@@ -152,10 +152,9 @@ class CheckImage(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             StartFailure: it is not there, cannot be read (or written), is of another format, or is garbage.
         """
-        if self.absent is not None and not await trio.to_thread.run_sync(os.path.lexists, self.path):
-            raise StartFailure(f"there is no image {self.path}; {self.absent}")
-        if await trio.to_thread.run_sync(os.path.isdir, self.path):
-            raise StartFailure(f"the image {self.path} is a directory; change {self.where}")
+        lack = await trio.to_thread.run_sync(self.lack)
+        if lack is not None:
+            raise StartFailure(lack)
         fault = f"the image {self.path}"
         options = ["info", "--force-share", "--output=json"]
         completed = await context.command(["qemu-img", *options, self.path], user=self.user)
@@ -171,6 +170,14 @@ class CheckImage(msgspec.Struct, frozen=True, kw_only=True):
         if self.written and (await context.command(["test", "-w", self.path], user=self.user)).status != 0:
             who = f" by {self.user}" if self.user is not None else ""
             raise StartFailure(f"{fault} cannot be written{who}; change who owns it, or {self.where}")
+
+    def lack(self) -> str | None:
+        """What can be told of it without asking qemu-img."""
+        if not os.path.lexists(self.path):
+            return f"there is no image {self.path}; {self.absent or f'change {self.where}'}"
+        if os.path.isdir(self.path):
+            return f"the image {self.path} is a directory; change {self.where}"
+        return None
 
 
 class KeepDisk(msgspec.Struct, frozen=True, kw_only=True):

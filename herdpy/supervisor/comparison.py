@@ -10,7 +10,8 @@ from herdpy.service import Effect, Service
 AT_ONCE = frozenset(
     {
         *("requirement", "wants", "after", "essential", "documentation", "source", "declaration", "auto_start"),
-        *("cautions", "renewal", "respawn", "ports", "reach", "actions", "on_change", "members", "transient", "stop"),
+        *("cautions", "foresights", "renewal", "respawn", "ports", "reach", "actions", "on_change", "members"),
+        *("transient", "stop"),
     }
 )
 """Fields of a service that take effect while its process runs: nothing of it was spawned with them."""

@@ -44,7 +44,8 @@ async def examine(services: Iterable[Service]) -> list[Examined]:
 
 def _lacks(service: Service) -> list[str]:
     steps = [*service.prepare, *(step for attempt in service.attempts for step in attempt.prepare)]
-    found = [lack for step in steps if isinstance(step, Foresight) and (lack := step.lack()) is not None]
+    looks = [*service.foresights, *(step for step in steps if isinstance(step, Foresight))]
+    found = [lack for look in looks if (lack := look.lack()) is not None]
     # What a step says of a program, it says better.
     found += [lack for program, lack in _missing_programs(service.attempts) if not any(program in one for one in found)]
     return list(dict.fromkeys(found))

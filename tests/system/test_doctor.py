@@ -13,9 +13,12 @@ SERVICES = Path(__file__).parents[2] / "services"
 BARE = (
     *("/usr/bin/env", "unshare", "--mount", "--propagation", "private", "sh", "-c"),
     # What herdpy itself needs is not looked up; whatever else is installed is hidden.
-    'mount -t tmpfs none /usr/sbin && PATH=/nonexistent && exec "$@"',
+    "mount -t tmpfs none /usr/sbin && cp -a /dev/null /dev/urandom /dev/tty /usr/sbin && mount -t tmpfs none /dev && "
+    "mkdir /dev/shm && ln -s /proc/self/fd /dev/fd && cp -a /usr/sbin/* /dev && rm /usr/sbin/* && "
+    'PATH=/nonexistent && exec "$@"',
     "sh",
 )
+EMULATED = "it is emulated (TCG), several times slower than with KVM:"
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may make a mount namespace without a user's")
 
@@ -41,6 +44,10 @@ def test_with_nothing_installed_every_package_is_named(shipped):
         "qemu-guest-agent": "apt-get install qemu-guest-agent",
     }.items():
         assert any(package in lack for lack in told[name]), told[name]
+    for name in ("build-vm", "hurd-vm"):
+        assert any(lack.startswith(f"{EMULATED} there is no /dev/kvm; ") for lack in told[name]), told[name]
+        assert "not installed: there is no ssh-keygen in the PATH; apt-get install openssh-client" in told[name]
+    assert any(lack.startswith(f"there is no image {shipped.state}/hurd/hurd.img; ") for lack in told["hurd-vm"])
     assert told["loopback"] == []
     refused = shipped.herd("start", "virtlogd")
     assert (
@@ -55,6 +62,12 @@ def test_with_everything_nothing_is_missing(shipped, tmp_path):
     agent = unpacked("qemu-guest-agent", own_architecture()) / "usr" / "sbin" / "qemu-ga"
     with (shipped.services / "qemu-binfmt.toml").open("a") as file:
         file.write(f'platforms = ["m68k", "alpha"]\nqemu = "{emulators}"\n')
+    for name in ("build-vm", "hurd-vm"):  # where there is KVM nothing is said; and here one is content without
+        with (shipped.services / f"{name}.toml").open("a") as file:
+            file.write('accelerator = "tcg"\n')
+    image = shipped.state / "hurd" / "hurd.img"
+    image.parent.mkdir(parents=True)
+    image.touch()
     (tmp_path / "port").touch()
     with (shipped.services / "qemu-guest-agent.toml").open("a") as file:
         file.write(f'qemu = "{agent}"\ndevice = "{tmp_path}/port"\n')
