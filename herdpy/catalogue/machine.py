@@ -182,6 +182,7 @@ def machine_service(
             ),
             Fact("console", "console", rooms.console, f"herd console {name}"),
             plain("console-log", "console log", rooms.console_log),
+            *([plain("guest-agent", "guest agent's socket", rooms.agent)] if machine.kind == "virtio" else []),
             plain("secret-root", "secrets", access.secret_root),
             Fact("secret-files", "secret files", None, "listed when it starts", detail="secret-files"),
             plain("log-file", "log", wanted.log_file or facts.log_file(name)),

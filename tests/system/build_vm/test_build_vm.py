@@ -86,6 +86,33 @@ def test_a_time_trap_is_cured_in_the_machine(machines):
     assert list((machines.state / "machines").iterdir()) == []
 
 
+def test_the_guest_agent_answers_on_the_hosts_socket(machines):
+    machines.declare("build-vm")
+    machines.start()
+    machines.ok("start", "build-vm", timeout=BOOT)
+    path = json.loads(machines.ok("--json", "configuration", "build-vm"))["guest-agent"]
+
+    def host_name() -> str:
+        with socket.socket(socket.AF_UNIX) as agent:
+            agent.settimeout(BOOT)
+            agent.connect(path)
+            with agent.makefile("rwb") as stream:
+                # As qemu-ga(8) has it: whatever was left in the line is ended, and so is what was left to be read.
+                stream.write(b'\xff{"execute": "guest-sync-delimited", "arguments": {"id": 7}}\n')
+                stream.write(b'{"execute": "guest-get-host-name"}\n')
+                stream.flush()
+                for line in stream:
+                    answer = json.loads(line.rpartition(b"\xff")[2]).get("return")  # first it says what 0xFF is to it
+                    if isinstance(answer, dict):
+                        return str(answer["host-name"])
+        raise AssertionError("the agent's port was closed")
+
+    assert host_name() == "build-vm"
+    os.kill(machines.supervisor(), signal.SIGKILL)
+    assert host_name() == "build-vm"
+    assert machines.status("build-vm")["status"] == "running"
+
+
 def test_secrets_are_private_and_kept(machines):
     machines.declare("build-vm")
     machines.start()
