@@ -9,7 +9,7 @@ declarations are told in), its default, and the text below it in the source.
 import datetime
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, get_args
 
 import msgspec
@@ -51,7 +51,8 @@ def _page(service_type: ServiceType) -> Iterator[str]:
     yield ""
     yield service_type.documentation
     yield ""
-    yield from _table(struct, (field for field in fields if field.name not in common))
+    own = [field for field in fields if field.name not in common]
+    yield from _table(struct, own, service_type.file, service_type.file_keys)
     for key, table in _tables_within(fields):
         yield ""
         yield f"## In `{key}`"
@@ -65,12 +66,20 @@ def _page(service_type: ServiceType) -> Iterator[str]:
     yield from _table(struct, (field for field in fields if field.name in common))
 
 
-def _table(struct: type[msgspec.Struct], fields: Iterable[msgspec.structs.FieldInfo]) -> Iterator[str]:
+def _table(
+    struct: type[msgspec.Struct],
+    fields: Iterable[msgspec.structs.FieldInfo],
+    file: str = "",
+    file_keys: Mapping[str, str] | None = None,
+) -> Iterator[str]:
     documented = documentation(struct)
-    yield "| key | takes | default | |"
-    yield "| --- | --- | --- | --- |"
+    cells: tuple[str, ...]
+    yield f"| key | takes | default | |{f' in {file} |' if file else ''}"
+    yield f"| --- | --- | --- | --- |{' --- |' if file else ''}"
     for field in fields:
         cells = (f"`{field.encode_name}`", type_words(field.type), _default(field), documented.get(field.name, ""))
+        if file:
+            cells = (*cells, f"`{file_keys[field.name]}`" if file_keys and field.name in file_keys else "")
         yield f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"
 
 

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Literal, Protocol
 
 import msgspec
@@ -271,3 +271,7 @@ class ServiceType(msgspec.Struct, frozen=True, kw_only=True):
     """Raises :class:`Unsuitable`, and nothing else."""
     documentation: str
     """One sentence."""
+    file: str = ""
+    """The name of the file that the service's program reads, when fields become keys of one."""
+    file_keys: Mapping[str, str] = {}
+    """Its keys, by the fields that become one."""

@@ -181,4 +181,6 @@ TYPE = ServiceType(
     configuration=VirtlogConfiguration,
     services=services,
     documentation="Runs virtlogd, which writes the logs of libvirt's guests, and loses none when it is replaced.",
+    file="virtlogd.conf",
+    file_keys={key: key for key in settings(VirtlogConfiguration())},
 )

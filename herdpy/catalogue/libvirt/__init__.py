@@ -9,6 +9,7 @@ from herdpy.catalogue.common import Common, Declaration, ServiceType, as_service
 from herdpy.catalogue.facts import HostFacts
 from herdpy.catalogue.libvirt.configuration import GROUP, LibvirtConfiguration
 from herdpy.catalogue.libvirt.settings import (
+    KEYS,
     OF_THE_SYSTEM,
     cautions,
     settings,
@@ -191,4 +192,6 @@ TYPE = ServiceType(
     configuration=LibvirtConfiguration,
     services=services,
     documentation="Runs libvirtd, which manages virtual machines; guests live on when it stops.",
+    file="libvirtd.conf",
+    file_keys=KEYS,
 )
