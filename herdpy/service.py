@@ -723,3 +723,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     def name(self) -> str:
         """The canonical name."""
         return self.provision[0]
+
+    @property
+    def has_processes(self) -> bool:
+        """Whether it has processes of its own, or its attendant has: else it never ends by itself, nor writes a log."""
+        return bool(self.attempts) or self.attendant is not None

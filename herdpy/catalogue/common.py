@@ -100,7 +100,8 @@ class Common(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     log_rotation: LogRotation | None = None
     """When its log file is put aside, such as ``{ size = "10M", keep = 5 }``; None means never."""
     grace_period: Annotated[float, msgspec.Meta(gt=0)] = 5.0
-    """Seconds from the stop signal to SIGKILL."""
+    """Seconds from the stop signal to SIGKILL. A process that says EXTEND_TIMEOUT_USEC= (sd_notify(3)) can prolong them
+    to ten minutes."""
     start_timeout: Annotated[float, msgspec.Meta(gt=0)] | None = None
     """Seconds from the start until the service must be ready; None means the type's own."""
 

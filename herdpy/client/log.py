@@ -30,7 +30,7 @@ def log_file(request: Request) -> str | None:
     """Return the path of the service's log file, None when the server does not tell of one (GNU Shepherd 0.10).
 
     Raises:
-        Failure: when there is no such service, or its answer makes no sense.
+        Failure: when there is no such service, it has no log, or its answer makes no sense.
     """
     reply = ask(request.socket_path, Command("status", request.service))
     if reply is None:
@@ -43,6 +43,8 @@ def log_file(request: Request) -> str | None:
         (service,) = parse_services(reply.result)
     except (ProtocolError, ValueError) as error:
         raise Failure(f"cannot make out the supervisor's answer: {error}") from None
+    if not status.has_processes(service):
+        raise Failure(f"{request.service} has no process of its own, and so no log")
     return status.text(service, "log-file") or None
 
 

@@ -64,6 +64,11 @@ def endpoints(service: "Fields") -> list[tuple[str, str]]:
     return [(str(pair.head), str(pair.tail)) for pair in items(service, "endpoints") if isinstance(pair, Pair)]
 
 
+def has_processes(service: "Fields") -> bool:
+    """Return whether it has processes, and so something to respawn and to log: ours names no log file where not."""
+    return service.get("log-file") is not False
+
+
 def text(service: "Fields", key: str) -> str:
     """Return a field that is a string, empty when it is missing or #f."""
     value = service.get(key)
@@ -122,7 +127,8 @@ def description(service: "Fields", colors: Palette, history: int, usage: "Fields
     else:
         add(f"Provides {write(service.get('provides', []))}.")
         add(f"Requires {write(service.get('requires', []))}.")
-    add("Will be respawned." if service.get("respawn?") is True else "Will not be respawned.")
+    if has_processes(service):
+        add("Will be respawned." if service.get("respawn?") is True else "Will not be respawned.")
     if respawns:
         add(f"Last respawned on {_moment(respawns[0])}.")
     failures = items(service, "startup-failures")

@@ -43,6 +43,8 @@ AT_A_STRETCH = 64
 """Services that are described before others have their turn: some milliseconds."""
 WITHOUT_ARGUMENTS = ("status", "enable", "disable")
 """Those of the general actions for which Shepherd refuses arguments."""
+TAKEN = {"stop": ("--force",), "restart": ()}
+"""The only argument that others take, if any: a word that is passed over may have been meant."""
 
 ROOT_DOCUMENTATION = "herdpy itself, which minds all other services."
 ROOT_ACTIONS = {
@@ -158,6 +160,8 @@ class Answers:
     def _of_root(self, command: Command, action: str | None) -> bytes | None:
         service = Symbol(ROOT[0])
         match action:
+            case "stop" | "halt" | "power-off" if command.arguments:
+                return write_reply(error=protocol.wrong_number_of_arguments(command.action, service))
             case "status" | "events" | "progress" | "plan" | "doctor" | "stop" | "halt" | "power-off":
                 return None
             case "load" | "unload" | "reload":
@@ -304,6 +308,8 @@ class Answers:
         service = Symbol(life.name)
         if command.arguments and action in WITHOUT_ARGUMENTS:
             return write_reply(error=protocol.wrong_number_of_arguments(command.action, service))
+        if action in TAKEN and command.arguments not in {(), TAKEN[action]}:
+            return _not_taken(command, *TAKEN[action])
         match action:
             case "status":
                 return write_reply([describe(life)])
@@ -359,8 +365,7 @@ class Answers:
             values = {fact.key: _current(life, fact)[0] for fact in life.service.facts}
             return write_reply([msgspec.json.format(msgspec.json.encode(values)).decode()])
         if command.arguments:
-            text = f"takes no arguments but --json, and {' '.join(command.arguments)} was given"
-            return write_reply(error=protocol.action_exception(command.action, Symbol(life.name), text))
+            return write_reply(error=_no_such_argument(command))
         return write_reply(["\n".join(f"{fact.label}: {_current(life, fact)[1]}" for fact in life.service.facts)])
 
 
@@ -408,10 +413,23 @@ async def _examined(lives: Sequence[Life], command: Command) -> bytes:
     from herdpy.supervisor import doctor  # late: few ask
 
     if command.arguments not in {(), ("--json",)}:
-        text = f"takes no arguments but --json, and {' '.join(command.arguments)} was given"
-        return write_reply(error=protocol.action_exception(command.action, command.service, text))
+        return write_reply(error=_no_such_argument(command))
     examined = await doctor.examine(life.service for life in lives)
     return write_reply([doctor.as_json(examined) if command.arguments else doctor.in_words(examined)])
+
+
+def _no_such_argument(command: Command) -> Raw:
+    """The error for whoever gave an argument to an action that takes --json alone."""
+    text = f"takes no arguments but --json, and {' '.join(command.arguments)} was given"
+    return protocol.action_exception(command.action, command.service, text)
+
+
+def _not_taken(command: Command, *taken: str) -> bytes:
+    """The reply to whoever gave an argument to an action that takes none, or one other."""
+    but = f" but {taken[0]}" if taken else ""
+    given = " ".join(command.arguments)
+    line = f"cannot {command.action} {command.service}: it takes no arguments{but}, and {given} was given"
+    return write_reply([False], messages=[line])
 
 
 def _custom(life: Life, action: str | None) -> Action | None:
@@ -481,7 +499,7 @@ def describe(life: Life) -> Raw:
     return protocol.write_service(
         provides=service.provision,
         requires=service.requirement,
-        respawn=policy.enabled,
+        respawn=policy.enabled and service.has_processes,
         docstring=service.documentation,
         enabled=life.enabled,
         running=running,
@@ -495,7 +513,7 @@ def describe(life: Life) -> Raw:
         respawn_delay=policy.delay,
         reason=life.reason,
         details=(*life.details.items(), *_pending(life)),
-        log_file=life.log_file,
+        log_file=life.log_file if service.has_processes else None,
         source=service.source or None,
         stage=life.stage,
         actions=(*OWN_ACTIONS, *(custom.name for custom in service.actions)),

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from herdpy.supervisor.life import Life
     from herdpy.supervisor.registry import Registry
 
+LONGEST_STOP = 600.0
+"""Seconds to which a process may prolong a wait for its end (EXTEND_TIMEOUT_USEC): nobody can stop a stop."""
+
 LAST_WORDS_PATIENCE = 1.0
 """Seconds given to the logger, and to the companion, to tell their last after a process has ended."""
 
@@ -134,6 +137,7 @@ class Incarnation:
     def __init__(self, life: "Life", registry: "Registry", spawned: Spawned, nursery: trio.Nursery) -> None:
         self.held = spawned.held
         self.patience = Patience()
+        self._patience_for_end = partial(self.patience, most=LONGEST_STOP)
         service = life.service
         number = attempt_of(self.held)
         self._attempt = service.attempts[number] if number < len(service.attempts) else None
@@ -328,7 +332,7 @@ class Incarnation:
 
     async def _await_end(self) -> Complaint:
         """After STOPPING=1 nobody guards it any more, but it has to end."""
-        with self.patience(self.service.stop.grace_period):
+        with self._patience_for_end(self.service.stop.grace_period):
             await trio.sleep_forever()
         return Complaint("said STOPPING=1, and did not end")
 
@@ -381,7 +385,7 @@ class Incarnation:
         self._beside.cancel()
         held, stop, name = self.held, self.service.stop, self.service.name
         if gracefully and stop.graceful is not None and not held.exited.is_set():
-            with self.patience(stop.graceful_timeout):
+            with self._patience_for_end(stop.graceful_timeout):
                 try:
                     ask = partial(stop.graceful.run, self.context)
                     if await first(held.exited.wait, ask, hurry.wait) == 1:
@@ -391,7 +395,7 @@ class Incarnation:
         if number is not None:
             stop = msgspec.structs.replace(stop, signal=number)
         self._was_told = not held.exited.is_set()
-        if not await processes.terminate(self._line, held, stop, name, patience=self.patience):
+        if not await processes.terminate(self._line, held, stop, name, patience=self._patience_for_end):
             log("service-does-not-end", service=name, pid=held.pid)
             on_failure(f"Service {name} might have failed to stop: PID {held.pid} does not end, not even by SIGKILL.")
             await held.exited.wait()
@@ -410,7 +414,7 @@ class Incarnation:
             self.service.name,
             was_told=self._was_told,
             show=self.tell_stage,
-            patience=self.patience,
+            patience=self._patience_for_end,
         )
         await self._line.release(self.held)
         if self._hearing is not None:

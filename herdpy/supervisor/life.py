@@ -88,6 +88,12 @@ class _Waiting(msgspec.Struct, frozen=True):
     """Something waits at a socket of a lazy service that has no process."""
 
 
+class _Restarted(msgspec.Struct, frozen=True):
+    """A restart that it is part of is over, whatever came of it."""
+
+    reply: Reply
+
+
 class _Wake(msgspec.Struct, frozen=True):
     """So that the task looks whether it is over."""
 
@@ -96,7 +102,7 @@ class _Finished(msgspec.Struct, frozen=True):
     conclude: Callable[[], Awaitable[None]]
 
 
-_Message = _Start | _Stop | _Switch | _Replace | _Ended | _Useless | _Left | _Waiting | _Wake | _Finished
+_Message = _Start | _Stop | _Switch | _Replace | _Ended | _Useless | _Left | _Waiting | _Restarted | _Wake | _Finished
 
 
 class Life:
@@ -107,9 +113,11 @@ class Life:
         "_arguments",
         "_attendance",
         "_complaint",
+        "_due",
         "_history",
         "_inbox",
         "_incarnation",
+        "_is_activating",
         "_is_over",
         "_line",
         "_next_starts",
@@ -170,6 +178,10 @@ class Life:
         self._stop_asked = False
         self._complaint: str | None = None
         """Why its process is being ended although nobody asked."""
+        self._due: float | None = None
+        """When it is to be respawned, in seconds of CLOCK_BOOTTIME; None when it is not, or has begun to be."""
+        self._is_activating = False
+        """Whether the process of a lazy service is under way."""
         self._activity: trio.CancelScope | None = None
         self._incarnation: Incarnation | None = None
         self._attendance: Attendance | None = None
@@ -232,6 +244,13 @@ class Life:
         reply = Reply()
         self._inbox.put(_Replace(service, at_once, reply))
         await reply.wait()
+
+    async def end_restart(self) -> None:
+        """Listen no longer, if a restart that is over now has left it stopped."""
+        if not self._is_over:
+            reply = Reply()
+            self._inbox.put(_Restarted(reply))
+            await reply.wait()
 
     async def ask(self, arguments: Sequence[str]) -> str:
         """Ask its attendant, once it has started if it is starting, and wait for the answer.
@@ -355,7 +374,7 @@ class Life:
         match message:
             case _Start(_, reply, _):
                 reply.give(self._not_registered())
-            case _Stop(reply) | _Switch(_, reply) | _Replace(_, _, reply):
+            case _Stop(reply) | _Switch(_, reply) | _Replace(_, _, reply) | _Restarted(reply):
                 reply.give(Outcome(True))
 
     @property
@@ -427,6 +446,10 @@ class Life:
                 self._act(self._dismiss, self._ended)
             case _Left(), _:
                 pass
+            case _Restarted(reply), status:
+                if status == "stopped" and not self._is_restarting:
+                    await self.sockets.close()
+                reply.give(Outcome(True))
             case _Replace(service, at_once, reply), status:
                 self.replacement = service
                 if at_once or status == "stopped":
@@ -466,6 +489,8 @@ class Life:
             self._history.streak,
             self.memory,
             self._complaint,
+            self._due,
+            self._is_activating,
         )
         try:
             await self._line.note(f"service:{self.name}", msgspec.json.encode(note).decode())
@@ -501,6 +526,7 @@ class Life:
             return
         self._arguments = request.arguments
         self._history.forget()
+        self._due = None
         self.respawns.clear()
         self.reason = None
         await self._enter("starting")
@@ -517,14 +543,15 @@ class Life:
             return f"it takes no arguments, and {' '.join(arguments)} was given"
         return None
 
-    async def _bring_up(self, transaction: "Transaction | None" = None, delay: float = 0.0) -> Outcome:
-        """Get it running: what it requires, its sockets, its preparation, then the first way that gets ready.
+    async def _bring_up(self, transaction: "Transaction | None" = None) -> Outcome:
+        """Get it running, once it is due: what it requires, its sockets, its preparation, then the first way that gets
+        ready.
 
         A lazy service runs when it listens.
         """
 
         async def work() -> None:
-            await trio.sleep(delay)
+            await trio.sleep(self._delay)
             of = transaction or self._registry.transaction()
             await self._gather(of)
             await self.sockets.open(self.service, self.tell_stage)
@@ -650,6 +677,7 @@ class Life:
             self._incarnation.watch(lambda complaint: self._inbox.put(_Useless(held, complaint)))
 
     async def _started(self, outcome: Outcome | None) -> None:
+        self._due = None
         if outcome is None or self._stoppers:
             self._answer_starters(self._stopped_meanwhile())
             await self._stop()
@@ -672,7 +700,7 @@ class Life:
             await self._rest()
             self._answer_starters(outcome)
             return
-        self._history.running_since = time.clock_gettime(time.CLOCK_BOOTTIME)
+        self._history.running_since = _now()
         self._attend({})
         await self._enter("running")
         log("service-started", service=self.name, pid=self.process and self.process.pid, **self.details)
@@ -688,18 +716,21 @@ class Life:
         """Whether it is a lazy service that runs, with or without a process."""
         return self.status == "running" and self.service.lazy and self.sockets.is_open
 
-    def _watch_sockets(self, delay: float = 0.0) -> None:
-        """Have the task told when something waits at a lazy service's sockets.
+    @property
+    def _delay(self) -> float:
+        """Seconds until it is due."""
+        return 0.0 if self._due is None else max(0.0, self._due - _now())
 
-        Args:
-            delay: seconds until they are looked at.
-        """
-        self.sockets.watch(self._nursery, delay, lambda: self._inbox.put(_Waiting()))
+    def _watch_sockets(self) -> None:
+        """Have the task told when something waits at a lazy service's sockets, once it is due."""
+        self.sockets.watch(self._nursery, self._delay, lambda: self._inbox.put(_Waiting()))
 
     async def _activate(self) -> None:
         """Something waits at a lazy service's sockets."""
         if self.replacement is None:
             log("service-activated", service=self.name)
+            self._due, self._is_activating = None, True
+            await self._remember()
             self._act(self._bring_up_process, self._activated)
         else:  # its process is to be the one that is declared now
             self._take_replacement()
@@ -708,6 +739,7 @@ class Life:
 
     async def _activated(self, outcome: Outcome | None) -> None:
         """After a lazy service's process was to be spawned."""
+        self._is_activating = False
         if outcome is None or self._stoppers:
             await self._stop(gracefully=False)
         elif not outcome.done:
@@ -715,19 +747,19 @@ class Life:
             log("service-failed-to-start", service=self.name, reason=self.reason)
             await self._go_on_after(End(reason=self.reason or "its process could not be started"))
         else:
-            self._history.running_since = time.clock_gettime(time.CLOCK_BOOTTIME)
+            self._history.running_since = _now()
             await self._go_on_running()
             self._watch()
             if self.process is not None and self.process.exited.is_set():
                 self._inbox.put(_Ended(self.process))
 
-    async def _listen_again(self, delay: float = 0.0) -> None:
+    async def _listen_again(self) -> None:
         """After the end of a lazy service's process, which is not that of the service."""
         self.details.clear()
         await self._go_on_running()
         self._take_over_next_starts()
         self._answer_starters(Outcome(True, (f"Service {self.name} is already running.",)))
-        self._watch_sockets(delay)
+        self._watch_sockets()
 
     async def _go_on_running(self) -> None:
         if self.status != "running":
@@ -781,6 +813,7 @@ class Life:
 
         A mistake of ours is this service's misfortune, not everybody's; and nobody must wait for ever.
         """
+        self._is_activating = False
         if isinstance(error, Refused):  # the keeper's own words, such as: cannot send signal 15 to ...
             log("keeper-refused", service=self.name, reason=error)
             self.reason = str(error)
@@ -793,7 +826,8 @@ class Life:
             await self._enter("stopped" if self.process is None else "running")
         elif self._activity is None and self._is_listening and (self.process is None or self.process.exited.is_set()):
             self._incarnation = None
-            self._watch_sockets(SETTLING_PAUSE)
+            self._due = _now() + SETTLING_PAUSE
+            self._watch_sockets()
         self._take_over_next_starts()
         self._answer_starters(Outcome(False, (f"cannot start {self.name}: {self.reason}",)))
         self._answer_stoppers_early(f"cannot stop {self.name}: {self.reason}")
@@ -891,13 +925,23 @@ class Life:
         self._stoppers.clear()
 
     async def _rest(self) -> None:
-        await self.sockets.close()
+        before = self.service.sockets
         self.details.clear()
         self.memory = ""
         self._take_replacement()
+        if self._is_restarting and self.service.sockets == before:
+            await self.sockets.rest()
+        else:
+            await self.sockets.close()
         await self._enter("stopped")
         if self.service.transient and not self._next_starts:
             await self._registry.unregister(self)
+
+    @property
+    def _is_restarting(self) -> bool:
+        """Whether it is about to be started again, and nobody who connects meanwhile is to be refused."""
+        registry = self._registry
+        return self.name in registry.restarting and not registry.closing and not self.service.transient
 
     def _take_replacement(self) -> None:
         replacement, self.replacement = self.replacement, None
@@ -972,15 +1016,16 @@ class Life:
         if listens and end.code in policy.success and end.code not in policy.final and not policy.only_on_failure:
             await self._listen_again()
             return True
-        verdict = self._history.judge(policy, end, time.clock_gettime(time.CLOCK_BOOTTIME))
+        verdict = self._history.judge(policy, end, _now())
         self.reason = verdict.reason
         if verdict.disables:
             self.enabled = False
             log("service-disabled", service=self.name, reason=self.reason)
         if verdict.delay is None:
             return False
+        self._due = _now() + verdict.delay
         if listens:
-            await self._listen_again(verdict.delay)
+            await self._listen_again()
             return True
         self.respawns.add(time.time())
         self._take_replacement()
@@ -988,7 +1033,7 @@ class Life:
         self._take_over_next_starts()
         await self._enter("starting")
         log("service-respawning", service=self.name, delay=round(verdict.delay, 4))
-        self._act(partial(self._bring_up, delay=verdict.delay), self._started)
+        self._act(self._bring_up, self._started)
         return True
 
     # After the supervisor itself has died.
@@ -1002,6 +1047,7 @@ class Life:
             self._history.running_since, self._history.streak = note.running_since, note.streak
             self._history.deaths.extend(note.deaths[: self._history.deaths.limit])
             self.memory, self._complaint = note.memory, note.complaint
+            self._due, self._is_activating = note.due, note.activating and held is not None
             self.changes.extend(note.changes)
             self.respawns.extend(note.respawns)
             self.failures.extend(note.failures)
@@ -1009,9 +1055,9 @@ class Life:
             self._note_change("running")
         if held is not None:
             self._adopt(Spawned(held, {}, hearing.left(self._line, self.name)))
-        if self.status == "stopped":
+        if self.status == "stopped" and not self._is_restarting:
             await self.sockets.close()
-        else:
+        elif self.status != "stopped":
             self.sockets.resume(self.service)
         if self.status == "running" and not self.service.attempts:
             self._attend(beside)
@@ -1048,6 +1094,8 @@ class Life:
                 self._act(partial(self._bring_down, was_running), self._stopped)
             case "stopping" if self._complaint is not None and held is not None:
                 self._act(partial(self._end_useless, Complaint(self._complaint)), self._ended)
+            case "running" if self._is_activating and held is not None:
+                self._act(self._go_on_bringing_up, self._activated)
             case "running" | "stopping" if held is not None:
                 self.status = "running"
                 self._watch()
@@ -1057,6 +1105,11 @@ class Life:
             case "running" | "stopping" if self.service.attempts or self.status == "stopping":
                 self.status = "stopping"
                 self._act(_already_gone, self._ended)
+
+
+def _now() -> float:
+    """Seconds on a clock that nobody sets, and that goes on while the host sleeps (clock_gettime(2))."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 async def _already_gone() -> End:

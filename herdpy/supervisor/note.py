@@ -34,6 +34,10 @@ class Note(msgspec.Struct):
     """What its attendant asked to be remembered."""
     complaint: str | None = None
     """Of a stopping service: why its process is being ended although nobody asked, in words that follow "it"."""
+    due: float | None = None
+    """Of one that is to be respawned: when, in seconds of CLOCK_BOOTTIME."""
+    activating: bool = False
+    """Of a lazy service: whether its process is being spawned, or has yet to get ready."""
 
 
 def read_note(name: str, text: str | None) -> Note | None:

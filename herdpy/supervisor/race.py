@@ -1,5 +1,6 @@
 """Waiting for whichever comes first."""
 
+import math
 from collections.abc import Awaitable, Callable
 
 import trio
@@ -46,13 +47,15 @@ class Patience:
 
     def __init__(self) -> None:
         self._scope: trio.CancelScope | None = None
+        self._end = math.inf
 
-    def __call__(self, seconds: float) -> trio.CancelScope:
-        """A scope that is left after so many seconds, or later."""
-        self._scope = trio.CancelScope(deadline=trio.current_time() + seconds)
+    def __call__(self, seconds: float, most: float = math.inf) -> trio.CancelScope:
+        """A scope that is left after so many seconds, or later, though after ``most`` seconds if these are more."""
+        now = trio.current_time()
+        self._scope, self._end = trio.CancelScope(deadline=now + seconds), now + max(seconds, most)
         return self._scope
 
     def extend(self, seconds: float) -> None:
-        """Wait for at least so many seconds from now on, if anybody waits."""
+        """Wait for at least so many seconds from now on, if anybody waits, and as far as that is allowed."""
         if self._scope is not None:
-            self._scope.deadline = max(self._scope.deadline, trio.current_time() + seconds)
+            self._scope.deadline = max(self._scope.deadline, min(self._end, trio.current_time() + seconds))

@@ -1,5 +1,6 @@
 """All services of the plan, each with its life."""
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TypeVar
 
@@ -8,7 +9,7 @@ import trio
 
 from herdpy.catalogue import ALWAYS
 from herdpy.service import Respawn, Service
-from herdpy.supervisor import processes, sockets
+from herdpy.supervisor import processes, restart, sockets
 from herdpy.supervisor.context import Making
 from herdpy.supervisor.life import Life
 from herdpy.supervisor.line import Held, KeeperLine, Refused
@@ -47,6 +48,8 @@ class Registry:
         """Who requires a name."""
         self.registered: set[str] = set()
         """Canonical names of what is in no file of the plan, but was registered while herdpy runs."""
+        self.restarting = Counter[str]()
+        """Canonical names of what is being restarted, by how many restarts: it keeps its sockets meanwhile."""
         self.unloaded: set[str] = set()
         """Canonical names of what is in a file of the plan, but was unloaded by hand."""
         self._nursery: trio.Nursery
@@ -66,6 +69,7 @@ class Registry:
             if service.name not in self.unloaded:
                 self._add(service)
         self._add_registered()
+        self.restarting.update(restart.begun(self.line.notes))
         found = _sorted(self.line.held.values())
         self._leftovers = found.leftovers
         for held in self._leftovers:

@@ -5,7 +5,8 @@ see through still ends with everything running.
 """
 
 import time
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -29,6 +30,11 @@ class _Restart(msgspec.Struct, frozen=True):
     others: tuple[str, ...]
     """What is stopped along with it."""
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All that is to run again."""
+        return self.service, *(name for name in self.others if name != self.service)
+
 
 async def restart(registry: "Registry", life: "Life") -> Outcome:
     """Stop a service with its dependents, then start again all that was stopped, itself in any case; unless it knows
@@ -40,6 +46,7 @@ async def restart(registry: "Registry", life: "Life") -> Outcome:
     others = tuple(other.name for other in registry.stopped_with(life))
     begun = _Restart(life.name, None if life.process is None else life.process.id, others)
     await registry.line.note(key, msgspec.json.encode(begun).decode())
+    registry.restarting.update(begun.names)
     try:
         stop = await life.stop()
         if not stop.done:
@@ -48,11 +55,27 @@ async def restart(registry: "Registry", life: "Life") -> Outcome:
     finally:
         with trio.CancelScope(shield=True):  # it is sent at once
             await registry.line.note(key, None)
+        await _end(registry, begun)
 
 
 def unfinished(registry: "Registry") -> bool:
     """Whether the last supervisor left any restart behind."""
     return any(key.startswith(NOTE) for key in registry.line.notes)
+
+
+def begun(notes: Mapping[str, str]) -> Iterator[str]:
+    """The names of what is part of a restart that the last supervisor left behind, as often as it is."""
+    for key, text in notes.items():
+        if key.startswith(NOTE):
+            yield from msgspec.json.decode(text, type=_Restart).names
+
+
+async def _end(registry: "Registry", begun: _Restart) -> None:
+    """What could not be started again need not listen any longer."""
+    registry.restarting -= Counter(begun.names)
+    for name in begun.names:
+        if name in registry.lives:
+            await registry.lives[name].end_restart()
 
 
 async def finish(registry: "Registry") -> None:
@@ -66,12 +89,15 @@ async def finish(registry: "Registry") -> None:
 async def _finish(registry: "Registry", key: str, text: str) -> None:
     begun = msgspec.json.decode(text, type=_Restart)
     life = registry.lives.get(begun.service)
-    if life is not None and not registry.closing:
-        log("restart-goes-on", service=life.name)
-        before = None if begun.process is None else registry.line.held.get(begun.process)
-        if begun.process is None or (before is not None and not before.exited.is_set()):
-            await life.stop()
-        await _start_again(registry, life, begun.others)
+    try:
+        if life is not None and not registry.closing:
+            log("restart-goes-on", service=life.name)
+            before = None if begun.process is None else registry.line.held.get(begun.process)
+            if begun.process is None or (before is not None and not before.exited.is_set()):
+                await life.stop()
+            await _start_again(registry, life, begun.others)
+    finally:
+        await _end(registry, begun)
     await registry.line.note(key, None)
 
 

@@ -4,8 +4,10 @@ The keeper has each by a name that says whose it is, ``SERVICE:socket:NUMBER:ADD
 supervisor: while there is any socket, nobody who connects is refused.
 """
 
+import os
 import select
 import socket
+import stat
 import time
 from collections.abc import Callable
 from functools import partial
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from herdpy.service import Connection, Service, Socket, StartFailure
+from herdpy.service import Connection, Service, Socket, StartFailure, UnixAddress
 from herdpy.supervisor.line import KeeperLine, Refused
 from herdpy.supervisor.log import log
 from herdpy.supervisor.race import first
@@ -69,8 +71,10 @@ class Sockets:
             StartFailure: one cannot be bound, not even after some seconds.
         """
         self._wanted = {_held_name(self._name, number, wanted): wanted for number, wanted in enumerate(service.sockets)}
-        for held in self._open.keys() - self._wanted.keys():
-            await self._let_go(held)
+        for held in list(self._open):
+            wanted = self._wanted.get(held)
+            if wanted is None or await trio.to_thread.run_sync(_is_lost, self._open[held], wanted):
+                await self._let_go(held)
         for held, wanted in self._wanted.items():
             if held not in self._open:
                 made = await _bind(wanted, service.source, progress)
@@ -170,8 +174,8 @@ class Sockets:
             accepted.close()
             await self._line.let_go(self._held_connection(key))
 
-    async def close(self) -> None:
-        """Listen no longer; paths of Unix sockets are removed."""
+    async def rest(self) -> None:
+        """Go on listening, for whoever is started next: connections wait for it."""
         for key in list(self._connections):
             await self._drop(key)
         if self._watch is not None:
@@ -179,6 +183,10 @@ class Sockets:
             scope.cancel()
             await over.wait()  # nobody may wait for a descriptor that is closed
             self._watch = None
+
+    async def close(self) -> None:
+        """Listen no longer; paths of Unix sockets are removed."""
+        await self.rest()
         for held in list(self._open):
             await self._let_go(held)
         self._wanted, self.endpoints = {}, ()
@@ -201,6 +209,21 @@ class Sockets:
 def owners(line: KeeperLine) -> set[str]:
     """Services that the last supervisor had sockets bound for, and that have no :class:`Sockets` yet."""
     return {held.partition(":")[0] for held in line.listeners if held.split(":")[1:2] == ["socket"]}
+
+
+def _is_lost(bound: socket.socket, wanted: Socket) -> bool:
+    """Whether nobody can connect any more: a process that had it has shut it down (shutdown(2)), or a Unix socket's
+    path was removed, or has become another file's."""
+    poll = select.poll()
+    poll.register(bound, 0)
+    if poll.poll(0):  # POLLHUP
+        return True
+    if not isinstance(wanted.address, UnixAddress) or wanted.address.path.startswith("@"):
+        return False
+    try:
+        return not stat.S_ISSOCK(os.lstat(wanted.address.path).st_mode)
+    except OSError:
+        return True
 
 
 def _held_by_keeper(line: KeeperLine, service: str, kind: str) -> list[str]:

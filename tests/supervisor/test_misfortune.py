@@ -141,3 +141,46 @@ def test_what_only_a_stopped_start_wanted_does_not_bring_back_what_was_stopped(h
     start.join()
     eventually(lambda: herdpy.status("middle")["status"] != "starting")
     assert [herdpy.status(name)["status"] for name in ("base", "middle", "top")] == ["stopped"] * 3
+
+
+def test_words_that_an_action_does_not_take_are_refused_and_nothing_is_done(herdpy):
+    herdpy.declare("service", 'command = ["sleep", "1000"]')
+    herdpy.start()
+    herdpy.ok("start", "service")
+    pid = herdpy.status("service")["pid"]
+    for words, but in ((("stop", "service", "--forc"), " but --force"), (("restart", "service", "now"), "")):
+        refused = herdpy.herd(*words)
+        assert refused.returncode == 1
+        told = f"cannot {words[0]} service: it takes no arguments{but}, and {words[-1]} was given\n"
+        assert (refused.stdout, refused.stderr) == (told, "")
+    assert herdpy.herd("stop", "root", "service").returncode == 1
+    assert herdpy.status("service")["pid"] == pid
+
+
+def test_a_respawn_is_no_sooner_because_the_supervisor_was_replaced(herdpy, tmp_path, eventually):
+    """It waits for what is left of its delay, of which an hour may be left, and no more."""
+    stamps = tmp_path / "stamps"
+    script = f"date +%s.%N >> {stamps}; [ $(wc -l < {stamps}) -gt 1 ] && exec sleep 1000; exit 1"
+    herdpy.declare("slow", f"command = {json.dumps(['sh', '-c', script])}\nrespawn-delay = 3.0")
+    herdpy.start()
+    herdpy.ok("start", "slow")
+    eventually(lambda: herdpy.status("slow")["status"] == "starting")
+    for _ in range(2):
+        os.kill(herdpy.supervisor(), signal.SIGKILL)
+        assert herdpy.status("slow")["status"] == "starting"
+    eventually(lambda: herdpy.status("slow")["status"] == "running")
+    first, second = map(float, stamps.read_text().split())
+    assert second - first >= 2.9
+
+
+def test_what_has_no_process_is_not_said_to_be_respawned_nor_to_have_a_log(herdpy):
+    herdpy.declare("all", 'type = "target"')
+    herdpy.start()
+    herdpy.ok("start", "all")
+    text = herdpy.ok("status", "all")
+    assert "It is running since" in text
+    assert "espawned" not in text
+    assert "Log file" not in text
+    refused = herdpy.herd("log", "all")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr == "herd: error: all has no process of its own, and so no log\n"

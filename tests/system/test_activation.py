@@ -223,15 +223,100 @@ def test_a_stop_while_the_process_gets_ready(herdpy: Any, eventually: Callable[.
     assert not path.exists()
 
 
-def test_a_restart_listens_anew(herdpy: Any, sockets: Path) -> None:
+LINGERING = ["sh", "-c", "trap 'sleep 0.5; exit' TERM; echo is up; while :; do sleep 0.02; done"]
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_nobody_who_connects_is_refused_while_it_is_restarted(
+    herdpy: Any, eventually: Callable[..., None], sockets: Path, killed: bool
+) -> None:
+    """Also of what is restarted with it; and a supervisor that is killed meanwhile changes nothing."""
     path = sockets / "socket"
-    herdpy.declare("web", listing([f"unix:{path}"], activated(60)))
+    herdpy.declare("web", listing([f"unix:{path}"], LINGERING, 'activation = "eager"', '[ready]\nlog-line = "is up"'))
+    herdpy.declare("top", listing(["127.0.0.1:0"], ["sleep", "1000"], 'activation = "eager"\nrequirement = ["web"]'))
+    herdpy.start()
+    herdpy.ok("start", "top")
+    places = [*endpoints(herdpy, "web"), *endpoints(herdpy, "top")]
+    before = herdpy.status("web")["pid"]
+    restarting = herdpy.herd_in_background("restart", "web")
+    eventually(lambda: herdpy.status("web")["status"] == "stopping")
+    if killed:
+        kill_supervisor(herdpy)
+    while restarting.poll() is None:
+        for place in places:
+            connect(place).close()
+        threading.Event().wait(0.02)  # the backlog has room for thousands
+    assert restarting.wait(PATIENCE) == 0
+    assert herdpy.status("web")["pid"] != before
+    eventually(lambda: herdpy.status("top")["status"] == "running")
+    assert [*endpoints(herdpy, "web"), *endpoints(herdpy, "top")] == places
+    herdpy.ok("stop", "web")
+    assert all(map(is_refused, places))
+
+
+def test_a_restart_that_comes_to_nothing_listens_no_longer(herdpy: Any, tmp_path: Path, sockets: Path) -> None:
+    program = tmp_path / "program"
+    program.symlink_to("/bin/sleep")
+    path = sockets / "socket"
+    herdpy.declare("web", listing([f"unix:{path}"], [str(program), "1000"], 'activation = "eager"'))
     herdpy.start()
     herdpy.ok("start", "web")
-    _, before = ask(f"unix:{path}")
+    program.unlink()
+    assert herdpy.herd("restart", "web").returncode == 1
+    assert herdpy.status("web")["endpoints"] == []
+    assert is_refused(f"unix:{path}") and not path.exists()
+
+
+SHUTS_DOWN = """
+import socket, time
+with socket.socket(fileno=3) as listening:
+    listening.shutdown(socket.SHUT_RDWR)
+    print("is up", flush=True)
+    time.sleep(1000)
+"""
+
+
+def test_a_restart_listens_anew_where_nobody_can_connect_any_more(herdpy: Any, sockets: Path) -> None:
+    path = sockets / "socket"
+    herdpy.declare("web", listing([f"unix:{path}"], activated(60)))
+    dead = listing(["127.0.0.1:0"], [sys.executable, "-c", SHUTS_DOWN], 'activation = "eager"')
+    herdpy.declare("dead", f'{dead}\n[ready]\nlog-line = "is up"')
+    herdpy.start()
+    herdpy.ok("start", "web")
+    path.unlink()
     herdpy.ok("restart", "web")
-    assert herdpy.status("web")["pid"] is None
-    assert ask(f"unix:{path}")[1] != before
+    assert ask(f"unix:{path}")[0] == "web"
+    herdpy.ok("start", "dead")
+    [endpoint] = endpoints(herdpy, "dead")
+    assert is_refused(endpoint)
+    herdpy.declare("dead", listing(["127.0.0.1:0"], activated(60), 'activation = "eager"'))
+    herdpy.ok("reload", "root")
+    herdpy.ok("restart", "dead")
+    [endpoint] = endpoints(herdpy, "dead")
+    assert ask(endpoint)[0] == "dead"
+
+
+def test_a_process_that_gets_ready_is_waited_for_by_the_next_supervisor_too(
+    herdpy: Any, eventually: Callable[..., None], tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    gets_ready = f"while [ ! -e {gate} ]; do sleep 0.02; done; echo is up; sleep 1000"
+    ready = '[ready]\nlog-line = "is up"'
+    herdpy.declare("web", listing(["127.0.0.1:0"], ["sh", "-c", gets_ready], "start-timeout = 60", ready))
+    herdpy.start()
+    herdpy.ok("start", "web")
+    [endpoint] = endpoints(herdpy, "web")
+    with connect(endpoint):
+        eventually(lambda: herdpy.status("web")["stage"])
+        pid = herdpy.status("web")["pid"]
+        stage = herdpy.status("web")["stage"]
+        kill_supervisor(herdpy)
+        eventually(lambda: herdpy.status("web")["stage"] == stage)
+        gate.touch()
+        eventually(lambda: not herdpy.status("web")["stage"])
+        assert herdpy.status("web")["pid"] == pid
+        kill_supervisor(herdpy)
+        assert (herdpy.status("web")["pid"], herdpy.status("web")["stage"]) == (pid, None)
 
 
 def test_what_it_requires_is_started_again_for_a_connection(herdpy: Any, eventually: Callable[..., None]) -> None:
