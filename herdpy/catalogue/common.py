@@ -261,6 +261,14 @@ def as_service(declaration: Declaration, **own: Any) -> Service:
     return Service(**shared | own)
 
 
+def file_to_change(source: str, facts: HostFacts) -> str:
+    """What was shipped is not edited, for the next version replaces it, but overridden in the administrator's layer."""
+    directory, file = os.path.split(source)
+    if directory.endswith("/share/herdpy/services"):
+        return os.path.join(facts.directories.configuration, "services", file)
+    return source
+
+
 class ServiceType(msgspec.Struct, frozen=True, kw_only=True):
     """A service type: a pure function from a declaration and what is known of the host to services."""
 

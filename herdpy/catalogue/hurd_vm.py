@@ -6,13 +6,12 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from herdpy.catalogue.common import Common, Declaration, ServiceType, path_mistakes
+from herdpy.catalogue.common import Common, Declaration, ServiceType, file_to_change, path_mistakes
 from herdpy.catalogue.facts import HostFacts
 from herdpy.catalogue.machine import (
     SECRETS_PORT,
     Acceleration,
     Access,
-    file_to_change,
     guest_user,
     machine_service,
     rooms_of,

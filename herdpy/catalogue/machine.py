@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from herdpy.catalogue.common import Declaration, as_service, rotation_facts
+from herdpy.catalogue.common import Declaration, as_service, file_to_change, rotation_facts
 from herdpy.catalogue.facts import HostFacts
 from herdpy.preparation.installed import InPath
 from herdpy.qemu.accelerator import Virtualized
@@ -81,14 +81,6 @@ def rooms_of(name: str, facts: HostFacts) -> Rooms:
 def guest_user(facts: HostFacts) -> str | None:
     """Who QEMU runs as; None means: as herdpy."""
     return GUEST_USER if facts.is_root else None
-
-
-def file_to_change(source: str, facts: HostFacts) -> str:
-    """What was shipped is not edited, for the next version replaces it, but overridden in the administrator's layer."""
-    directory, file = os.path.split(source)
-    if directory.endswith("/share/herdpy/services"):
-        return os.path.join(facts.directories.configuration, "services", file)
-    return source
 
 
 def accelerators(wanted: Acceleration, facts: HostFacts) -> tuple[tuple[str, str], ...]:

@@ -10,7 +10,15 @@ from herdpy.binfmt.following import Follow
 from herdpy.binfmt.platforms import PLATFORMS, family_of
 from herdpy.binfmt.registration import Interpreters, KernelTable, Register, Unregister
 from herdpy.binfmt.telling import LookUp, ShowPlatforms, unknown
-from herdpy.catalogue.common import Common, Declaration, ServiceType, Unsuitable, as_service, path_mistakes
+from herdpy.catalogue.common import (
+    Common,
+    Declaration,
+    ServiceType,
+    Unsuitable,
+    as_service,
+    file_to_change,
+    path_mistakes,
+)
 from herdpy.catalogue.facts import HostFacts
 from herdpy.preparation.mounting import Mount
 from herdpy.service import Action, Caution, Service, Stop, plain
@@ -79,7 +87,7 @@ def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
                 Interpreters(
                     paths=tuple(entry.interpreter for entry in wanted),
                     known=tuple(entry.interpreter for entry in everything),
-                    where=f"qemu in {declaration.source}",
+                    where=f"qemu in {file_to_change(declaration.source, facts)}",
                 ),
                 KernelTable(),
                 Mount(

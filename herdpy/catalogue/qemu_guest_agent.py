@@ -6,7 +6,15 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from herdpy.catalogue.common import Common, Declaration, ServiceType, as_service, path_mistakes, rotation_facts
+from herdpy.catalogue.common import (
+    Common,
+    Declaration,
+    ServiceType,
+    as_service,
+    file_to_change,
+    path_mistakes,
+    rotation_facts,
+)
 from herdpy.catalogue.facts import HostFacts
 from herdpy.preparation.device import Device
 from herdpy.preparation.directory import Directory
@@ -83,7 +91,7 @@ def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
         as_service(
             declaration,
             documentation="Let the host ask things of this guest: qemu-ga.",
-            prepare=tuple(_preparation(declaration, device, state)),
+            prepare=tuple(_preparation(declaration, facts, device, state)),
             attempts=(
                 Attempt(
                     process=Process(
@@ -99,9 +107,9 @@ def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
     )
 
 
-def _preparation(declaration: Declaration, device: str, state: str) -> Iterator[Step]:
+def _preparation(declaration: Declaration, facts: HostFacts, device: str, state: str) -> Iterator[Step]:
     configuration: QemuGuestAgentConfiguration = declaration.configuration
-    source = declaration.source
+    source = file_to_change(declaration.source, facts)
     yield Installed(program=configuration.qemu, package=PACKAGE, where=f"qemu in {source}")
     # Without it qemu-ga ends with 0.
     is_own = configuration.state_directory is None

@@ -6,7 +6,15 @@ from typing import Annotated
 
 import msgspec
 
-from herdpy.catalogue.common import Common, Declaration, ServiceType, as_service, path_mistakes, rotation_facts
+from herdpy.catalogue.common import (
+    Common,
+    Declaration,
+    ServiceType,
+    as_service,
+    file_to_change,
+    path_mistakes,
+    rotation_facts,
+)
 from herdpy.catalogue.facts import HostFacts
 from herdpy.libvirt import log_settings
 from herdpy.libvirt.change import VirtlogdChange
@@ -99,6 +107,7 @@ def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
     """One service that runs virtlogd."""
     configuration: VirtlogConfiguration = declaration.configuration
     path = os.path.join(facts.directories.state, "libvirt", f"{declaration.name}.conf")
+    where = file_to_change(declaration.source, facts)
     values = settings(configuration)
     content = render(values)
     logs = Logs(own=frozenset(_log_files(configuration.log_outputs)), is_root=facts.is_root)
@@ -116,7 +125,7 @@ def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
             declaration,
             documentation="Write the logs of virtual machines: virtlogd.",
             prepare=(
-                Installed(program=configuration.libvirt, package=PACKAGE, where=f"libvirt in {declaration.source}"),
+                Installed(program=configuration.libvirt, package=PACKAGE, where=f"libvirt in {where}"),
                 *((MakeDirectories(directories=(GUEST_LOGS,)),) if facts.is_root else ()),
                 PlaceFile(path=path, content=content),
                 TellLostLogs(is_root=facts.is_root),

@@ -50,15 +50,9 @@ def probe(
     except OSError as error:
         flag, unread = None, f"{cpuinfo} cannot be read: {error.strerror}"
     advice = FIRMWARE if flag is None else f"modprobe {MODULES[flag]}"
-    try:
-        os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
-    except FileNotFoundError:
+    if not os.path.exists(device):
         return Accelerator(kvm=False, reason=f"there is no {device}", advice=advice)
-    except PermissionError as error:
-        reason = f"{device} cannot be opened: {error.strerror}"
-        return Accelerator(kvm=False, reason=reason, advice=_admission(device, _own_name()))
-    except OSError as error:
-        return Accelerator(kvm=False, reason=f"{device} cannot be opened: {error.strerror}", advice=advice)
+    # Before the permission, which would not help.
     if os.path.exists(pvm_module):
         return Accelerator(kvm=False, reason="this host's KVM is PVM, which boots no ordinary kernel")
     if unread is not None:
@@ -66,6 +60,12 @@ def probe(
     if flag is None:
         reason = f"the processor shows neither vmx nor svm in {cpuinfo}"
         return Accelerator(kvm=False, reason=reason, advice=FIRMWARE)
+    try:
+        os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        reason = f"{device} cannot be opened: {error.strerror}"
+        is_refused = isinstance(error, PermissionError)
+        return Accelerator(kvm=False, reason=reason, advice=_admission(device, _own_name()) if is_refused else advice)
     if user is not None and not _may_open(device, user):
         reason = f"{device} cannot be opened by {user}, as whom QEMU runs"
         return Accelerator(kvm=False, reason=reason, advice=_admission(device, user))

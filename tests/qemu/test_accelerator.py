@@ -63,11 +63,12 @@ def test_no_cpuinfo(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become someone who may not open it")
 def test_a_device_of_others(tmp_path: Path) -> None:
-    (tmp_path / "kvm").touch(mode=0o600)
+    host(tmp_path)
     tmp_path.chmod(0o711)
     script = (
         "import os, sys; from herdpy.qemu.accelerator import probe\n"
-        "os.chdir(sys.argv[1]); os.setuid(65534); verdict = probe(device='kvm'); print(verdict.reason, verdict.advice)"
+        "os.chdir(sys.argv[1]); os.setuid(65534); "
+        "verdict = probe(device='kvm', cpuinfo='cpuinfo', pvm_module='none'); print(verdict.reason, verdict.advice)"
     )
     result = subprocess.run(
         [sys.executable, "-c", script, tmp_path], capture_output=True, text=True, timeout=60, cwd=Path.cwd()

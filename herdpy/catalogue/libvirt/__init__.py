@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from herdpy.catalogue.common import Common, Declaration, ServiceType, as_service, rotation_facts
+from herdpy.catalogue.common import Common, Declaration, ServiceType, as_service, file_to_change, rotation_facts
 from herdpy.catalogue.facts import HostFacts
 from herdpy.catalogue.libvirt.configuration import GROUP, LibvirtConfiguration
 from herdpy.catalogue.libvirt.settings import (
@@ -108,7 +108,7 @@ def warning_details(warned: tuple[Caution, ...]) -> tuple[tuple[str, str], ...]:
 
 def _preparation(declaration: Declaration, facts: HostFacts, path: str) -> Iterator[Step]:
     configuration: LibvirtConfiguration = declaration.configuration
-    source = declaration.source
+    source = file_to_change(declaration.source, facts)
     yield Installed(program=configuration.libvirt, package=PACKAGE, where=f"libvirt in {source}")
     if facts.is_root:
         group = configuration.unix_sock_group or GROUP
