@@ -7,6 +7,7 @@ import os
 import sys
 
 from herdpy.paths import Paths, default_paths, home_directory
+from herdpy.version import VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ def main(arguments: "Sequence[str]") -> int:
             sys.stdout.write(USAGE)
             return 0
         if said.version:
-            sys.stdout.write(f"herdpy {_version()}\n")
+            sys.stdout.write(f"herdpy {VERSION}\n")
             return 0
         if said.background and said.pid_file == "-":
             raise UsageError("--pid without a file does not go with --background, which leaves standard output")
@@ -229,12 +230,3 @@ def supervise(paths: Paths, pid_file: str | None, *, background: bool = False) -
 
         options.on_ready = go()
     return run(options)
-
-
-def _version() -> str:
-    from importlib import metadata
-
-    try:
-        return metadata.version("herdpy")
-    except metadata.PackageNotFoundError:
-        return "(not installed)"

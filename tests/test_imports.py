@@ -15,6 +15,7 @@ ROOMS = {
     "mistake": set(),
     "paths": set(),
     "kernel": set(),
+    "version": set(),
     "files": set(),
     "protocol": {"sexp"},
     "client": {"protocol", "sexp", "paths"},
@@ -33,7 +34,7 @@ ROOMS = {
         *("readiness", "commands", "mistake", "kernel"),
     },
     "configuration": {"catalogue", "service", "mistake"},
-    "keeper": {"kernel"},
+    "keeper": {"kernel", "version"},
     "logger": {"keeper"},
     "supervisor": {
         "activation",
@@ -47,12 +48,24 @@ ROOMS = {
         "sexp",
         "mistake",
         "paths",
+        "version",
     },
-    "command": {"paths", "keeper", "supervisor", "configuration", "catalogue"},
+    "command": {"version", "paths", "keeper", "supervisor", "configuration", "catalogue"},
 }
 """What each room imports of the rest of the house, besides itself."""
 
-STANDARD_LIBRARY_ONLY = {"sexp", "protocol", "client", "keeper", "logger", "paths", "kernel", "files", "command"}
+STANDARD_LIBRARY_ONLY = {
+    "sexp",
+    "protocol",
+    "client",
+    "keeper",
+    "logger",
+    "paths",
+    "kernel",
+    "version",
+    "files",
+    "command",
+}
 
 PROCESS_CALLS = {
     *("fork", "forkpty", "posix_spawn", "posix_spawnp", "system", "popen", "kill", "killpg", "pidfd_send_signal"),

@@ -17,13 +17,37 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 ROOT = ("root", "shepherd")
-DEFAULT_ROOT = ("status", "detailed-status", "help", "log", "graph", "tree", "events", "plan", "doctor", "reload")
+DEFAULT_ROOT = (
+    "status",
+    "detailed-status",
+    "help",
+    "log",
+    "graph",
+    "tree",
+    "events",
+    "plan",
+    "doctor",
+    "reload",
+    "upgrade",
+)
 """Actions whose service may be left out."""
 RENDERED_STATUS = ("detailed-status", "log", "graph")
 """Actions on root that are a status of all, shown in another way."""
 VIEWS = ("status", "detailed-status", "log", "graph", "tree", "events", "plan", "doctor")
 """Actions for which no server takes arguments: options may stand after the service, too."""
-ROOT_ACTIONS = ("help", "halt", "power-off", "load", "eval", "unload", "reload", "plan", "daemonize", "restart")
+ROOT_ACTIONS = (
+    "help",
+    "halt",
+    "power-off",
+    "load",
+    "eval",
+    "unload",
+    "reload",
+    "plan",
+    "daemonize",
+    "restart",
+    "upgrade",
+)
 SWAPPABLE = ("start", "stop", "status", "doc")
 """What is mistaken for a service when action and service are swapped."""
 INSIDE = ("console", "exec", "offload")

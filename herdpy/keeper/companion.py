@@ -44,6 +44,8 @@ class Companion:
         """Whether it is started anew when it ends."""
         self.ends = 0
         """So many times in a row it has ended early, or not begun."""
+        self.status: dict[str, object] | None = None
+        """How it last ended."""
         self._is_waiting = False
         self.on_begin: Callable[[], None] = lambda: None
         self.on_end: Callable[[], None] = lambda: None
@@ -127,6 +129,7 @@ class Companion:
         status = death.status(self.pidfd)
         if status is None or self.pid is None or self.line is None:
             return
+        self.status = status
         # What it said before it ended counts.
         while packet := self.line.receive():
             self.on_packet(packet)

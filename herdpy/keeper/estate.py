@@ -59,6 +59,7 @@ class Estate:
         self.pipe_of: dict[str, int | None] = {}
         self.pipes: list[tuple[int, int, str, Mapping[str, Any] | None]] = []
         Program(legacy.programs.get("supervisor")).end()
+        Program(legacy.programs.get("second")).end()
         logger = Program(legacy.programs.get("logger"))
         files = {identity: [path] for identity, path in logger.descriptors().items()}
         for name in legacy.processes:

@@ -13,9 +13,10 @@ from herdpy.keeper.family import VARIABLE, Families, kill_main, signal_group
 from herdpy.keeper.journal import Journal
 from herdpy.keeper.listen import accept
 from herdpy.keeper.loop import Loop
-from herdpy.keeper.message import VERSION, MessageError, decode, encode
+from herdpy.keeper.message import VERSION, MessageError, decode, encode, is_near
 from herdpy.keeper.output import Output
 from herdpy.keeper.request import BadRequest
+from herdpy.keeper.second import Retired, Second, answer_changes
 from herdpy.keeper.spawn import Spawner, SpawnFailure, failure, identify
 from herdpy.keeper.table import Pipe, Process, identity, intention, make_pipe
 
@@ -115,9 +116,11 @@ class Keeper:
         )
         writing = self._output.writing
         self._supervisor = Companion(self._loop, "supervisor", supervisor, environment, spawner, writing, self._say)
-        self._supervisor.on_end = self._supervisor_ended
-        self._supervisor.on_packet = self._hear_supervisor
-        self._supervisor.on_begin = lambda: self._journal.append(*self._programs())
+        self._second: Second | None = None
+        self._upgrade_serial: int | None = None  # the request that the second one's getting ready answers
+        self._retired = Retired(self._loop, 2 * PATIENCE)
+        self._be_supervisor(self._supervisor)
+        self._command, self._environment = supervisor, environment
         self._began_anew = False  # by someone who found a journal, until the supervisor is ready
         if estate is not None:
             self._take_up(estate)
@@ -134,6 +137,10 @@ class Keeper:
             "note": self._note,
             "ready": self._ready,
             "exit": self._exit,
+            "upgrade": self._upgrade,
+            "dismiss": self._dismiss,
+            "hand_over": self._hand_over,
+            "renew_logger": self._renew_logger,
         }
 
     def run(self, signals: int) -> None:
@@ -199,9 +206,13 @@ class Keeper:
 
     def _programs(self) -> list[dict[str, object]]:
         return [
-            {"kind": "program", "name": program.name, "pid": program.pid, "start_time": proc.start_time(program.pid)}
-            for program in (self._supervisor, self._output.logger)
-            if program.pid is not None
+            {"kind": "program", "name": name, "pid": program.pid, "start_time": proc.start_time(program.pid)}
+            for name, program in (
+                ("supervisor", self._supervisor),
+                ("second", None if self._second is None else self._second.companion),
+                ("logger", self._output.logger),
+            )
+            if program is not None and program.pid is not None
         ]
 
     # What comes from outside.
@@ -237,8 +248,9 @@ class Keeper:
 
     def _own_children(self) -> set[int]:
         """The PIDs of what is held, and of our own programs."""
-        supervisor = () if self._supervisor.pid is None else (self._supervisor.pid,)
-        return self._pids.union(supervisor, self._output.pids())
+        second = None if self._second is None else self._second.companion.pid
+        supervisors = [pid for pid in (self._supervisor.pid, second) if pid is not None]
+        return self._pids.union(supervisors, self._retired.pids(), self._output.pids())
 
     def _hear_supervisor(self, packet: memoryview) -> None:
         asked: dict[str, Any] = {}
@@ -256,32 +268,40 @@ class Keeper:
     # Requests.
 
     def _hello(self, asked: Mapping[str, Any], _: memoryview) -> None:
+        self._greet(self._supervisor, asked)
+        self._is_known = True
+
+    def _greet(self, companion: Companion, asked: Mapping[str, Any]) -> None:
+        """Tell a supervisor, be it in charge or not yet, what there is."""
         serial = request.number(asked, "serial")
         version = request.number(asked, "version")
-        if version != VERSION:
-            raise BadRequest(f"this keeper speaks version {VERSION}, not {version}")
+        if not is_near(version):
+            raise BadRequest(f"this keeper speaks version {VERSION} of the line, and {version} is too far from it")
         for process in self._processes.values():
-            self._answer(process.told(serial))
+            companion.send(encode(process.told(serial)))
         for packet in self._notes.values():
-            self._supervisor.send(packet)
+            companion.send(packet)
         for name, descriptor in self._held.items():
             # A copy: the supervisor may have us let go of it before it has read this.
             told = encode({"kind": "listener", "serial": serial, "name": name})
-            self._supervisor.send(told, (os.dup(descriptor),), give=True)
+            companion.send(told, (os.dup(descriptor),), give=True)
         succession = encode({"kind": "succession", "options": self._succession, "was_ready": self._was_ready})
-        self._supervisor.send(succession, (os.dup(2),), give=True)
-        self._answer(
-            {
-                "kind": "state",
-                "serial": serial,
-                "version": VERSION,
-                "signal": self._signal,
-                "began_anew": self._began_anew,
-            }
-        )
-        if self._signal == signal.SIGHUP:
+        companion.send(succession, (os.dup(2),), give=True)
+        self._tell_state(companion, serial)
+
+    def _tell_state(self, companion: Companion, serial: int) -> None:
+        is_second = companion is not self._supervisor
+        state = {
+            "kind": "state",
+            "serial": serial,
+            "version": VERSION,
+            "signal": self._signal,
+            "began_anew": self._began_anew,
+            "second": is_second,
+        }
+        companion.send(encode(state))
+        if self._signal == signal.SIGHUP and not is_second:
             self._signal = None
-        self._is_known = True
 
     def _spawn(self, asked: Mapping[str, Any], _: memoryview) -> None:
         serial = request.number(asked, "serial")
@@ -322,6 +342,7 @@ class Keeper:
         pipe = self._output.keep(reading, output[0], rotation) if isinstance(output, tuple) else None
         process = Process(name, pid, pidfd, proc.start_time(pid), scope, pipe, identity(reading), cgroup)
         self._processes[name] = process
+        self._changed("processes", name)
         self._journal.append(*(process.records() if cgroup is not intended else (process.outcome(),)))
         self._pids.add(pid)
         self._watch(process)
@@ -556,6 +577,7 @@ class Keeper:
         process.inode = os.fstat(pidfd).st_ino
         process.session = seen.session if seen.parent == os.getpid() else None
         process.status, process.drained, process.is_adopted = None, False, True
+        self._changed("processes", process.id)
         self._journal.append(process.outcome())
         self._watch(process)
 
@@ -567,6 +589,7 @@ class Keeper:
             raise BadRequest(f"hold: there is a descriptor {name!r} already; let it go first")
         self._take_beside(descriptor)
         self._held[name] = descriptor
+        self._changed("held", name)
         self._journal.append({"kind": "held", "name": name, "identity": identity(descriptor)})
         self._answer({"kind": "held", "serial": serial, "name": name})
 
@@ -577,6 +600,7 @@ class Keeper:
         if name == self._control:
             raise BadRequest(f"let_go: {name!r} is the keeper's own")
         del self._held[name]
+        self._changed("held", name)
         self._journal.append({"kind": "let_go", "name": name})
         os.close(descriptor)
         self._answer({"kind": "let_go", "serial": serial, "name": name})
@@ -597,6 +621,7 @@ class Keeper:
         except OSError as error:
             raise BadRequest(f"accept: {error.strerror}") from None
         self._held[name] = connection
+        self._changed("held", name)
         self._journal.append({"kind": "held", "name": name, "identity": identity(connection)})
         answer = encode({"kind": "accepted", "serial": serial, "name": name})
         self._supervisor.send(answer, (os.dup(connection),), give=True)
@@ -623,6 +648,7 @@ class Keeper:
         key = request.text(asked, "key")
         if isinstance(asked.get("text"), str | None):
             self._journal.append_packets((bytes(packet),))
+        self._changed("notes", key)
         if asked.get("text") is None:
             self._notes.pop(key, None)
         elif isinstance(asked["text"], str):
@@ -649,6 +675,109 @@ class Keeper:
         self.status, self.message = status & 0xFF, message
         self._end()
 
+    # Upgrades.
+
+    def _upgrade(self, asked: Mapping[str, Any], _: memoryview) -> None:
+        """Start a second supervisor; the answer comes when it is ready, or will never be."""
+        serial = request.number(asked, "serial")
+        patience = request.number(asked, "patience", 3600, 1)
+        if self._second is not None:
+            raise BadRequest("upgrade: a second supervisor gets ready already")
+        if self._is_ending or self._signal in (signal.SIGTERM, signal.SIGINT):
+            raise BadRequest("upgrade: herdpy is being stopped")
+        self._upgrade_serial = serial
+        self._second = Second(
+            self._loop,
+            self._command,
+            self._environment,
+            self._spawner,
+            self._output.writing,
+            self._say,
+            patience=patience,
+            greet=self._greet,
+            on_prepared=self._second_prepared,
+            on_failure=self._second_failed,
+            on_begin=lambda: self._journal.append(*self._programs()),
+        )
+        self._second.begin()
+
+    def _second_prepared(self) -> None:
+        serial, self._upgrade_serial = self._upgrade_serial, None
+        if self._second is not None and serial is not None:
+            pid, version = self._second.companion.pid, self._second.version
+            self._answer({"kind": "prepared", "serial": serial, "pid": pid, "version": version})
+
+    def _second_failed(self, reason: str) -> None:
+        second, self._second = self._second, None
+        if second is not None:
+            self._retired.add(second.companion)
+        serial, self._upgrade_serial = self._upgrade_serial, None
+        if serial is not None:
+            self._answer({"kind": "error", "serial": serial, "message": reason})
+        else:
+            self._say(reason)
+
+    def _dismiss(self, asked: Mapping[str, Any], _: memoryview) -> None:
+        """A second supervisor is not wanted any more."""
+        serial = request.number(asked, "serial")
+        self._end_second()
+        self._answer({"kind": "dismissed", "serial": serial})
+
+    def _end_second(self) -> None:
+        second, self._second, self._upgrade_serial = self._second, None, None
+        if second is not None:
+            second.end()
+            self._retired.add(second.companion)
+
+    def _hand_over(self, asked: Mapping[str, Any], _: memoryview) -> None:
+        serial = request.number(asked, "serial")
+        if self._second is None or self._second.prepared is None:
+            raise BadRequest("hand_over: there is no second supervisor any more")
+        before = self._supervisor
+        self._promote_second()
+        # The last word to the one that was in charge: it may end now, and must not be the next keeper any more.
+        before.send(encode({"kind": "handed_over", "serial": serial}))
+
+    def _promote_second(self) -> None:
+        second, self._second = self._second, None
+        assert second is not None
+        assert second.prepared is not None
+        serial = second.prepared
+        self._retired.add(self._supervisor)
+        self._supervisor = second.promote()
+        self._supervisor.is_wanted = True
+        self._supervisor.name = "supervisor"
+        self._be_supervisor(self._supervisor)
+        self._is_known = True
+        answer_changes(second, serial, self._notes, self._processes, self._held)
+        self._tell_state(self._supervisor, serial)
+        self._journal.append(*self._programs())
+
+    def _be_supervisor(self, companion: Companion) -> None:
+        companion.on_end = self._supervisor_ended
+        companion.on_packet = self._hear_supervisor
+        companion.on_begin = lambda: self._journal.append(*self._programs())
+
+    def _changed(self, what: str, key: str) -> None:
+        """Something is otherwise than a second supervisor was told."""
+        if self._second is not None:
+            self._second.note_change(getattr(self._second, what), key)
+
+    def _renew_logger(self, asked: Mapping[str, Any], _: memoryview) -> None:
+        """Have the logger followed by one of the code that is installed by now."""
+        serial = request.number(asked, "serial")
+        patience = request.number(asked, "patience", 3600, 1)
+
+        def then(problem: str | None) -> None:
+            if problem is not None:
+                self._answer({"kind": "error", "serial": serial, "message": problem})
+                return
+            self._journal.append(*self._programs())
+            self._answer({"kind": "renewed", "serial": serial, "pid": self._output.logger.pid})
+
+        if self._is_ending or not self._output.renew(patience, then):
+            raise BadRequest("renew_logger: the logger is being replaced already")
+
     def _find(self, asked: Mapping[str, Any]) -> Process:
         name = request.text(asked, "id")
         process = self._processes.get(name)
@@ -672,6 +801,7 @@ class Keeper:
         if self._processes.get(process.id) is not process:
             return
         process.status = status
+        self._changed("processes", process.id)
         self._journal.append({"kind": "exited", "id": process.id, "status": status})
         self._loop.forget(process.pidfd)
         if process.is_adopted and not death.is_child(process.pidfd):
@@ -683,10 +813,12 @@ class Keeper:
 
     def _drained(self, process: Process) -> None:
         process.drained = True
+        self._changed("processes", process.id)
         self._tell({"kind": "drained", "id": process.id})
 
     def _drop(self, process: Process) -> None:
         del self._processes[process.id]
+        self._changed("processes", process.id)
         self._journal.append({"kind": "gone", "id": process.id})
         self._forget_others(process)
         self._forsake(process.cgroup)
@@ -728,6 +860,11 @@ class Keeper:
 
     def _supervisor_ended(self) -> None:
         self._is_known = False
+        if self._second is not None and self._second.prepared is not None and not self._is_ending:
+            self._loop.cancel("begin supervisor")
+            self._promote_second()
+            return
+        self._end_second()
         if self._is_ending:
             self._end_services()
         elif not self._was_ready and self._supervisor.ends >= TRIES:
@@ -748,6 +885,8 @@ class Keeper:
     def _end(self) -> None:
         """Begin to end: first the supervisor by itself, then what it left running, then the logger."""
         self._is_ending = True
+        self._end_second()
+        self._retired.kill()
         self._supervisor.is_wanted = False
         self._loop.after(2 * PATIENCE, "kill supervisor", self._supervisor.kill)
         if self._supervisor.pid is None:

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 VERSION = 1
-"""Of the exchange between keeper and supervisor; ``hello`` tells it."""
+"""Of the exchange between keeper and supervisor; ``hello`` tells it.
+
+A release raises it by one at most, and then still speaks the one before: what it does not know in a message it leaves
+out, what it misses it does without. So keepers and supervisors of neighbouring versions get along, upwards and back.
+"""
 
 LIMIT = 160 * 1024
 """Bytes of one packet at most: less than the smallest usual send buffer (net.core.wmem_default, 208 KiB)."""
@@ -59,6 +63,11 @@ class _Rules:
 
 _scan: Any = make_scanner(_Rules())  # type: ignore[arg-type]  # any object with these attributes does
 _encode: Any = make_encoder(None, _refuse, encode_basestring_ascii, None, ":", ",", False, False, False)
+
+
+def is_near(version: object, to: int = VERSION) -> bool:
+    """Tell whether what has this version can be read by what has the other: they are neighbours at most."""
+    return type(version) is int and abs(version - to) <= 1
 
 
 def encode(message: Mapping[str, object]) -> bytes:

@@ -6,7 +6,7 @@ import fcntl
 import os
 
 from herdpy.keeper.archiving import Archiving
-from herdpy.keeper.companion import Companion
+from herdpy.keeper.companion import Companion, in_words
 from herdpy.keeper.message import MessageError, decode, encode
 from herdpy.keeper.table import Pipe, make_ledger, make_pipe
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from herdpy.keeper.loop import Loop
     from herdpy.keeper.spawn import Spawner
     from herdpy.keeper.table import Process
+
+LEAVE_PATIENCE = 2.0
+"""Seconds that an old logger has to end; killed, it loses nothing either."""
 
 
 class Output:
@@ -63,17 +66,25 @@ class Output:
         self.ledger = ledger or make_ledger()
         self._on_drained = on_drained
         self._on_closed = on_closed
-        self.logger = Companion(loop, "logger", command, environment, spawner, 2, self.say)
+        self._loop = loop
+        self._on_end = on_end
+        self._make_logger: Callable[[], Companion] = lambda: Companion(
+            loop, "logger", command, environment, spawner, 2, self.say
+        )
+        self.logger = self._make_logger()
         self.logger.on_begin = self._tell_new_logger
         self.logger.on_end = on_end
         self.logger.on_packet = self._hear_logger
+        self._next: Companion | None = None  # a logger that gets ready to follow
+        self._is_over = False
         self._archiving = Archiving(loop, command[:-1], environment, spawner, self.writing, self.say)
         self._own = self.keep(reading, log, echo=True)
         self._number = max(self._number, number)
 
     def pids(self) -> list[int]:
         """Return the PIDs of the logger and of what deals with old logs."""
-        return [pid for pid in (self.logger.pid, self._archiving.pid) if pid is not None]
+        following = None if self._next is None else self._next.pid
+        return [pid for pid in (self.logger.pid, following, self._archiving.pid) if pid is not None]
 
     def say(self, words: str) -> None:
         """Put a line into our own log. When nobody reads it for so long that the pipe is full, it is lost."""
@@ -130,10 +141,78 @@ class Output:
     def end(self) -> bool:
         """Have the logger write all there is and end; tell whether there is a logger."""
         self._archiving.end()
+        self._is_over = True
+        if self._next is not None:
+            self._next.kill()
         self.logger.is_wanted = False
         if self.logger.line is None:
             return False
         self.logger.send(encode({"kind": "end"}))
+        return True
+
+    def renew(self, patience: float, then: Callable[[str | None], None]) -> bool:
+        """Let the logger be followed by another one, of the code that is there by now.
+
+        It is started first, and must say that it is here; the old one ends between two chunks, and the new one goes on
+        with its ledger: what it had under way is nothing, and a line that is not finished is finished by the new one.
+
+        Args:
+            patience: seconds that the new one has.
+            then: called with what was in the way, in words, or None when it is done.
+
+        Returns:
+            False when that is under way already.
+        """
+        if self._next is not None or self._is_over:
+            return False
+        old, new = self.logger, self._make_logger()
+        new.name, new.is_wanted = "new logger", False
+        self._next = new
+
+        def give_up() -> None:
+            if self._next is new and self.logger is old:
+                new.kill()
+
+        def new_ended() -> None:  # before it was in charge
+            self._loop.cancel("new logger")
+            self._next = None
+            status = new.status
+            how = "could not be started" if status is None else f"{in_words(status)} before it was ready"
+            then(f"the new logger {how}; herdpy's log, or its stderr, says why")
+
+        def hear_new(packet: memoryview) -> None:
+            try:
+                is_here = decode(packet)["kind"] == "here"
+            except MessageError:
+                is_here = False
+            if is_here and new.pid is not None:
+                self._loop.cancel("new logger")
+                new.on_end = lambda: None
+                old.is_wanted = False
+                old.on_end = follow
+                if old.line is None:
+                    follow()
+                else:
+                    old.send(encode({"kind": "leave"}))
+                    self._loop.after(LEAVE_PATIENCE, "kill old logger", old.kill)
+
+        def follow() -> None:
+            self._loop.cancel("kill old logger")
+            self._loop.cancel("begin logger")
+            self._next, self.logger = None, new
+            new.name, new.is_wanted = old.name, not self._is_over
+            new.on_packet, new.on_begin, new.on_end = self._hear_logger, self._tell_new_logger, self._on_end
+            if new.line is None:  # it has ended meanwhile
+                new.begin()
+            else:
+                self._tell_new_logger()
+            if self._is_over and new.line is not None:
+                new.send(encode({"kind": "end"}))
+            then(None)
+
+        new.on_packet, new.on_end = hear_new, new_ended
+        self._loop.after(patience, "new logger", give_up)
+        new.begin()
         return True
 
     def last_words(self) -> bytes:

@@ -47,11 +47,15 @@ class Pen:
         self._stderr.register(2, select.POLLOUT)
         self._has_begun = False
         self._is_ending = False
+        self._is_leaving = False
 
     def run(self) -> None:
         """Write until the keeper says that it is over; without a keeper, until nobody writes any more."""
+        self._tell("here")
         while self._line is not None and not self._has_begun:
             self._listen(self._line)
+            if self._is_leaving:
+                return
         while (self._line is not None and not self._is_ending) or (self._line is None and self._sources):
             for descriptor, _ in self._epoll.poll():
                 source = self._sources.get(descriptor)
@@ -59,6 +63,8 @@ class Pen:
                     self._read(source)
                 elif self._line is not None and descriptor == self._line.fileno():
                     self._listen(self._line)
+                    if self._is_leaving:
+                        return  # nothing is under way, and the next one goes on with the ledger
         for source in tuple(self._sources.values()):
             self._drain(source)
 
@@ -93,6 +99,8 @@ class Pen:
             self._tell("drained", id=told["id"])
         elif told["kind"] == "end":
             self._is_ending = True
+        elif told["kind"] == "leave":
+            self._is_leaving = True
 
     def _open(self, told: dict[str, Any], reading: int) -> None:
         number, path = told["id"], told["path"]

@@ -27,6 +27,7 @@ from herdpy.supervisor.shutdown import Shutdown
 
 if TYPE_CHECKING:
     from herdpy.supervisor.control import Client
+    from herdpy.supervisor.upgrading import Upgrading
 
 ROOT = ("root", "shepherd")
 """The names under which the supervisor itself is asked."""
@@ -39,6 +40,8 @@ OWN_ACTIONS = {
 }
 """What every service of herdpy can be asked besides; and, only by a client of ours, ``progress``, ``reach`` and
 ``doctor``."""
+AT_ONCE = ("status", "events", "progress")
+"""Actions on root that wait for nothing, not even for the services' tasks to have begun."""
 AT_A_STRETCH = 64
 """Services that are described before others have their turn: some milliseconds."""
 WITHOUT_ARGUMENTS = ("status", "enable", "disable")
@@ -55,6 +58,7 @@ ROOT_ACTIONS = {
     "reload": "Let the declarations as they are now take effect; or load a file anew.",
     "load": "Load the services that a file declares.",
     "unload": "Stop a service, or all, and forget it.",
+    "upgrade": "Let herdpy go on with the code that is installed by now; services notice nothing.",
     "halt": "Stop every service, and herdpy.",
     "power-off": "Stop every service, and herdpy; the host goes on.",
 }
@@ -76,6 +80,7 @@ Usage: herd ACTION [SERVICE [ARGUMENT...]]
   doctor [SERVICE]                what is missing on this host, and how to get it
   reload root [FILE]              let the declarations as they are now take effect; or load FILE anew
   load root FILE                  load the services that a file declares
+  upgrade root [keeper]           go on with the code that is installed by now
   unload root SERVICE             stop a service and forget it; or all
   log [-f] [-n N] [SERVICE]       its output; or what happened to all services
   events [--follow] [SERVICE]     what happens, in lines of JSON
@@ -101,6 +106,8 @@ class Answers:
         self._registry = registry
         self._reloading = reloading
         self._read = read
+        self.upgrading: Upgrading | None = None
+        """Set before anybody is answered."""
         self._root_enabled = True
         """Told as Shepherd tells it, and of no consequence."""
 
@@ -148,10 +155,15 @@ class Answers:
             await client.send(reply)
             return
         action, name = command.names
+        if name not in ROOT or action not in AT_ONCE:
+            await self._registry.begun.wait()
         if name in ROOT:
             await self._give_of_root(command, action, client)
             return
-        life = self._registry.by_name[name or ""]
+        life = self._registry.by_name.get(name or "")
+        if life is None:  # it was unregistered meanwhile
+            await client.send(write_reply(error=protocol.service_not_found(command.service)))
+            return
         if action == "progress":
             await _send_progress(life, client)
         else:
@@ -164,6 +176,13 @@ class Answers:
                 return write_reply(error=protocol.wrong_number_of_arguments(command.action, service))
             case "status" | "events" | "progress" | "plan" | "doctor" | "stop" | "halt" | "power-off":
                 return None
+            case "upgrade":
+                if command.arguments in {(), ("keeper",)}:
+                    return None
+                text = (
+                    f"there is no part of herdpy named {' '.join(command.arguments)}; try: herd upgrade root [keeper]"
+                )
+                return write_reply(error=protocol.action_exception(command.action, service, text))
             case "load" | "unload" | "reload":
                 if len(command.arguments) == 1 or (action == "reload" and not command.arguments):
                     return None
@@ -209,6 +228,10 @@ class Answers:
                 done, reply = await self._change(command, action)
                 log("command-done", **asked, done=done)
                 await client.send(reply)
+            case "upgrade":
+                log("command", action=action, service=ROOT[0], **await described(client.peer))
+                assert self.upgrading is not None
+                await self.upgrading.carry_out(command, client)
             case "plan":
                 await client.send(self._plan(await self._reloading.look(), command))
             case "doctor":

@@ -6,6 +6,7 @@ waits for another.
 """
 
 import errno
+import os
 import socket
 from collections import Counter
 from functools import lru_cache
@@ -30,46 +31,53 @@ TURN = 32
 """So many connections are accepted before others have their turn."""
 USUAL = 4096
 """Bytes: what is read at first, which is more than any usual command."""
+SOON = 0.3
+"""Seconds that are given to whoever waits for an answer before another supervisor takes over."""
+LATE = 10.0
+"""Seconds that are given to what cannot be asked again."""
+AGAIN = (
+    *("status", "doc", "configuration", "reach", "usage", "doctor", "plan", "overview", "help", "progress"),
+    *("start", "stop", "restart", "enable", "disable"),
+)
+"""Actions that the next supervisor may be asked for in the place of this one."""
 
 UNUSUAL = b"[]{}|;'`,\\"
 """What makes it a question where an expression ends, and is left to the reader."""
 
 
-async def serve(descriptor: int, answers: Answers, groups: Groups) -> None:
-    """Accept connections for ever.
-
-    Args:
-        descriptor: the listening socket, which the keeper holds too.
-        groups: whose members may ask, besides root and our own user.
-    """
-    with socket.socket(fileno=descriptor) as listener:
-        listener.setblocking(False)
-        door = _Door(answers, groups)
-        async with trio.open_nursery() as nursery:
-            while True:
-                await trio.lowlevel.wait_readable(listener)
-                try:
-                    for _ in range(TURN):
-                        if not door.receive(listener.accept()[0], nursery):
-                            break  # its task begins before the next one's: commands are begun in the order they came
-                except BlockingIOError:
-                    continue
-                except OSError as error:
-                    if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ECONNABORTED):
-                        raise
-                    log("connection-refused", reason=error.strerror)
-                    await trio.sleep(0.1)  # the backlog keeps it until there are descriptors again
-
-
 class Client:
     """Who is at the other end of a connection, and what may be sent there."""
 
-    __slots__ = ("_connection", "peer", "right")
+    __slots__ = ("_connection", "_elsewhere", "command", "is_sending", "peer", "received", "right")
 
     def __init__(self, connection: socket.socket, peer: Peer, right: Right) -> None:
         self._connection = connection
         self.peer = peer
         self.right = right
+        self.received = b""
+        """What it has sent, as far as we have read it."""
+        self.command: protocol.Command | None = None
+        """What that is, once it is whole."""
+        self.is_sending = False
+        """Whether a part of something is sent, and the rest is not."""
+        self._elsewhere: trio.Event | None = None
+        """While it is the next supervisor's to answer it; set when it is ours again after all."""
+
+    def pass_on(self) -> int:
+        """Leave it to the next supervisor; returns a copy of the connection's descriptor, the caller's to close."""
+        self._elsewhere = trio.Event()
+        return os.dup(self._connection.fileno())
+
+    def take_back(self) -> None:
+        """Answer it after all."""
+        elsewhere, self._elsewhere = self._elsewhere, None
+        if elsewhere is not None:
+            elsewhere.set()
+
+    async def ours(self) -> None:
+        """Wait while it is the next supervisor's."""
+        while self._elsewhere is not None:
+            await self._elsewhere.wait()
 
     async def send(self, piece: bytes, patience: float = REPLY_PATIENCE) -> None:
         """Send, waiting for the client to read as it must.
@@ -81,8 +89,10 @@ class Client:
         rest = memoryview(piece)
         with trio.fail_after(patience):
             while rest:
+                await self.ours()
                 sent = _send(self._connection, rest)
                 rest = rest[sent:]
+                self.is_sending = bool(rest)
                 if rest:
                     await trio.lowlevel.wait_writable(self._connection)
 
@@ -92,17 +102,97 @@ class Client:
             pass
 
 
-class _Door:
-    """Where connections come in."""
+class Door:
+    """Where connections come in, and what becomes of them.
+
+    Args:
+        groups: whose members may ask, besides root and our own user.
+    """
 
     def __init__(self, answers: Answers, groups: Groups) -> None:
         self._answers = answers
         self._groups = groups
         self._open: Counter[int] = Counter()
         """Connections at the moment of each user who has not all rights, by UID."""
+        self._clients: dict[Client, None] = {}
+        """Those who wait for an answer, or have not asked yet."""
+        self._left = trio.Event()
+        """Set, and replaced by a new one, when one of them is done with."""
+        self._nursery: trio.Nursery
+        self._accepting = trio.CancelScope()
+        self._may_accept = trio.Event()
+
+    async def serve(self, descriptor: int) -> None:
+        """Accept connections for ever, but while it is closed.
+
+        Args:
+            descriptor: the listening socket, which the keeper holds too.
+        """
+        with socket.socket(fileno=descriptor) as listener:
+            listener.setblocking(False)
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                self.open()
+                while True:
+                    await self._may_accept.wait()
+                    with trio.CancelScope() as self._accepting:
+                        await self._accept(listener)
+
+    async def _accept(self, listener: socket.socket) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(listener)
+            try:
+                for _ in range(TURN):
+                    if not self.receive(listener.accept()[0], self._nursery):
+                        break  # its task begins before the next one's: commands are begun in the order they came
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ECONNABORTED):
+                    raise
+                log("connection-refused", reason=error.strerror)
+                await trio.sleep(0.1)  # the backlog keeps it until there are descriptors again
+
+    def open(self) -> None:
+        """Accept connections."""
+        self._may_accept.set()
+
+    def close(self) -> None:
+        """Accept no more: who comes waits in the socket's backlog."""
+        self._may_accept = trio.Event()
+        self._accepting.cancel()
+
+    async def settle(self, but: Client) -> None:
+        """Wait a while for whoever is answered soon, and longer for what cannot be asked again; others come meanwhile.
+
+        Args:
+            but: who is not waited for.
+        """
+        with trio.move_on_after(SOON):
+            while any(client is not but and not _is_stream(client) for client in self._clients):
+                await self._left.wait()
+        with trio.move_on_after(LATE):
+            while any(client is not but and not (_is_stream(client) or can_pass(client)) for client in self._clients):
+                await self._left.wait()
+
+    @property
+    def clients(self) -> tuple[Client, ...]:
+        """Those who wait for an answer, or have not asked yet."""
+        return tuple(self._clients)
+
+    def resume(self, connection: socket.socket, received: bytes) -> None:
+        """Answer whom the last supervisor has left to us.
+
+        Args:
+            received: what it has read already.
+        """
+        self._take_in(connection, self._nursery, received)
 
     def receive(self, connection: socket.socket, nursery: trio.Nursery) -> bool:
         """Answer at once if that can be done, else in a task; returns whether that is all."""
+        return self._take_in(connection, nursery, None)
+
+    def _take_in(self, connection: socket.socket, nursery: trio.Nursery, received: bytes | None) -> bool:
         try:
             peer = peer_of(connection)
             right = right_of(peer, connection, self._groups)
@@ -112,7 +202,8 @@ class _Door:
                 connection.close()
                 return True
             client = Client(connection, peer, right)
-            begin = _receive_now(connection)
+            begin = received or _receive_now(connection)
+            client.received = begin or b""
             command = None if begin is None else _usual_command(begin)
             reply = None if command is None else self._answers.at_once(command, client)
             if reply is not None:
@@ -121,9 +212,13 @@ class _Door:
                     connection.close()
                     return True
                 self._open[peer.uid] += 1
+                client.is_sending = True
+                self._clients[client] = None
                 nursery.start_soon(self._attend, connection, client, None, None, reply[sent:])
             else:
                 self._open[peer.uid] += 1  # here: who comes next is judged before the task begins
+                client.command = command
+                self._clients[client] = None
                 nursery.start_soon(self._attend, connection, client, command, begin, b"")
                 return False
         except (OSError, trio.BrokenResourceError):
@@ -149,7 +244,7 @@ class _Door:
                     await client.send(rest)
                     return
                 if command is None:
-                    command = await _read_command(connection, begin, client.right)
+                    command = client.command = await _read_command(connection, begin, client)
                 if command is not None:
                     await self._answers.give(command, client)
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
@@ -157,9 +252,24 @@ class _Door:
         except Exception as error:
             log("connection-crashed", exc_info=error)
         finally:
+            del self._clients[client]
+            self._left.set()
+            self._left = trio.Event()
             self._open[uid] -= 1
             if not self._open[uid]:
                 del self._open[uid]
+
+
+def _is_stream(client: Client) -> bool:
+    """Whether it is told what happens, for as long as that may be."""
+    return client.command is not None and client.command.names[0] in ("events", "progress")
+
+
+def can_pass(client: Client) -> bool:
+    """Whether the next supervisor can answer a client, if need be by doing once more what does no harm twice."""
+    if client.is_sending:
+        return False
+    return client.command is None or client.command.names[0] in AGAIN
 
 
 def _send(connection: socket.socket, piece: bytes | memoryview) -> int:
@@ -184,10 +294,12 @@ def _receive_now(connection: socket.socket) -> bytes | None:
         return None
 
 
-async def _receive(connection: socket.socket, size: int) -> bytes:
+async def _receive(connection: socket.socket, size: int, client: Client | None = None) -> bytes:
     """What comes next; nothing when the client has hung up."""
     while True:
         await trio.lowlevel.wait_readable(connection)
+        if client is not None:
+            await client.ours()
         try:
             return connection.recv(size, socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -207,13 +319,13 @@ def _usual_command(sent: bytes) -> protocol.Command | None:
         return None  # more is to come, or it is none: the reader will tell
 
 
-async def _read_command(connection: socket.socket, begin: bytes | None, right: Right) -> protocol.Command | None:
+async def _read_command(connection: socket.socket, begin: bytes | None, client: Client) -> protocol.Command | None:
     """The command a client sends; None, and hence no reply, when it sends none.
 
     Args:
         begin: what it has sent already.
     """
-    size = protocol.COMMAND_SIZE if right is Right.FULL else LONGEST_OF_ONE
+    size = protocol.COMMAND_SIZE if client.right is Right.FULL else LONGEST_OF_ONE
     reader = sexp.Reader(size=size, depth=protocol.COMMAND_DEPTH)
     with trio.move_on_after(COMMAND_PATIENCE):
         chunk = begin
@@ -223,5 +335,6 @@ async def _read_command(connection: socket.socket, begin: bytes | None, right: R
                     return protocol.parse_command(text)
             except (protocol.ProtocolError, sexp.SexpError):
                 return None
-            chunk = await _receive(connection, 64 * 1024)
+            chunk = await _receive(connection, 64 * 1024, client)
+            client.received += chunk
     return None

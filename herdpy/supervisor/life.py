@@ -119,6 +119,8 @@ class Life:
         "_incarnation",
         "_is_activating",
         "_is_over",
+        "_left",
+        "_left_beside",
         "_line",
         "_next_starts",
         "_nursery",
@@ -187,6 +189,10 @@ class Life:
         self._attendance: Attendance | None = None
         self._is_over = False
         """Whether it is no longer registered."""
+        self._left: Held | None = None
+        """Its process, until the task begins, which takes it for its own."""
+        self._left_beside: Mapping[str, Held] = {}
+        """The processes that its attendant was executing in the last supervisor, by their keys; until then, too."""
         self.context = StepContext(self, registry)
         self._nursery: trio.Nursery
 
@@ -308,7 +314,7 @@ class Life:
     @property
     def process(self) -> Held | None:
         """Its process, while there is one."""
-        return None if self._incarnation is None else self._incarnation.held
+        return self._left if self._incarnation is None else self._incarnation.held
 
     @property
     def command(self) -> tuple[str, ...]:
@@ -341,20 +347,12 @@ class Life:
 
     # The task.
 
-    async def run(
-        self, note: str | None = None, held: Held | None = None, beside: Mapping[str, Held] | None = None
-    ) -> None:
-        """Live: go on where the last supervisor ended, then take what comes into the inbox, until it is unregistered.
-
-        Args:
-            note: what the keeper kept of it for us.
-            held: the service's process, if the keeper holds one.
-            beside: the processes that its attendant was executing, by their keys.
-        """
+    async def run(self) -> None:
+        """Live: go on from what :meth:`recall` was told, then take what comes into the inbox, until unregistered."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             try:
-                await self._resume(note, held, beside or {})
+                await self._resume()
             except Exception as error:
                 await self._settle(error)
             while True:
@@ -1038,7 +1036,15 @@ class Life:
 
     # After the supervisor itself has died.
 
-    async def _resume(self, text: str | None, held: Held | None, beside: Mapping[str, Held]) -> None:
+    def recall(self, text: str | None, held: Held | None, beside: Mapping[str, Held] | None = None) -> None:
+        """Be what it was in the last supervisor. Nothing is done about it before :meth:`run`.
+
+        Args:
+            text: what the keeper kept of it for us.
+            held: the service's process, if the keeper holds one.
+            beside: the processes that its attendant was executing, by their keys.
+        """
+        self._left, self._left_beside = held, beside or {}
         note = read_note(self.name, text)
         if note is not None:
             self._take_back(note)
@@ -1053,12 +1059,16 @@ class Life:
             self.failures.extend(note.failures)
         if held is not None and self.status == "stopped":  # its note was refused, or is not understood
             self._note_change("running")
+        if self.status != "stopped":
+            self.sockets.resume(self.service)
+
+    async def _resume(self) -> None:
+        held, self._left = self._left, None
+        beside, self._left_beside = self._left_beside, {}
         if held is not None:
             self._adopt(Spawned(held, {}, hearing.left(self._line, self.name)))
         if self.status == "stopped" and not self._is_restarting:
             await self.sockets.close()
-        elif self.status != "stopped":
-            self.sockets.resume(self.service)
         if self.status == "running" and not self.service.attempts:
             self._attend(beside)
         else:

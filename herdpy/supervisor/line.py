@@ -15,6 +15,7 @@ import trio
 from herdpy.keeper import message, succession
 from herdpy.supervisor import log as own_log
 from herdpy.supervisor.log import log
+from herdpy.version import VERSION
 
 Packet = dict[str, Any]
 
@@ -113,12 +114,19 @@ class KeeperLine:
         """The notes as the keeper told them at hello; not kept up to date afterwards."""
         self.listeners: dict[str, int] = {}
         """Descriptors that the keeper held at hello, by name: ``control``, and those of :meth:`hold`; ours to close."""
+        self.is_second = False
+        """Whether another supervisor is in charge still: nothing may be asked for but :meth:`prepared`."""
+        self.changed: set[str] = set()
+        """Of a second supervisor: keys of what the keeper told anew, ``note:KEY``, ``process:ID`` and ``held:NAME``."""
+        self.lost: set[str] = set()
+        """Of a second supervisor: names of descriptors that are held no longer, or others by now."""
         self.began_anew = False
         """Whether somebody started this herdpy after another one was killed, whose services it has taken up."""
         self._copies: dict[str, int] = {}
         """Of all that the keeper holds, for the day that we have to be the keeper."""
         self._succession: Packet = {}
         self._stderr = -1
+        self._was_ready = False
         self._may_succeed = False
         self._lost = trio.Event()
 
@@ -169,18 +177,34 @@ class KeeperLine:
             case "process":
                 held = Held(packet["id"], packet["pid"], packet["start_time"])
                 self.held[held.id] = held
+                self.changed.add(f"process:{held.id}")
                 if packet["exited"] is not None:
                     held.end(packet["exited"])
                 if packet["drained"]:
                     held.drained.set()
+            case "gone":
+                self.held.pop(packet["id"], None)
+                self.changed.add(f"process:{packet['id']}")
             case "note":
-                self.notes[packet["key"]] = packet["text"]
+                self.changed.add(f"note:{packet['key']}")
+                if packet["text"] is None:
+                    self.notes.pop(packet["key"], None)
+                else:
+                    self.notes[packet["key"]] = packet["text"]
+            case "lost":
+                self.changed.add(f"held:{packet['name']}")
+                self.lost.add(packet["name"])
+                if packet["name"] in self.listeners:
+                    os.close(self.listeners.pop(packet["name"]))
+                if packet["name"] in self._copies:
+                    os.close(self._copies.pop(packet["name"]))
             case "listener":
+                self.changed.add(f"held:{packet['name']}")
                 for descriptor in descriptors:  # none, when we have no room left for it
                     self.listeners[packet["name"]] = descriptor
                     self._copy(packet["name"], descriptor)
             case "succession":
-                self._succession, self._may_succeed = packet["options"], packet["was_ready"]
+                self._succession, self._was_ready = packet["options"], packet["was_ready"]
                 for descriptor in descriptors:
                     if self._stderr >= 0:
                         os.close(self._stderr)
@@ -248,10 +272,65 @@ class KeeperLine:
         Returns:
             The termination signal that came in while there was no supervisor, if any.
         """
-        answer = await self._ask({"kind": "hello", "version": message.VERSION})
+        return self._learn_state(await self._ask({"kind": "hello", "version": message.VERSION}))
+
+    def _learn_state(self, answer: _Answer) -> int | None:
         self.began_anew = answer.packet.get("began_anew", False)  # an older keeper does not say
+        self.is_second = answer.packet.get("second", False)
+        self._may_succeed = self._was_ready and not self.is_second
         signal: int | None = answer.packet["signal"]
         return signal
+
+    async def prepared(self) -> int | None:
+        """As a second supervisor, say that we are ready, and wait until we are in charge; ``changed`` has what is
+        otherwise by then than at hello.
+
+        Returns:
+            As :meth:`hello`.
+        """
+        self.changed.clear()
+        return self._learn_state(await self._ask({"kind": "prepared", "version": VERSION}))
+
+    async def unprepared(self, reason: str) -> None:
+        """As a second supervisor, say why we shall never be in charge; the keeper ends us."""
+        await self._send({"kind": "unprepared", "reason": reason})
+
+    async def upgrade(self, patience: int) -> tuple[int, str]:
+        """Have a second supervisor get ready beside us, from the code that is installed by now.
+
+        Args:
+            patience: seconds that it has for it.
+
+        Returns:
+            Its PID and its version; it waits for :meth:`hand_over`, or for :meth:`dismiss`.
+
+        Raises:
+            Refused: it did not get ready, and why.
+        """
+        packet = (await self._ask({"kind": "upgrade", "patience": patience})).packet
+        return packet["pid"], packet["version"]
+
+    async def dismiss(self) -> None:
+        """Have the second supervisor ended."""
+        await self._ask({"kind": "dismiss"})
+
+    async def hand_over(self) -> None:
+        """Let the second supervisor be the one in charge; from now on we may ask for nothing.
+
+        Raises:
+            Refused: it is gone; we go on.
+        """
+        await self._ask({"kind": "hand_over"})
+        self._may_succeed = False
+
+    async def renew_logger(self, patience: int) -> int:
+        """Have the logger followed by one of the code that is installed by now; returns its PID.
+
+        Raises:
+            Refused: it did not get ready, and why; the old one goes on.
+        """
+        pid: int = (await self._ask({"kind": "renew_logger", "patience": patience})).packet["pid"]
+        return pid
 
     async def spawn(
         self,

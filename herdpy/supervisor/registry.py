@@ -23,6 +23,8 @@ _Item = TypeVar("_Item")
 
 UNLOADED = "unloaded:"
 """What the keys of the notes begin with that tell what was unloaded by hand."""
+AT_A_STRETCH = 20
+"""Lives that begin before others have their turn: some milliseconds."""
 
 
 class Registry:
@@ -52,38 +54,74 @@ class Registry:
         """Canonical names of what is being restarted, by how many restarts: it keeps its sockets meanwhile."""
         self.unloaded: set[str] = set()
         """Canonical names of what is in a file of the plan, but was unloaded by hand."""
+        self.begun = trio.Event()
+        """Set when every life goes on by itself: before, none can be asked for anything."""
         self._nursery: trio.Nursery
+        self._plan: Plan
         self._remake: Callable[[str], tuple[Service, ...]]
+        self._found = _Found({}, {}, [])
         self._leftovers: list[Held] = []
         """What the last supervisor's steps left behind, and is being ended."""
 
-    def adopt_plan(self, plan: Plan, remake: Callable[[str], tuple[Service, ...]], nursery: trio.Nursery) -> None:
-        """Give each service of the plan its life, and what the keeper holds to the life that it belongs to.
+    def take_plan(self, plan: Plan, remake: Callable[[str], tuple[Service, ...]]) -> None:
+        """Give each service of the plan its life, as it was in the last supervisor, and what the keeper holds to the
+        life that it belongs to. Nothing is done about any of it before :meth:`begin`.
 
         Args:
             remake: makes a service that runs but is not in the plan, from the declaration in its note.
         """
-        self._nursery, self._remake = nursery, remake
+        self._plan, self._remake = plan, remake
         self.unloaded = {key.removeprefix(UNLOADED) for key in self.line.notes if key.startswith(UNLOADED)}
         for service in plan.services:
             if service.name not in self.unloaded:
                 self._add(service)
         self._add_registered()
-        self.restarting.update(restart.begun(self.line.notes))
-        found = _sorted(self.line.held.values())
-        self._leftovers = found.leftovers
-        for held in self._leftovers:
-            nursery.start_soon(self.be_rid_of, held)
+        self.restarting = Counter(restart.begun(self.line.notes))
+        found = self._found = _sorted(self.line.held.values())
         for name in (found.processes.keys() | sockets.owners(self.line)) - self.lives.keys():
             main = found.processes.get(name)
             log("service-not-declared", service=name, pid=main and main.pid)
             self._add(self._undeclared(name))
-        for name in found.beside.keys() - self.lives.keys():
-            for held in found.beside[name].values():
-                nursery.start_soon(self.be_rid_of, held)
         for name, life in self.lives.items():
-            note = self.line.notes.get(f"service:{name}")
-            nursery.start_soon(life.run, note, found.processes.get(name), found.beside.get(name))
+            self._recall(name, life)
+
+    def catch_up(self) -> None:
+        """As a second supervisor that is in charge by now: take what has changed since :meth:`take_plan`."""
+        names = _concerned(self.line.changed)
+        if names is None or not names <= self.lives.keys():  # what there is, not only how it is
+            for life in self.lives.values():
+                life.sockets.give_back()
+            self.lives, self.by_name, self._requirers, self.registered = {}, {}, {}, set()
+            self.take_plan(self._plan, self._remake)
+            return
+        self._found = _sorted(self.line.held.values())
+        self.restarting = Counter(restart.begun(self.line.notes))
+        for name in names:
+            before = self.lives[name]
+            before.sockets.give_back()
+            self._index(before, before.service, add=False)
+            declared = before.replacement or before.service
+            self._recall(name, self._add(declared))
+
+    def _recall(self, name: str, life: Life) -> None:
+        note = self.line.notes.get(f"service:{name}")
+        life.recall(note, self._found.processes.get(name), self._found.beside.get(name))
+
+    async def begin(self, nursery: trio.Nursery) -> None:
+        """Let every life go on from where it was; whoever asks how they are is answered meanwhile."""
+        self._nursery = nursery
+        self._leftovers = self._found.leftovers
+        for held in self._leftovers:
+            nursery.start_soon(self.be_rid_of, held)
+        for name in self._found.beside.keys() - self.lives.keys():
+            for held in self._found.beside[name].values():
+                nursery.start_soon(self.be_rid_of, held)
+        for number, life in enumerate(list(self.lives.values()), 1):
+            nursery.start_soon(life.run)
+            if number % AT_A_STRETCH == 0:
+                await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint()
+        self.begun.set()
 
     def _add_registered(self) -> None:
         """Add what was registered while the last supervisor ran, by the notes that say so."""
@@ -452,6 +490,23 @@ def _sorted(held_ones: Iterable[Held]) -> _Found:
         else:
             found.leftovers.append(held)
     return found
+
+
+def _concerned(changed: Iterable[str]) -> set[str] | None:
+    """The services that what the keeper told anew (``KeeperLine.changed``) is about; None when it says which there
+    are."""
+    names = set()
+    for key in changed:
+        kind, first, rest = (*key.split(":", 2), "")[:3]
+        if kind == "note" and first in ("registered", "unloaded"):
+            return None
+        if kind == "process":
+            names.add(first)
+        elif (kind == "note" and first in ("service", "heard")) or (kind == "held" and first == "notify"):
+            names.add(rest)
+        elif kind == "held" and rest.partition(":")[0] in ("socket", "connection"):
+            names.add(first)
+    return names
 
 
 async def _each(function: Callable[[_Item], Awaitable[None]], items: Iterable[_Item]) -> None:

@@ -28,6 +28,7 @@ OF_ROOT = {
     "load": Right.FULL,
     "unload": Right.FULL,
     "reload": Right.FULL,
+    "upgrade": Right.FULL,
     "eval": Right.FULL,
     "daemonize": Right.FULL,
     "stop": Right.FULL,

@@ -10,7 +10,7 @@ import trio
 from herdpy.configuration import Declared
 from herdpy.paths import Paths
 from herdpy.service import Service
-from herdpy.supervisor import admission, control, events, kept_plan, restart
+from herdpy.supervisor import admission, control, events, kept_plan, restart, upgrading
 from herdpy.supervisor import log as own_log
 from herdpy.supervisor.answers import Answers
 from herdpy.supervisor.declared import DeclaredPlan
@@ -61,8 +61,12 @@ async def supervise(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(line.run)
         missed_signal = await line.hello()
-        is_first = "supervisor" not in line.notes
+        is_first = "supervisor" not in line.notes and not line.is_second
+        was_second = line.is_second
         declared = declare()
+        if line.is_second and declared.plan is None:
+            await line.unprepared(_refusal(declared))
+            await trio.sleep_forever()  # the keeper ends us
         if declared.plan is None and is_first:
             lines = ["mistakes in the configuration, nothing is started:", *map(str, declared.mistakes)]
             await line.exit(MISTAKES_STATUS, "\n".join(lines))
@@ -73,6 +77,15 @@ async def supervise(
         settings = declared.settings
         shutdown.timeout = settings.shutdown_timeout
         groups = Groups(settings.read_gids, settings.operate_gids)
+        reloading.mistakes = declared.mistakes
+        registry.take_plan(declared.plan or kept_plan.kept(paths.state, remake) or declared.sound, remake)
+        if line.is_second:
+            prepare()
+            missed_signal = await line.prepared()
+            registry.catch_up()
+        answers = Answers(registry, reloading, read)
+        door = control.Door(answers, groups)
+        answers.upgrading = upgrading.Upgrading(line, door, shutdown)
         try:
             admission.admit(paths.socket, groups.read | groups.operate)
         except admission.NotAdmitted as problem:
@@ -81,12 +94,15 @@ async def supervise(
                 nursery.cancel_scope.cancel()
                 return
             log("groups-not-admitted", reason=problem)
-        reloading.mistakes = declared.mistakes
-        plan = declared.plan or kept_plan.kept(paths.state, remake) or declared.sound
-        registry.adopt_plan(plan, remake, nursery)
-        nursery.start_soon(control.serve, line.listeners["control"], Answers(registry, reloading, read), groups)
+        nursery.start_soon(door.serve, line.listeners["control"])
         await line.ready()
-        log("supervisor-ready" if is_first else "supervisor-back", services=len(registry.lives))
+        opened = time.monotonic()
+        log(
+            "supervisor-ready" if is_first else "supervisor-took-over" if was_second else "supervisor-back",
+            services=len(registry.lives),
+        )
+        await registry.begin(nursery)
+        await upgrading.go_on(line, door, opened)
         if missed_signal is not None:
             on_signal(missed_signal)
         if restart.unfinished(registry):
@@ -114,6 +130,25 @@ async def supervise(
         own_log.flush()
         await line.exit(registry.exit_status, killed)
         nursery.cancel_scope.cancel()
+
+
+def _refusal(declared: DeclaredPlan) -> str:
+    """Why a second supervisor does not take over with these declarations."""
+    first, *others = declared.mistakes
+    more = f" (and {len(others)} more; see: herdpy check)" if others else ""
+    return f"the declarations have mistakes: {first}{more}"
+
+
+def prepare() -> None:
+    """As a second supervisor, do beforehand what would cost time once somebody waits for an answer."""
+    import gc
+
+    from herdpy.supervisor import watching  # noqa: F401 - imported late elsewhere
+
+    own_log.flush()
+    # What is here by now stays; to look through it again would take some tens of milliseconds.
+    gc.collect()
+    gc.freeze()
 
 
 async def _let_read(log_dir: str, groups: Groups) -> None:

@@ -50,6 +50,17 @@ class Sockets:
             key = held.rpartition(":")[2]
             self._connections[key] = socket.socket(fileno=line.listeners.pop(held))
 
+    def give_back(self) -> None:
+        """Let another :class:`Sockets` have what this one found at the keeper, as far as that is held still."""
+        for found in (self._open, {self._held_connection(key): made for key, made in self._connections.items()}):
+            for held, made in found.items():
+                if held in self._line.lost:
+                    made.close()
+                else:
+                    self._line.listeners[held] = made.detach()
+        self._open.clear()
+        self._connections.clear()
+
     @property
     def is_open(self) -> bool:
         """Whether it listens."""

@@ -157,7 +157,7 @@ async def serving(directory):
     async with trio.open_nursery() as nursery:
         registry = Registry(None, str(directory), Shutdown())
         answers = Answers(registry, Reloading(registry, lambda: None, str(directory)), lambda file: None)
-        nursery.start_soon(control.serve, listener.detach(), answers, Groups())
+        nursery.start_soon(control.Door(answers, Groups()).serve, listener.detach())
         async with await trio.open_unix_socket(path) as client:
             yield client
         nursery.cancel_scope.cancel()

@@ -50,7 +50,14 @@ def test_a_new_supervisor_is_told_what_there_is(keeper: Running) -> None:
         "exited": {"exited": 3},
         "drained": True,
     }
-    assert told[-1] == {"kind": "state", "serial": serial, "version": 1, "signal": None, "began_anew": False}
+    assert told[-1] == {
+        "kind": "state",
+        "serial": serial,
+        "version": 1,
+        "signal": None,
+        "began_anew": False,
+        "second": False,
+    }
     assert psutil.Process(running["pid"]).create_time() == begin
 
 
@@ -186,7 +193,7 @@ def test_everything_that_a_supervisor_said_before_it_died_counts(keeper: Running
         b"{}",
         b'{"kind": "nonsense", "serial": 7}',
         b'{"kind": "hello"}',
-        b'{"kind": "hello", "serial": 7, "version": 2}',
+        b'{"kind": "hello", "serial": 7, "version": 3}',
         b'{"kind": "spawn", "serial": 7}',
         b'{"kind": "release", "serial": 7}',
         b'{"kind": "release", "id": "service"}',
