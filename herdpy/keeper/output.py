@@ -23,6 +23,10 @@ LEAVE_PATIENCE = 2.0
 """Seconds that an old logger has to end; killed, it loses nothing either."""
 
 
+RETRY = 5.0
+"""Seconds until a pipe that the logger had no room for is offered to it again."""
+
+
 class Output:
     """Holds the pipes whatever becomes of the logger, and keeps a logger running.
 
@@ -61,7 +65,9 @@ class Output:
         _enlarge(self.writing)
         # A description of its own: what we say must never wait, what the supervisor prints may.
         self._saying = os.open(f"/proc/self/fd/{self.writing}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._loop = loop
         self._pipes: dict[int, Pipe] = {}
+        self._refused: dict[int, Pipe] = {}
         self._number = 0
         self.ledger = ledger or make_ledger()
         self._on_drained = on_drained
@@ -235,6 +241,12 @@ class Output:
         }
         self.logger.send(encode(opening), (pipe.reading,))
 
+    def _offer_again(self) -> None:
+        refused, self._refused = self._refused, {}
+        if self.logger.line is not None:  # else the next one is offered all
+            for pipe in refused.values():
+                self._open(pipe)
+
     def _ask_to_drain(self, pipe: Pipe) -> None:
         if self.logger.line is not None:
             pipe.drains += 1
@@ -261,6 +273,12 @@ class Output:
             return
         pipe = self._pipes.get(told.get("id", 0))
         if pipe is None:
+            return
+        if told["kind"] == "refused":
+            if not self._refused:
+                self.say(f"the logger has no descriptor left for what goes to {pipe.path}, which waits; perhaps others")
+            self._refused[pipe.number] = pipe
+            self._loop.after(RETRY, "offer pipes", self._offer_again)
             return
         if told["kind"] == "drained":
             pipe.drains -= 1

@@ -90,6 +90,8 @@ class Pen:
             passed.clear()
         elif told["kind"] == "open" and passed:
             self._open(told, passed.pop(0))
+        elif told["kind"] == "open":  # we have no room for its descriptor (cmsg(3), MSG_CTRUNC)
+            self._tell("refused", id=told["id"])
         elif told["kind"] == "begin":
             self._begin()
         elif told["kind"] == "drain":

@@ -139,6 +139,7 @@ class Door:
                         await self._accept(listener)
 
     async def _accept(self, listener: socket.socket) -> None:
+        is_told = False
         while True:
             await trio.lowlevel.wait_readable(listener)
             try:
@@ -146,12 +147,14 @@ class Door:
                     if not self.receive(listener.accept()[0], self._nursery):
                         break  # its task begins before the next one's: commands are begun in the order they came
             except BlockingIOError:
-                continue
+                is_told = False
             except OSError as error:
                 if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ECONNABORTED):
                     raise
-                log("connection-refused", reason=error.strerror)
-                await trio.sleep(0.1)  # the backlog keeps it until there are descriptors again
+                if not is_told:
+                    log("connections-wait", reason=error.strerror)  # in the backlog
+                is_told = True
+                await trio.sleep(0.1)  # nothing tells when there are descriptors again
 
     def open(self) -> None:
         """Accept connections."""

@@ -36,6 +36,10 @@ class SpawnError(OSError):
             what = f"{what} {self.filename}" if self.filename else what
             refused = self.errno in (errno.EPERM, errno.EACCES)
             return f"{program} cannot be given {what}: {self.strerror}{advice if refused else ''}"
+        if self.stage in _MISSING:
+            return (
+                f"there is no {_MISSING[self.stage]} for {program}: {self.strerror}{_SCARCE.get(self.errno or 0, '')}"
+            )
         return f"{program} cannot be executed: {self.stage} {self.filename}: {self.strerror}"
 
 
@@ -48,6 +52,15 @@ _GIVEN = {
     "descriptors": ("its descriptors", ""),
 }
 """Of a stage of the keeper's (herdpy/keeper/spawn.py): what was to be given, and what to do when that is refused."""
+
+_MISSING = {"fork": "process", "output": "output pipe"}
+"""Of a stage of the keeper's: what the kernel had none of."""
+_SCARCE = {
+    errno.EMFILE: "; raise the limit on open files of herdpy's keeper (prlimit --nofile)",
+    errno.ENFILE: "; raise fs.file-max",
+    errno.EAGAIN: "; too many processes: see ulimit -u, pids.max of herdpy's cgroup, kernel.pid_max",
+}
+"""What to do about an errno then."""
 
 
 class Refused(Exception):  # noqa: N818 - the keeper's word for it

@@ -1,0 +1,162 @@
+"""The host has no more descriptors, processes or memory: what was asked for fails with a reason, and nothing dies."""
+
+import errno
+import json
+import os
+import resource
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.system.test_ordinary_user import BECOME_NOBODY, NOBODY
+
+PATIENCE = 30
+FEW = ["respawn-delay = 0.1", "respawn-limit = 1000"]
+
+
+@contextmanager
+def limited(pid: int, kind: int, most: int) -> Iterator[None]:
+    """A process's limit (prlimit(2)), for a while."""
+    before = resource.prlimit(pid, kind)
+    resource.prlimit(pid, kind, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, kind, before)
+
+
+@contextmanager
+def one_process(herdpy: Any) -> Iterator[None]:
+    """The limit on a herdpy's user's processes, for a while; set as that user: root may lack the right."""
+    set_limit = [*herdpy.prefix, "prlimit", "--pid", str(herdpy.process.pid)]
+    subprocess.run([*set_limit, "--nproc=1:"], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run([*set_limit, f"--nproc={resource.getrlimit(resource.RLIMIT_NPROC)[1]}:"], check=True)
+
+
+def declare(herdpy: Any, name: str, *lines: str, command: list[str] | None = None) -> None:
+    herdpy.declare(name, "\n".join([f"command = {json.dumps(command or ['sleep', '1000'])}", *lines]))
+
+
+@contextmanager
+def fails(pid: int, calls: str, error: str) -> Iterator[None]:
+    """A process's system calls of these names fail, for a while (strace(1))."""
+    strace = subprocess.Popen(
+        ["strace", "-qq", "-p", str(pid), "-e", f"trace={calls}", "-e", f"inject={calls}:error={error}"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        status = Path(f"/proc/{pid}/status")
+        while f"TracerPid:\t{strace.pid}\n" not in status.read_text():
+            assert strace.poll() is None, strace.communicate()[1]
+        yield
+    finally:
+        strace.terminate()
+        strace.communicate()
+
+
+def test_a_keeper_without_descriptors(herdpy: Any, eventually: Callable[..., None]) -> None:
+    for name in ("old", "new"):
+        declare(herdpy, name, *FEW)
+    herdpy.start()
+    herdpy.ok("start", "old")
+    old = herdpy.status("old")["pid"]
+    keeper = herdpy.process.pid
+    with limited(keeper, resource.RLIMIT_NOFILE, 3):
+        refused = herdpy.herd("start", "new")
+        assert refused.returncode == 1
+        why = "there is no output pipe for sleep: Too many open files"
+        assert refused.stdout.startswith(f"cannot start new: {why}; raise the limit on open files"), refused.stdout
+        os.kill(old, signal.SIGKILL)
+        eventually(lambda: len(herdpy.status("old")["last-respawns"]) > 2)
+        os.kill(herdpy.supervisor(), signal.SIGKILL)
+        eventually(lambda: "keeper: cannot start the supervisor: Too many open files" in herdpy.said())
+        client = herdpy.herd_in_background("status")
+    assert client.wait(PATIENCE) == 0
+    herdpy.ok("start", "new")
+    eventually(lambda: herdpy.status("old")["pid"] not in (None, old))
+    assert herdpy.said().count("Traceback") == 0, herdpy.said()
+
+
+def test_a_supervisor_without_descriptors(herdpy: Any, eventually: Callable[..., None]) -> None:
+    declare(herdpy, "service", *FEW)
+    herdpy.start()
+    supervisor = herdpy.supervisor()
+    herdpy.ok("start", "service")
+    pid = herdpy.status("service")["pid"]
+    with limited(supervisor, resource.RLIMIT_NOFILE, 3):
+        client = herdpy.herd_in_background("status", "service")
+        eventually(lambda: "connections-wait" in herdpy.said())
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: herdpy.said().count("service-started service=service") >= 4)  # in two files
+        assert client.poll() is None
+    assert client.wait(PATIENCE) == 0
+    assert herdpy.status("service")["pid"] != pid
+    assert (herdpy.log / "herdpy.log").read_text().count("connections-wait") == 1
+    assert herdpy.supervisor() == supervisor
+
+
+def test_a_logger_without_descriptors(herdpy: Any, eventually: Callable[..., None]) -> None:
+    for name in ("old", "new"):
+        declare(herdpy, name, *FEW, command=["sh", "-c", "i=0; while :; do echo $((i += 1)); sleep 0.02; done"])
+    herdpy.start()
+    herdpy.ok("start", "old")
+    (logger,) = herdpy.children("logger/__main__.py")
+    log = herdpy.log / "old.log"
+    eventually(log.exists)
+    with limited(logger, resource.RLIMIT_NOFILE, 3):
+        herdpy.ok("start", "new")
+        eventually(lambda: "the logger has no descriptor left for what goes to" in herdpy.said())
+        size = log.stat().st_size
+        eventually(lambda: log.stat().st_size > size)
+    eventually((herdpy.log / "new.log").exists)
+    assert (herdpy.log / "new.log").read_text().split()[2] == "1"
+
+
+@pytest.mark.parametrize("error", ["ENOMEM", "EAGAIN"])
+def test_forks_that_fail(herdpy: Any, eventually: Callable[..., None], error: str) -> None:
+    """The kernel has no memory for a process, or no number: by vfork, and where it takes a fork."""
+    declare(herdpy, "old", *FEW)
+    declare(herdpy, "new", *FEW)
+    declare(herdpy, "fork", *FEW, "nice = 3")
+    herdpy.start()
+    herdpy.ok("start", "old")
+    old = herdpy.status("old")["pid"]
+    with fails(herdpy.process.pid, "clone,clone3,vfork,fork", error):
+        for name in ("new", "fork"):
+            refused = herdpy.herd("start", name)
+            assert refused.returncode == 1
+            assert refused.stdout.startswith(f"cannot start {name}: there is no process for sleep: "), refused.stdout
+            assert os.strerror(getattr(errno, error)) in refused.stdout
+        os.kill(old, signal.SIGKILL)
+        eventually(lambda: len(herdpy.status("old")["last-respawns"]) > 2)
+        os.kill(herdpy.supervisor(), signal.SIGKILL)
+        eventually(lambda: "keeper: cannot start the supervisor: " in herdpy.said())
+    for name in ("new", "fork"):
+        herdpy.ok("start", name)
+    eventually(lambda: herdpy.status("old")["pid"] not in (None, old))
+    assert herdpy.said().count("Traceback") == 0, herdpy.said()
+
+
+def test_an_ordinary_user_with_too_many_processes(herdpy: Any, eventually: Callable[..., None], tmp_path: Path) -> None:
+    """The kernel counts all that the user runs; root is exempt (setrlimit(2), RLIMIT_NPROC)."""
+    if os.geteuid() == 0:
+        for path in (tmp_path, herdpy.services):
+            os.chown(path, NOBODY, NOBODY)
+        herdpy.prefix = BECOME_NOBODY
+    declare(herdpy, "service", *FEW)
+    herdpy.start()
+    with one_process(herdpy):
+        refused = herdpy.herd("start", "service")
+        assert refused.returncode == 1
+        why = "there is no process for sleep: Resource temporarily unavailable; too many processes: see ulimit -u"
+        assert refused.stdout.startswith(f"cannot start service: {why}"), refused.stdout
+    herdpy.ok("start", "service")
