@@ -6,6 +6,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from herdpy.keeper.renewal import Table
+
 
 class Options:
     """What the keeper needs to know. Relative paths are relative to where it is started.
@@ -21,6 +23,7 @@ class Options:
         on_ready: called once, when the supervisor has said that the control socket answers.
         held: of a supervisor that becomes the keeper, the descriptors that the keeper before it held, by name.
         stderr: that keeper's, or None.
+        table: of a keeper that has executed itself anew, what it had (:class:`herdpy.keeper.renewal.Table`).
     """
 
     def __init__(
@@ -36,6 +39,7 @@ class Options:
         on_ready: Callable[[], None] = lambda: None,
         held: Mapping[str, int] | None = None,
         stderr: int | None = None,
+        table: Table | None = None,
     ) -> None:
         self.socket = socket
         self.state_directory = state_directory
@@ -47,6 +51,7 @@ class Options:
         self.on_ready = on_ready
         self.held = held
         self.stderr = stderr
+        self.table = table
 
 
 def run(options: Options) -> int:

@@ -13,7 +13,8 @@ from herdpy.keeper.spawn import Child, SpawnFailure, identify
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from typing import Any
 
     from herdpy.keeper.loop import Loop
     from herdpy.keeper.spawn import Spawner
@@ -52,6 +53,28 @@ class Archiving:
         self._waiting[path] = str(packet, "ascii")
         if self.pid is None:
             self._next()
+
+    def record(self) -> dict[str, object]:
+        """Return what a keeper that executes itself anew has to know of it."""
+        return {
+            "kind": "archiving",
+            "pid": self.pid,
+            "pidfd": self._pidfd,
+            "path": self._path,
+            "waiting": self._waiting,
+        }
+
+    def resume(self, told: Mapping[str, Any]) -> None:
+        """Go on with what :meth:`record` told."""
+        self._path, self._waiting = told["path"], dict(told["waiting"])
+        if told["pid"] is not None:
+            self.pid, self._pidfd = told["pid"], told["pidfd"]
+            self._loop.watch(self._pidfd, self._look)
+
+    @property
+    def descriptors(self) -> list[int]:
+        """What is open for it."""
+        return [] if self.pid is None else [self._pidfd]
 
     def end(self) -> None:
         """Stop; the next rotation goes on with what is left."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from herdpy.keeper import Options
+    from herdpy.keeper.renewal import Table
 else:
     import _signal as signal
 
@@ -46,9 +47,16 @@ def begin(options: Options) -> int:
         # A guest's own user must reach machines/NAME below the state directory, but not see what else there is.
         make_directory(state_directory, 0o711 if is_root else 0o700)
         make_directory(log_directory, 0o755 if is_root else 0o700)
-        lock = Lock(state_directory, is_heir=options.held is not None)
+        table = options.table
+        lock = Lock(state_directory, is_heir=options.held is not None, inherited=None if table is None else table.lock)
         try:
-            estate, problem = _estate(journal, options.held)
+            estate: Estate | Table | None = None
+            problem = None
+            if table is None:
+                estate, problem = _estate(journal, options.held)
+            else:
+                table.take()
+                estate = table
             control = ControlSocket(os.path.abspath(options.socket), None if estate is None else estate.control())
         except Refusal:
             lock.release()
@@ -61,7 +69,12 @@ def begin(options: Options) -> int:
         tell(f"herdpy: {error}\n".encode("utf-8", "backslashreplace"))
         return 1
     os.chdir("/")
-    open_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if table is None:
+        open_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        spawner = Spawner(null)
+    else:
+        open_files = table.options["open_files"]
+        spawner = Spawner(null, table.spawner, open_files)
     try:
         keeper = Keeper(
             supervisor=[*options.supervisor, LINE, *options.arguments],
@@ -70,7 +83,7 @@ def begin(options: Options) -> int:
             log=os.path.join(log_directory, "herdpy.log"),
             listener=("control", control.socket.fileno()),
             pid_file=pid_file,
-            spawner=Spawner(null),
+            spawner=spawner,
             cgroups=Cgroups(key_of(state_directory)),
             on_ready=options.on_ready,
             journal=journal,
@@ -85,10 +98,13 @@ def begin(options: Options) -> int:
                 ignores_hangup=signal.getsignal(signal.SIGHUP) == signal.SIG_IGN,
             ),
             estate=estate,
+            lock=lock.descriptor,
         )
         if problem is not None:
             keeper.say(problem)
-        if estate is not None and estate.is_inherited:
+        if table is not None and table.has_pid_file:
+            pid_file.keep()
+        elif estate is not None and estate.is_inherited:
             pid_file.inherit()
         privilege.become_subreaper()
         keeper.run(_take_signals())

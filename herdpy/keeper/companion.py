@@ -6,12 +6,13 @@ import os
 import time
 
 from herdpy.keeper import death
-from herdpy.keeper.line import Line, pair
+from herdpy.keeper.line import Line, pair, resumed
 from herdpy.keeper.spawn import SpawnFailure, identify
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from typing import Any
 
     from herdpy.keeper.loop import Loop
     from herdpy.keeper.spawn import Spawner
@@ -47,6 +48,7 @@ class Companion:
         self.status: dict[str, object] | None = None
         """How it last ended."""
         self._is_waiting = False
+        self._is_paused = False
         self.on_begin: Callable[[], None] = lambda: None
         self.on_end: Callable[[], None] = lambda: None
         self.on_packet: Callable[[memoryview], None] = lambda packet: None
@@ -80,10 +82,50 @@ class Companion:
         self._began = time.monotonic()
         self.pid = pid
         self.line = Line(ours)
-        self._is_waiting = False
+        self._is_waiting = self._is_paused = False
         self._loop.watch(self.pidfd, self._look)
         self._loop.watch(self.line.descriptor, self._talk)
         self.on_begin()
+
+    def record(self) -> dict[str, object]:
+        """Return what a keeper that executes itself anew has to know of it."""
+        line = None if self.line is None else self.line.descriptor
+        return {
+            "kind": "companion",
+            "name": self.name,
+            "pid": self.pid,
+            "pidfd": self.pidfd,
+            "line": line,
+            "ends": self.ends,
+            "began": self._began,
+        }
+
+    def resume(self, told: Mapping[str, Any]) -> None:
+        """Go on with what the keeper had before it executed itself anew, as :meth:`record` told it."""
+        self.ends, self._began = told["ends"], told["began"]
+        if told["pid"] is None or told["line"] is None:
+            return
+        self.pid, self.pidfd = told["pid"], told["pidfd"]
+        self.line = resumed(told["line"])
+        self._loop.watch(self.pidfd, self._look)
+        self._loop.watch(self.line.descriptor, self._talk)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether all that was to be sent has been."""
+        return self.line is None or self.line.is_empty
+
+    def pause(self) -> None:
+        """Hear nothing until :meth:`unpause`; what it says meanwhile waits in the line."""
+        self._is_paused = True
+        if self.line is not None:
+            self._loop.watch_writing(self.line.descriptor, wanted=self._is_waiting, reading=False)
+
+    def unpause(self) -> None:
+        """Hear it again."""
+        self._is_paused = False
+        if self.line is not None:
+            self._loop.watch_writing(self.line.descriptor, wanted=self._is_waiting)
 
     def send(self, packet: bytes, descriptors: tuple[int, ...] = (), *, give: bool = False) -> None:
         """Send a packet, now or as soon as it is taken. There must be a line."""
@@ -98,7 +140,7 @@ class Companion:
 
     def _wait_to_write(self) -> None:
         if self.line is not None and not self._is_waiting:
-            self._loop.watch_writing(self.line.descriptor, wanted=True)
+            self._loop.watch_writing(self.line.descriptor, wanted=True, reading=not self._is_paused)
             self._is_waiting = True
 
     def _talk(self) -> None:
@@ -106,9 +148,11 @@ class Companion:
         if line is None:
             return
         if self._is_waiting and line.flush():
-            self._loop.watch_writing(line.descriptor, wanted=False)
+            self._loop.watch_writing(line.descriptor, wanted=False, reading=not self._is_paused)
             self._is_waiting = False
         for _ in range(64):  # so that one who talks without end leaves others a turn
+            if self._is_paused:
+                return
             packet = line.receive()
             if packet is None:
                 return

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 
-from herdpy.keeper import death, legacy, proc, request
+from herdpy.keeper import death, legacy, proc, renewal, request
 from herdpy.keeper.cgroup import Emptiness
 from herdpy.keeper.clone import forking_into
 from herdpy.keeper.companion import Companion
+from herdpy.keeper.estate import Estate
 from herdpy.keeper.family import VARIABLE, Families, kill_main, signal_group
 from herdpy.keeper.journal import Journal
 from herdpy.keeper.listen import accept
 from herdpy.keeper.loop import Loop
 from herdpy.keeper.message import VERSION, MessageError, decode, encode, is_near
 from herdpy.keeper.output import Output
+from herdpy.keeper.renewal import Table, Trial
 from herdpy.keeper.request import BadRequest
 from herdpy.keeper.second import Retired, Second, answer_changes
 from herdpy.keeper.spawn import Spawner, SpawnFailure, failure, identify
 from herdpy.keeper.table import Pipe, Process, identity, intention, make_pipe
+from herdpy.version import VERSION as PROGRAM_VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +31,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from herdpy.keeper.cgroup import Cgroup, Cgroups
-    from herdpy.keeper.estate import Estate
     from herdpy.keeper.place import PidFile
     from herdpy.keeper.spawn import Child
 else:
@@ -35,6 +38,9 @@ else:
 
 PATIENCE = 2.0
 """Seconds that the end of the supervisor, of killed services and of the logger are each waited for at our own end."""
+
+QUIET_PATIENCE = 10.0
+"""Seconds that we wait until nothing is half done, before we execute ourselves anew."""
 
 ORPHANS_DELAY = 0.1
 """Seconds from the end of some child to the look for orphans: by then a service's end is mostly dealt with."""
@@ -67,7 +73,8 @@ class Keeper:
         cgroups: Cgroups,
         journal: str,
         succession: Mapping[str, object],
-        estate: Estate | None = None,
+        estate: Estate | Table | None = None,
+        lock: int = -1,
         on_ready: Callable[[], None] = lambda: None,
     ) -> None:
         """Hold what a keeper before us has left, if there is any; nothing is started yet.
@@ -75,7 +82,8 @@ class Keeper:
         Args:
             journal: its path.
             succession: what the supervisor needs to be our successor (:mod:`herdpy.keeper.succession`).
-            estate: what is left.
+            estate: what is left; of a keeper that has executed itself anew, what it had.
+            lock: the descriptor of the state directory's lock.
         """
         self.status = 0
         self.message: str | None = None
@@ -95,6 +103,7 @@ class Keeper:
         self._is_ending = False
         self._asked_to_end = 0
         self._signal: int | None = None
+        self._signals = -1
 
         self._output = Output(
             self._loop,
@@ -111,6 +120,10 @@ class Keeper:
         )
         self.say = self._say = self._output.say
         self._succession = succession
+        self._lock = lock
+        self._trial: Trial | None = None
+        self._renewal: tuple[int, float] | None = None  # whose request it is, and since when we take no others
+        self._renewed: Table | None = None
         self._journal = Journal(
             journal, self._content, self._say, lambda seconds, then: self._loop.after(seconds, "journal", then)
         )
@@ -124,6 +137,8 @@ class Keeper:
         self._began_anew = False  # by someone who found a journal, until the supervisor is ready
         if estate is not None:
             self._take_up(estate)
+        if isinstance(estate, Table):
+            self._resume(estate)
         self._requests: dict[str, Callable[[Mapping[str, Any], memoryview], None]] = {
             "hello": self._hello,
             "spawn": self._spawn,
@@ -141,18 +156,24 @@ class Keeper:
             "dismiss": self._dismiss,
             "hand_over": self._hand_over,
             "renew_logger": self._renew_logger,
+            "renew_keeper": self._renew_keeper,
         }
 
     def run(self, signals: int) -> None:
         """Keep until told to end. ``signals`` is where the numbers of signals come in (signal.set_wakeup_fd)."""
+        self._signals = signals
         self._loop.watch(signals, lambda: self._hear_signals(signals))
         held = {pid for process in self._processes.values() if process.cgroup for pid in process.cgroup.pids()}
         left = [pid for pid in self._cgroups.pids() if pid not in held]
         if left:
             self._say(f"of a former herdpy there still run, left alone: PID {', '.join(map(str, left))}")
         self._journal.begin()
-        self._supervisor.begin()
-        self._output.logger.begin()
+        for companion in (self._supervisor, self._output.logger):
+            if companion.pid is None:
+                companion.begin()
+        if self._renewed is not None:
+            self._tell_renewed(self._renewed)
+            self._loop.after(ORPHANS_DELAY, "orphans", self._reap_orphans)
         self._journal.append(*self._programs())
         self._loop.run()
         death.reap_orphans(())  # and what was held, too: nothing more can be done to it
@@ -161,7 +182,7 @@ class Keeper:
 
     # What a keeper before us has left, and what we leave.
 
-    def _take_up(self, estate: Estate) -> None:
+    def _take_up(self, estate: Estate | Table) -> None:
         """Hold what there is of an estate, from now on."""
         for packet in estate.notes:
             self._notes[decode(packet)["key"]] = packet
@@ -180,9 +201,12 @@ class Keeper:
                 self._pids.add(process.pid)
                 self._watch(process)
             else:
-                process.drained = process.pipe is None
-                if process.pipe is not None:
-                    process.pipe.process = process
+                if process.pidfd >= 0 and death.is_child(process.pidfd):  # else its number is free for others
+                    self._pids.add(process.pid)
+                if isinstance(estate, Estate):
+                    process.drained = process.pipe is None
+                    if process.pipe is not None:
+                        process.pipe.process = process
         for words in estate.words():
             self._say(words)
 
@@ -250,7 +274,8 @@ class Keeper:
         """The PIDs of what is held, and of our own programs."""
         second = None if self._second is None else self._second.companion.pid
         supervisors = [pid for pid in (self._supervisor.pid, second) if pid is not None]
-        return self._pids.union(supervisors, self._retired.pids(), self._output.pids())
+        trial = () if self._trial is None else (self._trial.pid,)
+        return self._pids.union(supervisors, trial, self._retired.pids(), self._output.pids())
 
     def _hear_supervisor(self, packet: memoryview) -> None:
         asked: dict[str, Any] = {}
@@ -777,6 +802,150 @@ class Keeper:
 
         if self._is_ending or not self._output.renew(patience, then):
             raise BadRequest("renew_logger: the logger is being replaced already")
+
+    # The keeper itself (herdpy/keeper/renewal.py).
+
+    def _renew_keeper(self, asked: Mapping[str, Any], _: memoryview) -> None:
+        """Try the code that is installed by now; if it can go on with what we hold, execute it in our place."""
+        serial = request.number(asked, "serial")
+        patience = request.number(asked, "patience", 3600, 1)
+        if self._trial is not None or self._renewal is not None:
+            raise BadRequest("renew_keeper: that is under way")
+        if self._is_ending or self._signal in (signal.SIGTERM, signal.SIGINT):
+            raise BadRequest("renew_keeper: herdpy is being stopped")
+        if self._second is not None or self._output.is_renewing:
+            raise BadRequest("renew_keeper: supervisor or logger is being replaced")
+
+        def then(problem: str | None) -> None:
+            self._trial = None
+            if problem is not None:
+                self._answer({"kind": "error", "serial": serial, "message": problem})
+                return
+            # No more requests: those that come wait in the line, and our successor takes them.
+            self._renewal = serial, time.monotonic()
+            self._supervisor.pause()
+            self._loop.on_turn = self._renew_when_quiet
+            self._loop.after(QUIET_PATIENCE, "renewal", lambda: self._not_renewed("it is not quiet for long enough"))
+
+        try:
+            self._trial = Trial(
+                self._loop, self._spawner, self._environment, renewal.write(self._table(serial)), patience, then
+            )
+        except (SpawnFailure, OSError) as error:
+            raise BadRequest(f"renew_keeper: {error}") from None
+
+    def _renew_when_quiet(self) -> None:
+        """Execute ourselves anew, unless something is half done."""
+        if self._renewal is None:
+            return
+        if self._is_ending or self._second is not None or self._output.is_renewing:
+            self._not_renewed("herdpy is being stopped, or its supervisor has ended")
+            return
+        if not self._is_quiet():
+            return
+        self._retired.kill()
+        try:
+            with renewal.SignalsBlocked():
+                self._hear_signals(self._signals)  # what comes from now on is our successor's
+                if self._is_ending or not self._is_quiet():
+                    return
+                memory = renewal.write(self._table(self._renewal[0]))
+                try:
+                    renewal.execute(memory, self._descriptors())
+                finally:
+                    os.close(memory)
+        except OSError as error:
+            self._not_renewed(f"it cannot be executed: {error.strerror}")
+
+    def _is_quiet(self) -> bool:
+        """Tell whether nothing is half done."""
+        return (
+            self._supervisor.is_quiet
+            and self._output.logger.is_quiet
+            and not any(process.errors is not None or process.is_going for process in self._processes.values())
+        )
+
+    def _not_renewed(self, reason: str) -> None:
+        if self._renewal is not None:
+            (serial, _), self._renewal = self._renewal, None
+            self._loop.on_turn = None
+            self._loop.cancel("renewal")
+            self._supervisor.unpause()
+            self._answer({"kind": "error", "serial": serial, "message": f"the keeper goes on as it is: {reason}"})
+
+    def _table(self, serial: int) -> Iterator[dict[str, object]]:
+        """Yield all that we have, for ourselves."""
+        yield {
+            "kind": "table",
+            "version": renewal.VERSION,
+            "program": PROGRAM_VERSION,
+            "options": self._succession,
+            "lock": self._lock,
+            "has_pid_file": self._pid_file.is_there,
+            "serial": serial,
+            "paused": 0.0 if self._renewal is None else self._renewal[1],
+            "is_known": self._is_known,
+            "signal": self._signal,
+            "asked_to_end": self._asked_to_end,
+            "was_ready": self._was_ready,
+            "began_anew": self._began_anew,
+            "own": self._output.own,
+            "ledger": self._output.ledger,
+            "pipe_number": self._output.number,
+            "spawner": self._spawner.descriptors,
+        }
+        yield self._supervisor.record()
+        yield from self._output.records()
+        yield from map(renewal.process_record, self._processes.values())
+        for name, descriptor in self._held.items():
+            yield {"kind": "held", "name": name, "descriptor": descriptor}
+        yield from map(decode, self._notes.values())
+
+    def _descriptors(self) -> list[int]:
+        """Return what of all that is open."""
+        line = self._supervisor.line
+        supervisor = [] if line is None else [line.descriptor, self._supervisor.pidfd]
+        pidfds = [process.pidfd for process in self._processes.values() if process.pidfd >= 0]
+        return [
+            self._lock,
+            *self._spawner.descriptors,
+            *supervisor,
+            *self._output.descriptors(),
+            *pidfds,
+            *self._held.values(),
+        ]
+
+    def _resume(self, table: Table) -> None:
+        """Go on where we were before we executed ourselves anew; what an estate has, too, is taken up already."""
+        self._renewed = table
+        self._is_known, self._asked_to_end = table.is_known, table.asked_to_end
+        self._began_anew = table.began_anew
+        for pipe in self._output.pipes():
+            drains, name = table.drains.get(pipe.number, (0, None))
+            pipe.drains, pipe.process = drains, None if name is None else self._processes.get(name)
+        for name in table.alone:
+            process = self._processes[name]
+            self._wait_for_others(process, lambda process=process: self._alone(process))  # type: ignore[misc]
+        self._supervisor.resume(table.programs["supervisor"])
+        self._output.logger.resume(table.programs["logger"])
+        if table.archiving is not None:
+            self._output.archiving.resume(table.archiving)
+
+    def _tell_renewed(self, table: Table) -> None:
+        """Answer the one who asked for it, and tell whom nobody is left of that was waited for."""
+        self._answer(
+            {
+                "kind": "renewed",
+                "serial": table.serial,
+                "pid": os.getpid(),
+                "before": table.version,
+                "version": PROGRAM_VERSION,
+                "pause": time.monotonic() - table.paused,
+            }
+        )
+        for name in table.alone:
+            if self._processes[name].others is None:
+                self._tell({"kind": "alone", "id": name})
 
     def _find(self, asked: Mapping[str, Any]) -> Process:
         name = request.text(asked, "id")

@@ -29,6 +29,13 @@ def pair() -> tuple[_socket.socket, _socket.socket]:
     return ours, theirs
 
 
+def resumed(descriptor: int) -> Line:
+    """Return our end of a line that was there before we executed ourselves anew."""
+    socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, descriptor)
+    socket.setblocking(False)
+    return Line(socket)
+
+
 class Line:
     """One connection. What the other end does not take yet waits here.
 
@@ -42,6 +49,11 @@ class Line:
         self._socket: _socket.socket | None = socket
         self._waiting: list[tuple[bytes, Sequence[int], bool]] = []
         self.descriptor = socket.fileno()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits to be sent."""
+        return not self._waiting
 
     @property
     def is_open(self) -> bool:

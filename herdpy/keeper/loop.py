@@ -25,6 +25,8 @@ class Loop:
         self._is_running = True
         self.turns = 0
         """How often it has been woken up."""
+        self.on_turn: Callable[[], None] | None = None
+        """Called at the end of each turn, if somebody waits for what any of them may bring."""
 
     def watch(self, descriptor: int, callback: Callable[[], None]) -> None:
         """Call ``callback`` whenever ``descriptor`` can be read."""
@@ -36,9 +38,13 @@ class Loop:
         self._epoll.register(descriptor, select.EPOLLPRI)
         self._callbacks[descriptor] = callback
 
-    def watch_writing(self, descriptor: int, *, wanted: bool) -> None:
-        """Call a watched descriptor's callback when it can be written, too, or no longer."""
-        self._epoll.modify(descriptor, select.EPOLLIN | (select.EPOLLOUT if wanted else 0))
+    def watch_writing(self, descriptor: int, *, wanted: bool, reading: bool = True) -> None:
+        """Call a watched descriptor's callback when it can be written, too, or no longer.
+
+        Args:
+            reading: whether also when it can be read, as usual.
+        """
+        self._epoll.modify(descriptor, (select.EPOLLIN if reading else 0) | (select.EPOLLOUT if wanted else 0))
 
     def forget(self, descriptor: int) -> None:
         """Call no more for ``descriptor``; to be said before it is closed."""
@@ -71,6 +77,8 @@ class Loop:
                 for name, (when, callback) in tuple(self._timers.items()):
                     if when <= now and self._timers.pop(name, None) is not None:
                         self._call(callback)
+            if self.on_turn is not None:
+                self._call(self.on_turn)
         self._epoll.close()
 
     def _patience(self) -> float | None:

@@ -12,7 +12,7 @@ from herdpy.keeper.table import Pipe, make_ledger, make_pipe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
     from herdpy.keeper.loop import Loop
@@ -83,14 +83,14 @@ class Output:
         self.logger.on_packet = self._hear_logger
         self._next: Companion | None = None  # a logger that gets ready to follow
         self._is_over = False
-        self._archiving = Archiving(loop, command[:-1], environment, spawner, self.writing, self.say)
+        self.archiving = Archiving(loop, command[:-1], environment, spawner, self.writing, self.say)
         self._own = self.keep(reading, log, echo=True)
         self._number = max(self._number, number)
 
     def pids(self) -> list[int]:
         """Return the PIDs of the logger and of what deals with old logs."""
         following = None if self._next is None else self._next.pid
-        return [pid for pid in (self.logger.pid, following, self._archiving.pid) if pid is not None]
+        return [pid for pid in (self.logger.pid, following, self.archiving.pid) if pid is not None]
 
     def say(self, words: str) -> None:
         """Put a line into our own log. When nobody reads it for so long that the pipe is full, it is lost."""
@@ -122,6 +122,44 @@ class Output:
             self._open(pipe)
         return pipe
 
+    def records(self) -> Iterator[dict[str, object]]:
+        """Yield what a keeper that executes itself anew has to know of pipes, logger and archiver."""
+        for pipe in self._pipes.values():
+            if pipe is not self._own:
+                yield {
+                    "kind": "pipe",
+                    "number": pipe.number,
+                    "reading": pipe.reading,
+                    "path": pipe.path,
+                    "rotation": pipe.rotation,
+                    "drains": pipe.drains,
+                    "process": None if pipe.process is None else pipe.process.id,
+                }
+        yield self.logger.record()
+        yield self.archiving.record()
+
+    def descriptors(self) -> list[int]:
+        """Return what is open for them."""
+        logger = self.logger
+        line = [] if logger.line is None else [logger.line.descriptor, logger.pidfd]
+        pipes = [pipe.reading for pipe in self._pipes.values()]
+        return [*pipes, self.writing, *self.ledger, *line, *self.archiving.descriptors]
+
+    @property
+    def own(self) -> tuple[int, int]:
+        """Both ends of our own pipe."""
+        return self._own.reading, self.writing
+
+    @property
+    def number(self) -> int:
+        """The highest number of any pipe so far."""
+        return self._number
+
+    @property
+    def is_renewing(self) -> bool:
+        """Whether a logger gets ready to follow the one there is."""
+        return self._next is not None
+
     def pipes(self) -> list[Pipe]:
         """Return the pipes that are held, our own first."""
         return list(self._pipes.values())
@@ -146,7 +184,7 @@ class Output:
 
     def end(self) -> bool:
         """Have the logger write all there is and end; tell whether there is a logger."""
-        self._archiving.end()
+        self.archiving.end()
         self._is_over = True
         if self._next is not None:
             self._next.kill()
@@ -269,7 +307,7 @@ class Output:
             self.say(f"the logger sent {error}")
             return
         if told["kind"] == "archive":
-            self._archiving.ask(told["path"], packet)
+            self.archiving.ask(told["path"], packet)
             return
         pipe = self._pipes.get(told.get("id", 0))
         if pipe is None:

@@ -48,17 +48,21 @@ class Lock:
     The file holds our PID for whoever wonders. It is edited in place, for the lock is on the file, not on its name.
     """
 
-    def __init__(self, state_directory: str, *, is_heir: bool = False) -> None:
+    def __init__(self, state_directory: str, *, is_heir: bool = False, inherited: int | None = None) -> None:
         """Take it; wait only for what a killed keeper has left: its own end, and a child that has yet to come to its
         exec.
 
         Args:
             is_heir: whether we know that our keeper was killed.
+            inherited: the locked file's descriptor, of a keeper that has executed itself anew.
 
         Raises:
             Refusal: when another keeper has it, or when there can be none.
         """
         self.path = os.path.join(state_directory, "lock")
+        if inherited is not None:
+            self._file = inherited
+            return
         try:
             try:
                 self._file = self._take()
@@ -92,6 +96,11 @@ class Lock:
                 os.close(file)
                 raise
             os.close(file)
+
+    @property
+    def descriptor(self) -> int:
+        """The locked file's."""
+        return self._file
 
     def release(self) -> None:
         """Remove the file, then give up the lock: in the other order someone might have it by then."""
@@ -180,6 +189,15 @@ class PidFile:
             self._is_there = False
             return f"cannot write the PID file {self.path}: {error.strerror}"
         return None
+
+    @property
+    def is_there(self) -> bool:
+        """Whether we have written it."""
+        return self._is_there
+
+    def keep(self) -> None:
+        """We have written it before we executed ourselves anew."""
+        self._is_there = True
 
     def inherit(self) -> None:
         """Be the one whose PID is told, in the place of a keeper that was killed, if there is a file that tells it."""

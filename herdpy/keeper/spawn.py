@@ -156,15 +156,31 @@ class Spawner:
     Ours is raised as high as it may be (getrlimit(2), RLIMIT_NOFILE); the children's is the one we were started with.
     """
 
-    def __init__(self, null: int) -> None:
+    def __init__(self, null: int, low: tuple[int, int, int] | None = None, open_files: int | None = None) -> None:
+        """Get ready.
+
+        Args:
+            null: a descriptor of /dev/null.
+            low: what :attr:`descriptors` was before we executed ourselves anew.
+            open_files: the children's soft limit, if it is not ours of this moment.
+        """
         self._null = null
         # posix_spawn_file_actions_adddup2(3) refuses a descriptor beyond the limit of the moment, which is the
         # children's: so their output is put onto one from our beginning, when numbers were low.
-        self._low = os.dup(null)
-        self._low_stdin = os.dup(null)
-        self._children = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if low is None:
+            self._low, self._low_stdin = os.dup(null), os.dup(null)
+        else:
+            os.close(null)
+            self._null, self._low, self._low_stdin = low
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._children = (soft if open_files is None else open_files, hard)
         self._ours = (self._children[1], self._children[1])
         self._restore_limit()
+
+    @property
+    def descriptors(self) -> tuple[int, int, int]:
+        """Those of its own: /dev/null, and two that are low."""
+        return self._null, self._low, self._low_stdin
 
     def spawn(self, child: Child, output: int | None, fork: Callable[[], int] | None = None) -> tuple[int, int | None]:
         """Start ``child`` with ``output`` as its stdout and stderr (None: /dev/null).

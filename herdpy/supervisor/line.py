@@ -336,6 +336,18 @@ class KeeperLine:
         await self._ask({"kind": "hand_over"})
         self._may_succeed = False
 
+    async def renew_keeper(self, patience: int) -> Packet:
+        """Have the keeper execute itself anew, as the code that is installed by now.
+
+        Returns:
+            ``before`` and ``version``, its code's; its ``pid``; and ``pause``, the seconds for which it took no
+            request.
+
+        Raises:
+            Refused: that code is of no use, and why; the keeper goes on.
+        """
+        return (await self._ask({"kind": "renew_keeper", "patience": patience})).packet
+
     async def renew_logger(self, patience: int) -> int:
         """Have the logger followed by one of the code that is installed by now; returns its PID.
 

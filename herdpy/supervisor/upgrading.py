@@ -62,12 +62,27 @@ class Upgrading:
         else:
             self._is_under_way = True
             try:
+                if command.arguments:
+                    await client.send(await self._keeper(command))
+                    return
                 reason = await self._supervisor(client)
             finally:
                 self._is_under_way = False
-        log("upgrade-refused", reason=reason)
-        text = f"{reason}; nothing is changed"
-        await client.send(write_reply(error=protocol.action_exception(command.action, Symbol("root"), text)))
+        await client.send(_refusal(command, reason))
+
+    async def _keeper(self, command: Command) -> bytes:
+        try:
+            told = await self._line.renew_keeper(PATIENCE)
+        except Refused as refusal:
+            return _refusal(command, str(refusal))
+        before, now, pid = told["before"], told["version"], told["pid"]
+        pause = told["pause"] * 1000
+        log("keeper-upgraded", before=before, now=now, pid=pid, pause=f"{pause:.1f} ms")
+        lines = (
+            f"The keeper, herdpy {before}, is herdpy {now} now, the same process as before (PID {pid}).",
+            f"It took no request of the supervisor for {pause:.1f} ms.",
+        )
+        return write_reply([True], messages=lines)
 
     async def _supervisor(self, asker: Client) -> str:
         line = self._line
@@ -124,6 +139,12 @@ class Upgrading:
         for client in self._door.clients:
             client.take_back()
         self._door.open()
+
+
+def _refusal(command: Command, reason: str) -> bytes:
+    log("upgrade-refused", reason=reason)
+    text = f"{reason}; nothing is changed"
+    return write_reply(error=protocol.action_exception(command.action, Symbol("root"), text))
 
 
 async def go_on(line: KeeperLine, door: Door, opened: float) -> None:
