@@ -39,6 +39,10 @@ def read_layer(directory: str, *, only_roots: bool) -> Iterator[Source | Unread]
     Args:
         only_roots: whether to refuse what anybody but root could have written, since root would run it.
     """
+    if only_roots and os.path.islink(directory.rstrip("/")):
+        there = f"--services {printable(os.path.realpath(directory))}"
+        yield _unread("", directory, f"a symbolic link, and root would run what is there; say {there} instead")
+        return
     try:
         with os.scandir(directory) as entries:
             names = sorted(entry.name for entry in entries)

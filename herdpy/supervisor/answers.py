@@ -198,7 +198,7 @@ class Answers:
                 text = "herdpy goes to the background only when it starts: herdpy --background"
                 return write_reply(error=protocol.action_exception(command.action, service, text))
             case "overview":
-                return write_reply(self._overview(), messages=self._mistakes())
+                return write_reply(self._overview(), messages=self._warnings())
             case "help":
                 return write_reply([HELP])
             case "start":
@@ -293,12 +293,15 @@ class Answers:
             if number % AT_A_STRETCH == 0:
                 await trio.lowlevel.checkpoint()
             services.append(describe(life))
-        return write_reply(protocol.write_services(services), messages=self._mistakes())
+        return write_reply(protocol.write_services(services), messages=self._warnings())
 
-    def _mistakes(self) -> list[str]:
-        """What keeps the files from taking effect."""
-        mistakes = self._reloading.mistakes
-        return ["The declarations have mistakes, and do not take effect:", *map(str, mistakes)] if mistakes else []
+    def _warnings(self) -> list[str]:
+        """What is wrong with herdpy itself, and what keeps the files from taking effect."""
+        overdue, mistakes = self._registry.line.overdue, self._reloading.mistakes
+        lines = [] if overdue is None else [overdue]
+        if mistakes:
+            lines += ["The declarations have mistakes, and do not take effect:", *map(str, mistakes)]
+        return lines
 
     def _root(self) -> Raw:
         return protocol.write_service(

@@ -102,10 +102,17 @@ class Held:
             self.alone = trio.Event()
 
 
-class _Answer:
-    __slots__ = ("arrived", "descriptors", "packet")
+SILENCE = 10.0
+"""Seconds without an answer after which that is told of the keeper, which usually takes a millisecond."""
 
-    def __init__(self) -> None:
+
+class _Answer:
+    __slots__ = ("arrived", "asked", "descriptors", "packet", "what")
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        """The request: its kind, and what it is about."""
+        self.asked = trio.current_time()
         self.arrived = trio.Event()
         self.packet: Packet = {}
         self.descriptors: list[int] = []
@@ -265,7 +272,9 @@ class KeeperLine:
 
     async def _ask(self, packet: Packet, descriptors: Sequence[int] = ()) -> _Answer:
         self._serial += 1
-        answer = self._answers[self._serial] = _Answer()
+        about = packet.get("id") or packet.get("name")
+        what = f"{packet['kind']} {about}" if about else packet["kind"]
+        answer = self._answers[self._serial] = _Answer(what)
         # Once sent, a request is carried out: its answer is always taken, or a process would be held that nobody knows.
         serial = self._serial
         with trio.CancelScope(shield=True):
@@ -274,10 +283,24 @@ class KeeperLine:
             except Refused:
                 del self._answers[serial]
                 raise
-            await answer.arrived.wait()
+            with trio.move_on_after(SILENCE):
+                await answer.arrived.wait()
+            if not answer.arrived.is_set():
+                log("keeper-silent", request=answer.what, seconds=SILENCE)
+                await answer.arrived.wait()
+                log("keeper-answers", request=answer.what, seconds=round(trio.current_time() - answer.asked))
         if answer.packet["kind"] == "error":
             raise Refused(answer.packet["message"])
         return answer
+
+    @property
+    def overdue(self) -> str | None:
+        """What the keeper has been asked long ago and has not answered, in a sentence; None when there is nothing."""
+        oldest = next(iter(self._answers.values()), None)
+        seconds = 0.0 if oldest is None else trio.current_time() - oldest.asked
+        if oldest is None or seconds < SILENCE:
+            return None
+        return f"The keeper (PID {os.getppid()}) has not answered for {seconds:.0f} s: {oldest.what}"
 
     async def hello(self) -> int | None:
         """Learn what the keeper holds.

@@ -1,6 +1,7 @@
 """Reloading the declarations while everything runs: the plan is checked whole, compared, and only then acted upon."""
 
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 import trio
@@ -35,21 +36,30 @@ class Reloading:
     Args:
         declare: reads the declarations; may take long, and is called in a thread.
         state: the state directory, where the plan is kept.
+        layers: the directories that are read.
     """
 
-    def __init__(self, registry: Registry, declare: Callable[[], DeclaredPlan], state: str) -> None:
+    def __init__(
+        self, registry: Registry, declare: Callable[[], DeclaredPlan], state: str, layers: Iterable[str]
+    ) -> None:
         self.mistakes: tuple[Mistake, ...] = ()
         """What kept the last reload from doing anything."""
         self._registry = registry
         self._declare = declare
         self._state = state
+        self._layers = tuple(layers)
+        self._there = set(_there(layers))
+        """Those that there were when they were read last."""
         self._lock = trio.Lock()
 
     async def look(self) -> Verdict:
         """What a reload would do now."""
         declared = await trio.to_thread.run_sync(self._declare, abandon_on_cancel=True)
-        if declared.plan is None:
-            return Verdict(mistakes=declared.mistakes)
+        there = set(await trio.to_thread.run_sync(_there, self._layers, abandon_on_cancel=True))
+        mistakes = (*map(_is_gone, sorted(self._there - there)), *declared.mistakes)
+        if declared.plan is None or mistakes:
+            return Verdict(mistakes=mistakes)
+        self._there = there
         registry = self._registry
         services = tuple(service for service in declared.plan.services if service.name not in registry.unloaded)
         names = {service.name for service in services}
@@ -120,6 +130,15 @@ class Reloading:
                 return f"{life.name} stays as it is: {failure}"
         await life.replace(change.after, at_once=change.effect.kind == "now")
         return None
+
+
+def _there(layers: Iterable[str]) -> Iterator[str]:
+    return (layer for layer in layers if os.path.lexists(layer))
+
+
+def _is_gone(layer: str) -> Mistake:
+    """Somebody may be about to put another in its place, or has lost it: no reason to stop all that it declared."""
+    return Mistake(file=layer, problem="it was there, and is gone; put it back, be it empty")
 
 
 def in_words(verdict: Verdict, *, is_done: bool) -> str:

@@ -57,7 +57,7 @@ async def supervise(
     shutdown = Shutdown()
     line = KeeperLine(descriptor, on_signal)
     registry = Registry(line, paths.log, shutdown)
-    reloading = Reloading(registry, declare, paths.state)
+    reloading = Reloading(registry, declare, paths.state, paths.layers)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(line.run)
         missed_signal = await line.hello()

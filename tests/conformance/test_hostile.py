@@ -156,7 +156,7 @@ async def serving(directory):
     listener.setblocking(False)
     async with trio.open_nursery() as nursery:
         registry = Registry(None, str(directory), Shutdown())
-        answers = Answers(registry, Reloading(registry, lambda: None, str(directory)), lambda file: None)
+        answers = Answers(registry, Reloading(registry, lambda: None, str(directory), ()), lambda file: None)
         nursery.start_soon(control.Door(answers, Groups()).serve, listener.detach())
         async with await trio.open_unix_socket(path) as client:
             yield client
