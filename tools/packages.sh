@@ -41,6 +41,8 @@ if [ "$1" = test ]; then
     # Not libvirt-daemon-system, which would have the host's systemd start them.
     need libvirt-daemon "tests of libvirtd and virtlogd" test -x /usr/sbin/virtlogd
     need libvirt-clients "tests of libvirtd and virtlogd" command -v virt-admin
+    need systemd "tests of the units, in a jail" test -x /lib/systemd/systemd
+    need procps "tests of the units" command -v pgrep
     need augeas-tools "checking libvirt's configuration files" command -v augtool
 fi
 [ -n "$missing" ] || exit 0

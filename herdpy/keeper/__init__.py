@@ -24,6 +24,9 @@ class Options:
         held: of a supervisor that becomes the keeper, the descriptors that the keeper before it held, by name.
         stderr: that keeper's, or None.
         table: of a keeper that has executed itself anew, what it had (:class:`herdpy.keeper.renewal.Table`).
+        init: what that keeper knew of the init system (:class:`herdpy.keeper.init_system.InitSystem`); None when the
+            environment tells.
+        has_own_socket: whether the control socket's name is ours, and not the init system's.
     """
 
     def __init__(
@@ -40,6 +43,8 @@ class Options:
         held: Mapping[str, int] | None = None,
         stderr: int | None = None,
         table: Table | None = None,
+        init: Mapping[str, object] | None = None,
+        has_own_socket: bool = True,
     ) -> None:
         self.socket = socket
         self.state_directory = state_directory
@@ -52,6 +57,8 @@ class Options:
         self.held = held
         self.stderr = stderr
         self.table = table
+        self.init = init
+        self.has_own_socket = has_own_socket
 
 
 def run(options: Options) -> int:

@@ -53,6 +53,8 @@ def main(arguments: Sequence[str]) -> int:
         held=said["held"],
         stderr=said["stderr"],
         table=table,
+        init=said.get("init", {}),
+        has_own_socket=said.get("has_own_socket", True),
     )
     return run(options)
 

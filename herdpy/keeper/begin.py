@@ -10,11 +10,12 @@ import sys
 from herdpy.keeper import privilege
 from herdpy.keeper.cgroup import Cgroups, key_of
 from herdpy.keeper.estate import Estate
+from herdpy.keeper.init_system import FIRST_DESCRIPTOR, InitSystem, as_told, is_neighbour
 from herdpy.keeper.journal import NAME
 from herdpy.keeper.keeper import Keeper
 from herdpy.keeper.legacy import Legacy, read_legacy
-from herdpy.keeper.listen import ControlSocket
-from herdpy.keeper.place import Lock, PidFile, Refusal, make_directory, own_descriptors
+from herdpy.keeper.listen import ControlSocket, given
+from herdpy.keeper.place import Lock, Occupied, PidFile, Refusal, make_directory, own_descriptors
 from herdpy.keeper.spawn import Spawner
 from herdpy.keeper.succession import options_told
 
@@ -41,6 +42,10 @@ def begin(options: Options) -> int:
     pid_file = PidFile(
         options.pid_file and (options.pid_file if options.pid_file == "-" else os.path.abspath(options.pid_file))
     )
+    environment = dict(options.environment)
+    init = InitSystem.of(environment)
+    if options.init is not None:  # what the environment says was for a keeper before us
+        init = as_told(options.init)
     try:
         null = own_descriptors()
         journal = os.path.join(state_directory, NAME)
@@ -57,7 +62,11 @@ def begin(options: Options) -> int:
             else:
                 table.take()
                 estate = table
-            control = ControlSocket(os.path.abspath(options.socket), None if estate is None else estate.control())
+            socket = os.path.abspath(options.socket)
+            inherited = None if estate is None else estate.control()
+            if init.sockets:
+                inherited = given(socket, FIRST_DESCRIPTOR, init.sockets)
+            control = ControlSocket(socket, inherited, is_ours=options.has_own_socket and not init.sockets)
         except Refusal:
             lock.release()
             raise
@@ -66,6 +75,10 @@ def begin(options: Options) -> int:
             os.dup2(null, 1)
             os.close(options.stderr)
     except (Refusal, OSError) as error:
+        if isinstance(error, Occupied) and error.pid is not None and is_neighbour(error.pid):
+            # A supervisor has become the keeper, and the init system knows only of the one that was killed. Our status
+            # is a failure all the same: it counts only if this is not believed.
+            init.tell(f"MAINPID={error.pid}\nREADY=1")
         tell(f"herdpy: {error}\n".encode("utf-8", "backslashreplace"))
         return 1
     os.chdir("/")
@@ -79,7 +92,7 @@ def begin(options: Options) -> int:
         keeper = Keeper(
             supervisor=[*options.supervisor, LINE, *options.arguments],
             logger=[sys.executable, "-I", "-S", LOGGER, LINE],
-            environment=dict(options.environment),
+            environment=environment,
             log=os.path.join(log_directory, "herdpy.log"),
             listener=("control", control.socket.fileno()),
             pid_file=pid_file,
@@ -96,7 +109,10 @@ def begin(options: Options) -> int:
                 arguments=list(options.arguments),
                 open_files=open_files,
                 ignores_hangup=signal.getsignal(signal.SIGHUP) == signal.SIG_IGN,
+                init=init.told(),
+                has_own_socket=control.is_ours,
             ),
+            init=init,
             estate=estate,
             lock=lock.descriptor,
         )

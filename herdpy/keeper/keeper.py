@@ -12,6 +12,7 @@ from herdpy.keeper.clone import forking_into
 from herdpy.keeper.companion import Companion
 from herdpy.keeper.estate import Estate
 from herdpy.keeper.family import VARIABLE, Families, kill_main, signal_group
+from herdpy.keeper.init_system import Watchdog
 from herdpy.keeper.journal import Journal
 from herdpy.keeper.listen import accept
 from herdpy.keeper.loop import Loop
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from herdpy.keeper.cgroup import Cgroup, Cgroups
+    from herdpy.keeper.init_system import InitSystem
     from herdpy.keeper.place import PidFile
     from herdpy.keeper.spawn import Child
 else:
@@ -73,6 +75,7 @@ class Keeper:
         cgroups: Cgroups,
         journal: str,
         succession: Mapping[str, object],
+        init: InitSystem,
         estate: Estate | Table | None = None,
         lock: int = -1,
         on_ready: Callable[[], None] = lambda: None,
@@ -82,6 +85,7 @@ class Keeper:
         Args:
             journal: its path.
             succession: what the supervisor needs to be our successor (:mod:`herdpy.keeper.succession`).
+            init: who wants to hear how we are.
             estate: what is left; of a keeper that has executed itself anew, what it had.
             lock: the descriptor of the state directory's lock.
         """
@@ -134,6 +138,8 @@ class Keeper:
         self._retired = Retired(self._loop, 2 * PATIENCE)
         self._be_supervisor(self._supervisor)
         self._command, self._environment = supervisor, environment
+        self._init = init
+        self._watchdog = Watchdog(self._loop, init, lambda: self._supervisor, self._say)
         self._began_anew = False  # by someone who found a journal, until the supervisor is ready
         if estate is not None:
             self._take_up(estate)
@@ -150,6 +156,7 @@ class Keeper:
             "let_go": self._let_go,
             "accept": self._accept,
             "note": self._note,
+            "announce": self._announce,
             "ready": self._ready,
             "exit": self._exit,
             "upgrade": self._upgrade,
@@ -295,6 +302,7 @@ class Keeper:
     def _hello(self, asked: Mapping[str, Any], _: memoryview) -> None:
         self._greet(self._supervisor, asked)
         self._is_known = True
+        self._watchdog.know()
 
     def _greet(self, companion: Companion, asked: Mapping[str, Any]) -> None:
         """Tell a supervisor, be it in charge or not yet, what there is."""
@@ -324,6 +332,8 @@ class Keeper:
             "began_anew": self._began_anew,
             "second": is_second,
         }
+        if self._init.address is not None:
+            state["init"] = {"watchdog": self._init.watchdog}
         companion.send(encode(state))
         if self._signal == signal.SIGHUP and not is_second:
             self._signal = None
@@ -681,6 +691,9 @@ class Keeper:
         else:
             raise BadRequest("note: text must be a string or null")
 
+    def _announce(self, asked: Mapping[str, Any], _: memoryview) -> None:
+        self._watchdog.pass_on(request.text(asked, "text"))
+
     def _ready(self, asked: Mapping[str, Any], _: memoryview) -> None:
         if not self._was_ready:
             self._journal.append({"kind": "ready"})
@@ -691,6 +704,7 @@ class Keeper:
         on_ready, self._on_ready = self._on_ready, None
         if on_ready is not None:
             on_ready()
+        self._watchdog.tell("READY=1")
 
     def _exit(self, asked: Mapping[str, Any], _: memoryview) -> None:
         status = request.number(asked, "status")
@@ -774,6 +788,8 @@ class Keeper:
         self._supervisor.name = "supervisor"
         self._be_supervisor(self._supervisor)
         self._is_known = True
+        self._watchdog.begin()
+        self._watchdog.know()
         answer_changes(second, serial, self._notes, self._processes, self._held)
         self._tell_state(self._supervisor, serial)
         self._journal.append(*self._programs())
@@ -781,7 +797,7 @@ class Keeper:
     def _be_supervisor(self, companion: Companion) -> None:
         companion.on_end = self._supervisor_ended
         companion.on_packet = self._hear_supervisor
-        companion.on_begin = lambda: self._journal.append(*self._programs())
+        companion.on_begin = self._supervisor_began
 
     def _changed(self, what: str, key: str) -> None:
         """Something is otherwise than a second supervisor was told."""
@@ -919,6 +935,8 @@ class Keeper:
         """Go on where we were before we executed ourselves anew; what an estate has, too, is taken up already."""
         self._renewed = table
         self._is_known, self._asked_to_end = table.is_known, table.asked_to_end
+        if table.is_known:
+            self._watchdog.know()
         self._began_anew = table.began_anew
         for pipe in self._output.pipes():
             drains, name = table.drains.get(pipe.number, (0, None))
@@ -1026,6 +1044,10 @@ class Keeper:
         self._say("".join(traceback.format_exception(error)))
 
     # Companions and the end.
+
+    def _supervisor_began(self) -> None:
+        self._journal.append(*self._programs())
+        self._watchdog.begin()
 
     def _supervisor_ended(self) -> None:
         self._is_known = False

@@ -21,16 +21,19 @@ LONGEST = 107
 class ControlSocket:
     """The socket and the name it has on disk."""
 
-    def __init__(self, path: str, inherited: int | None = None) -> None:
+    def __init__(self, path: str, inherited: int | None = None, *, is_ours: bool = True) -> None:
         """Make it: its directory 0700, itself 0600 from the moment it exists.
 
         Args:
-            inherited: that of a keeper before us, which has this name, unless somebody removed it.
+            inherited: that of a keeper before us, or one that the init system made (:func:`given`); it has this name,
+                unless somebody removed it.
+            is_ours: whether an inherited one's name is ours to remove.
 
         Raises:
             Refusal: when the path is too long, the directory is open to others, or somebody already answers there.
         """
         self.path = path
+        self.is_ours = is_ours
         if inherited is not None:
             try:
                 self._identity = os.lstat(path)
@@ -41,6 +44,7 @@ class ControlSocket:
                 return
             except OSError:
                 os.close(inherited)
+        self.is_ours = True
         length = len(os.fsencode(path))
         if length > LONGEST:
             raise Refusal(f"cannot listen on {path}: {length} bytes are too long for a socket's path, {LONGEST} fit")
@@ -62,6 +66,8 @@ class ControlSocket:
     def close(self) -> None:
         """Close it and remove its name, unless the name is another's by now."""
         self.socket.close()
+        if not self.is_ours:
+            return
         try:
             if os.path.samestat(self._identity, os.lstat(self.path)):
                 os.unlink(self.path)
@@ -69,6 +75,30 @@ class ControlSocket:
             return
         except OSError:
             return  # the next keeper finds it stale and replaces it
+
+
+def given(path: str, descriptor: int, count: int) -> int:
+    """See that what the init system has passed to us is the control socket, and return it.
+
+    Raises:
+        Refusal: it is another one, or not one alone.
+    """
+    if count != 1:
+        raise Refusal(f"{count} sockets were passed to us (LISTEN_FDS), and we take one: the control socket, {path}")
+    try:
+        socket = _socket.socket(fileno=descriptor)  # it finds out the family and the type
+    except OSError as error:
+        raise Refusal(f"descriptor {descriptor}, which was passed to us, is no socket: {error.strerror}") from None
+    try:
+        name = socket.getsockname() if socket.family == _socket.AF_UNIX else None
+        is_listening = socket.getsockopt(_socket.SOL_SOCKET, _socket.SO_ACCEPTCONN)
+        if name != path or socket.type != _socket.SOCK_STREAM or not is_listening:
+            what = f"the socket {name}" if name else "what was passed to us"
+            raise Refusal(f"{what} is not the control socket, {path}; change ListenStream= of its unit, or --socket")
+    finally:
+        socket.detach()
+    _check(os.path.dirname(path))
+    return descriptor
 
 
 def accept(listening: int) -> int:

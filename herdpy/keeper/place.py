@@ -22,6 +22,14 @@ class Refusal(Exception):  # noqa: N818 - it is the answer to someone, not a mis
     """Why the keeper does not begin; ``str()`` is one line for the person who started it."""
 
 
+class Occupied(Refusal):
+    """There is a keeper already; ``pid`` is its PID, or None while that is not known yet."""
+
+    def __init__(self, words: str, pid: int | None) -> None:
+        super().__init__(words)
+        self.pid = pid
+
+
 def make_directory(path: str, mode: int) -> None:
     """Make a directory and its parents; one that is there stays as it is.
 
@@ -71,9 +79,12 @@ class Lock:
                     raise
                 self._file = self._take(patience=PATIENCE)
         except BlockingIOError:
-            raise Refusal(
-                f"another herdpy runs in {state_directory}: {_owner(self.path)}; "
-                "stop it first, or give this one a state directory of its own"
+            word = _word(self.path)
+            raise Occupied(
+                f"another herdpy runs in {state_directory}: "
+                f"{f'PID {word}' if word.isdecimal() else 'its PID is not known yet'}; "
+                "stop it first, or give this one a state directory of its own",
+                int(word) if word.isdecimal() else None,
             ) from None
         except OSError as error:
             raise Refusal(f"cannot lock {self.path}: {error.strerror}") from None
@@ -125,11 +136,6 @@ def _wait_for_lock(file: int, patience: float) -> None:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-
-
-def _owner(path: str) -> str:
-    word = _word(path)
-    return f"PID {word}" if word.isdecimal() else "its PID is not known yet"
 
 
 def _has_ended(path: str) -> bool:

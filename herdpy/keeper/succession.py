@@ -44,12 +44,15 @@ def options_told(
     arguments: list[str],
     open_files: int,
     ignores_hangup: bool,
+    init: Mapping[str, object],
+    has_own_socket: bool,
 ) -> dict[str, object]:
     """Return what the successor is to know; all paths are absolute.
 
     Args:
         open_files: the soft limit that we were started with (getrlimit(2), RLIMIT_NOFILE).
         ignores_hangup: whether SIGHUP is ignored (nohup(1)).
+        init, has_own_socket: as in :class:`herdpy.keeper.Options`.
     """
     return {
         "socket": socket,
@@ -60,4 +63,6 @@ def options_told(
         "arguments": arguments,
         "open_files": open_files,
         "ignores_hangup": ignores_hangup,
+        "init": init,
+        "has_own_socket": has_own_socket,
     }

@@ -142,6 +142,10 @@ class KeeperLine:
         """Of a second supervisor: names of descriptors that are held no longer, or others by now."""
         self.began_anew = False
         """Whether somebody started this herdpy after another one was killed, whose services it has taken up."""
+        self.is_heard = False
+        """Whether an init system wants to hear how we are: see :meth:`announce`."""
+        self.watchdog: float | None = None
+        """Seconds within which it has to hear of us again."""
         self._copies: dict[str, int] = {}
         """Of all that the keeper holds, for the day that we have to be the keeper."""
         self._succession: Packet = {}
@@ -314,6 +318,8 @@ class KeeperLine:
         self.began_anew = answer.packet.get("began_anew", False)  # an older keeper does not say
         self.is_second = answer.packet.get("second", False)
         self._may_succeed = self._was_ready and not self.is_second
+        init = answer.packet.get("init")
+        self.is_heard, self.watchdog = init is not None, (init or {}).get("watchdog")
         signal: int | None = answer.packet["signal"]
         return signal
 
@@ -531,6 +537,12 @@ class KeeperLine:
     async def note(self, key: str, text: str | None) -> None:
         """Have the keeper remember a text under a key, for the next supervisor; None forgets it."""
         await self._send({"kind": "note", "key": key, "text": text})
+
+    async def announce(self, *lines: str) -> None:
+        """Tell the init system that has started herdpy how it is (sd_notify(3)); nothing is sent where there is none.
+        The first time is the promise to go on, if there is a watchdog."""
+        if self.is_heard and lines:
+            await self._send({"kind": "announce", "text": "\n".join(lines)})
 
     async def ready(self) -> None:
         """Say that the control socket answers: the PID file may appear."""

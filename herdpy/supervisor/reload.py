@@ -9,6 +9,7 @@ import trio
 from herdpy.mistake import Mistake
 from herdpy.service import Service, StartFailure
 from herdpy.supervisor import kept_plan
+from herdpy.supervisor.announcing import announce_reload, announce_reloaded
 from herdpy.supervisor.comparison import Change, Comparison, compare
 from herdpy.supervisor.declared import DeclaredPlan
 from herdpy.supervisor.life import Life
@@ -82,8 +83,11 @@ class Reloading:
                 log("reload-refused", mistakes=len(verdict.mistakes))
                 return verdict
             comparison = verdict.comparison
+            if not comparison.is_empty:
+                await announce_reload(self._registry.line)
             problems = await self._apply(comparison)
             if not comparison.is_empty:
+                await announce_reloaded(self._registry.line, self._registry)
                 added, removed, changed = comparison.added, comparison.removed, comparison.changed
                 log("reloaded", added=len(added), removed=len(removed), changed=len(changed))
                 await kept_plan.keep(self._state, verdict.plan)

@@ -10,7 +10,7 @@ import trio
 from herdpy.configuration import Declared
 from herdpy.paths import Paths
 from herdpy.service import Service
-from herdpy.supervisor import admission, control, events, kept_plan, restart, upgrading
+from herdpy.supervisor import admission, announcing, control, events, kept_plan, restart, upgrading
 from herdpy.supervisor import log as own_log
 from herdpy.supervisor.answers import Answers
 from herdpy.supervisor.declared import DeclaredPlan
@@ -23,6 +23,10 @@ from herdpy.supervisor.shutdown import Shutdown
 
 MISTAKES_STATUS = 2
 """Exit status of herdpy when the configuration has mistakes, as of ``herdpy check``."""
+
+AFTER_DEADLINE = 20.0
+"""Seconds that herdpy may take to end once its shutdown has reached its deadline: what was killed is buried, last words
+are written."""
 
 
 async def supervise(
@@ -96,6 +100,7 @@ async def supervise(
             log("groups-not-admitted", reason=problem)
         nursery.start_soon(door.serve, line.listeners["control"])
         await line.ready()
+        nursery.start_soon(announcing.announce_again_and_again, line, registry)
         opened = time.monotonic()
         log(
             "supervisor-ready" if is_first else "supervisor-took-over" if was_second else "supervisor-back",
@@ -125,6 +130,8 @@ async def supervise(
         registry.closing = True  # before the note: nobody may write "started" over it
         deadline = deadline or shutdown.deadline()
         await line.note("supervisor", f"stopping {registry.exit_status} {deadline}")
+        left = deadline - time.clock_gettime(time.CLOCK_BOOTTIME)
+        await announcing.announce_stop(line, max(left, 0) + AFTER_DEADLINE)
         killed = await shutdown.carry_out(registry, deadline)
         log("exiting")
         own_log.flush()
@@ -170,3 +177,4 @@ async def _start_automatic(registry: Registry) -> None:
     await registry.start_all(life for life in registry.lives.values() if life.service.auto_start)
     if not registry.closing:
         await registry.line.note("supervisor", "started")
+    await announcing.announce_status(registry.line, registry)
