@@ -20,6 +20,9 @@ FIRST_DESCRIPTOR = 3
 """SD_LISTEN_FDS_START."""
 RETRY = 0.5
 """Seconds until it is told again what it has had no room for."""
+DOUBT = 3 / 8
+CERTAINTY = 1 / 2
+"""Of the watchdog's time, without a word from the supervisor, which says one each quarter of it."""
 MOST_UNSAID = 64
 """Messages that wait for that; then the oldest are forgotten."""
 
@@ -108,7 +111,7 @@ class Watchdog:
         self._say = say
         self._has_spoken = False  # the supervisor there is now
         self._is_known = False
-        self._doubts = 0
+        self._silences = 0
         self._wait()
 
     def tell(self, text: str) -> None:
@@ -122,13 +125,13 @@ class Watchdog:
 
     def pass_on(self, text: str) -> None:
         """Tell what the supervisor says; so it is well."""
-        self._has_spoken, self._doubts = True, 0
+        self._has_spoken, self._silences = True, 0
         self.tell(text)
         self._wait()
 
     def begin(self) -> None:
         """There is a new supervisor."""
-        self._has_spoken, self._is_known, self._doubts = False, False, 0
+        self._has_spoken, self._is_known, self._silences = False, False, 0
 
     def know(self) -> None:
         """It has said hello: from now on it is known to work, and may have nothing to say ever."""
@@ -137,17 +140,23 @@ class Watchdog:
     def _wait(self) -> None:
         if self._init.watchdog is not None:
             self._loop.cancel("watchdog")
-            self._loop.after(self._init.watchdog / 2, "watchdog", self._doubt)
+            self._loop.after(DOUBT * self._init.watchdog, "watchdog", self._doubt)
 
     def _doubt(self) -> None:
-        """The supervisor has been silent for half of the time: one that begins may be for the whole of it."""
+        """It ought to have said something by now. But all of us may have stood still (a frozen cgroup, a paused virtual
+        machine): then it is about to."""
+        assert self._init.watchdog is not None
+        self._loop.after((CERTAINTY - DOUBT) * self._init.watchdog, "watchdog", self._be_certain)
+
+    def _be_certain(self) -> None:
+        """It has said nothing. One that has just begun may take twice as long."""
         assert self._init.watchdog is not None
         self.tell("WATCHDOG=1")
-        self._doubts += 1
+        self._silences += 1
         supervisor = self._supervisor()
-        if supervisor.pid is not None and (self._has_spoken or (not self._is_known and self._doubts > 1)):
-            silence = self._doubts * self._init.watchdog / 2
-            self._say(f"the supervisor (PID {supervisor.pid}) has said nothing for {silence:g} s: killing it")
+        if supervisor.pid is not None and (self._has_spoken or (not self._is_known and self._silences > 1)):
+            seconds = self._silences * CERTAINTY * self._init.watchdog
+            self._say(f"the supervisor (PID {supervisor.pid}) has said nothing for {seconds:g} s: killing it")
             supervisor.kill()
         self._wait()
 

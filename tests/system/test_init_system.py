@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import BIN, PATIENCE, Herdpy
+from tests.conftest import BIN, PATIENCE, Herdpy, wait_until
 
 WATCHDOG = 2.0
 """Seconds."""
@@ -92,6 +92,28 @@ def test_a_supervisor_that_hangs_is_replaced_and_services_do_not_notice(herdpy: 
     assert f"the supervisor (PID {hung}) has said nothing for {WATCHDOG / 2:g} s: killing it" in herdpy.said()
     watching.until(lambda said: said.get("READY") == "1")
     watching.until(lambda said: said.get("WATCHDOG") == "1")
+
+
+def test_a_supervisor_that_stood_still_together_with_the_keeper_is_left_alone(herdpy: Herdpy, watching: Init) -> None:
+    herdpy.start()
+    assert herdpy.process is not None
+    watching.until(lambda said: said.get("WATCHDOG") == "1")
+    keeper, supervisor = herdpy.process.pid, herdpy.supervisor()
+    for pid in (keeper, supervisor):
+        os.kill(pid, signal.SIGSTOP)
+    watching.socket.settimeout(WATCHDOG)  # longer than a supervisor may be silent
+    with pytest.raises(TimeoutError):
+        while True:
+            watching.hear()
+    watching.socket.settimeout(PATIENCE)
+    os.kill(keeper, signal.SIGCONT)
+    # When it sleeps again, it has seen how late it is.
+    wait_until(lambda: Path(f"/proc/{keeper}/stat").read_text().rpartition(")")[2].split()[0] == "S")
+    os.kill(supervisor, signal.SIGCONT)
+    for _ in range(4):
+        watching.until(lambda said: said.get("WATCHDOG") == "1")
+    assert herdpy.supervisor() == supervisor
+    assert "killing it" not in herdpy.said()
 
 
 def test_the_beat_is_as_seldom_as_it_may_be_and_a_killed_supervisor_leaves_no_gap(

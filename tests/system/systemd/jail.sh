@@ -23,7 +23,7 @@ new=$directory/root
 mkdir -p "$new"
 mount -t tmpfs -o mode=755 jail "$new"
 cd "$new"
-mkdir -p dev etc/herdpy proc sys run tmp var/log var/lib var/tmp var/cache root home units user-units old lab
+mkdir -p dev etc/herdpy proc sys run tmp var/log var/lib var/tmp var/cache root home units user-units old
 chmod 1777 tmp var/tmp
 ln -s /run var/run
 for path in /bin /sbin /lib /lib32 /lib64; do

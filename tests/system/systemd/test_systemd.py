@@ -99,6 +99,18 @@ def test_a_stop_stops_in_order_and_a_restart_starts_again(booted: Jail) -> None:
     assert booted.run("test", "-e", "/run/herdpy/socket").returncode == 1
 
 
+def test_it_asks_for_the_time_that_its_services_take_to_stop(jail: Jail) -> None:
+    slow = "trap 'sleep 4; exit' TERM; sleep 1000 & wait"
+    (jail.services / "slow.toml").write_text(f'command = ["sh", "-c", "{slow}"]\nauto-start = true\n')
+    jail.change("herdpy.service", "[Service]\nTimeoutStopSec=2\n")
+    jail.enable("herdpy.service")
+    jail.boot()
+    wait_until(lambda: jail.show("StatusText").startswith("1 of "))
+    jail.ok("systemctl", "stop", "herdpy")
+    assert jail.show("Result") == "success"
+    assert jail.run("pgrep", "-x", "sleep").stdout == ""
+
+
 def test_what_stops_by_herd_is_not_started_again(booted: Jail) -> None:
     booted.ok("herd", "stop", "root")
     wait_until(lambda: booted.show("ActiveState") == "inactive")
@@ -189,7 +201,8 @@ def test_an_ordinary_users_systemd_runs_an_ordinary_users_herdpy(jail: Jail) -> 
         f"mkdir -p ~/.config/herdpy/services; echo '{SLEEPER}' >~/.config/herdpy/services/base.toml",
         user=True,
     )
-    jail.ok("systemctl", "--user", "start", "herdpy", user=True)
+    jail.ok("systemctl", "--user", "start", "herdpy.socket", user=True)
+    jail.ok("herd", "start", "base", user=True)
     wait_until(lambda: jail.show("StatusText", user=True).startswith("1 of "))
     before, keeper = jail.pids("base", user=True), jail.show("MainPID", user=True)
     assert jail.show("ControlGroup", user=True) in jail.ok("cat", f"/proc/{before[0]}/cgroup")
@@ -197,7 +210,7 @@ def test_an_ordinary_users_systemd_runs_an_ordinary_users_herdpy(jail: Jail) -> 
     wait_until(lambda: jail.show("MainPID", user=True) not in ("0", keeper))
     wait_until(lambda: jail.show("ActiveState", user=True) == "active")
     assert jail.pids("base", user=True) == before
-    jail.ok("systemctl", "--user", "stop", "herdpy", user=True)
+    jail.ok("systemctl", "--user", "stop", "herdpy.socket", "herdpy.service", user=True)
     assert jail.run("pgrep", "-x", "sleep").stdout == ""
 
 
