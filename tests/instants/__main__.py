@@ -1,0 +1,193 @@
+"""``python -m tests.instants``: kill each of herdpy's programs at each of its system calls, and see what comes next.
+
+First each operation is done a few times with strace attached to one program: these are its instants. Then it is done
+again for each of them, and the program is killed there. What must be so then is in fleet.py: everything as if nobody
+had been killed. How many calls there are varies a little from one run to the next (how often a program is woken up):
+what came in each dry run must be hit at some time, what came in some is tried several times, and what a later round
+shows for the first time is added.
+"""
+
+import argparse
+import shutil
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.instants.fleet import Fleet
+from tests.instants.operations import OPERATIONS, Operation
+from tests.instants.series import Series
+from tests.instants.strace import Call, Strace, Trace
+
+WAYS = ("cgroups", "no cgroups")
+PROGRAMS = ("supervisor", "logger", "keeper", "supervisor's threads")
+"""In an order in which nobody waits: a keeper's successor begins the others at once again when they are killed."""
+
+
+def main() -> int:
+    """See the options' own words."""
+    parser = argparse.ArgumentParser(prog="python -m tests.instants", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--way", choices=WAYS, action="append", help="only with, or without, a cgroup for each service")
+    parser.add_argument("--operation", choices=[operation.name for operation in OPERATIONS], action="append")
+    parser.add_argument("--program", choices=PROGRAMS, action="append")
+    parser.add_argument("--every", type=int, default=1, help="only every so many-th instant")
+    parser.add_argument("--offset", type=int, default=0, help="beginning with this one")
+    parser.add_argument("--jobs", type=int, default=2, help="herdpys at a time")
+    parser.add_argument("--report", type=Path, help="a file for the table of all instants")
+    asked = parser.parse_args()
+    series = [
+        Series(way, operation.name, program, every=asked.every, offset=asked.offset)
+        for way in asked.way or WAYS
+        for operation in OPERATIONS
+        for program in asked.program or PROGRAMS
+        if (not asked.operation or operation.name in asked.operation)
+        and (program != "supervisor's threads" or operation.name == "reload")
+    ]
+    began = time.monotonic()
+    try:
+        run(series, asked.jobs)
+    finally:
+        if asked.report is not None:
+            asked.report.write_text("".join(report(series)))
+    print("".join(summary(series)), end="")
+    print(f"{time.monotonic() - began:.0f} s")
+    return 1 if is_wrong(series) else 0
+
+
+def run(series: Sequence[Series], jobs: int) -> None:
+    """Do all that the series ask for, with so many herdpys at a time. Ctrl-C ends them."""
+    is_over = threading.Event()
+    for way in dict.fromkeys(one.way for one in series):
+        of_way = [one for one in series if one.way == way]
+        with ThreadPoolExecutor(jobs) as pool:
+            try:
+                for job in [pool.submit(_job, way, of_way, is_over) for _ in range(jobs)]:
+                    job.result()
+            except BaseException:
+                is_over.set()
+                raise
+
+
+def _job(way: str, series: Sequence[Series], is_over: threading.Event) -> None:
+    """Be one herdpy after the other: a new one whenever something went wrong."""
+    while not is_over.is_set() and not all(one.is_done() for one in series):
+        directory = Path(tempfile.mkdtemp(prefix="instants-"))
+        fleet = Fleet(directory / "herdpy", has_cgroups=way == "cgroups")
+        try:
+            fleet.start()
+            if _rounds(fleet, series, is_over):
+                fleet.stop()
+                shutil.rmtree(directory)
+            else:
+                print(f"kept: {directory}", file=sys.stderr, flush=True)
+        finally:
+            fleet.kill()
+
+
+def _rounds(fleet: Fleet, series: Sequence[Series], is_over: threading.Event) -> bool:
+    """Do one operation after the other until nothing is left to do, or something is wrong; return whether it is not."""
+    turn = 0
+    while not is_over.is_set() and not all(one.is_done() for one in series):
+        for operation in OPERATIONS:
+            turn += 1
+            of_operation = {one.program: one for one in series if one.operation == operation.name}
+            chosen = None
+            for step in range(len(PROGRAMS)):
+                one = of_operation.get(PROGRAMS[(turn + step) % len(PROGRAMS)])
+                if one is not None and (chosen := one.take()) is not None:
+                    break
+            if one is None or chosen is None:
+                if not series:
+                    return True
+                operation.prepare(fleet)
+                operation.act(fleet)
+                fleet.expect()
+            elif not _round(fleet, operation, one, chosen[0]):
+                return False
+    return True
+
+
+def _round(fleet: Fleet, operation: Operation, series: Series, call: Call | None) -> bool:
+    """Do an operation with a kill, or without; return whether all was right."""
+    program = series.program.partition("'")[0]
+    trace = Trace((), is_killed=False)
+    outcome, wrong = "", ""
+    try:
+        if fleet.ends[program] >= 2:
+            fleet.replace_keeper()
+        operation.prepare(fleet)
+        before = fleet.programs()
+        strace = Strace(_threads(series.program, before), call, fleet.directory / "trace")
+        try:
+            outcome = operation.act(fleet)
+            fleet.rest()
+        finally:
+            trace = strace.end()
+        if trace.is_killed:
+            fleet.ends[program] += 1
+            if program == "keeper":
+                fleet.ends.clear()
+        fleet.expect()
+        _see_who_was_replaced(before, fleet.programs(), program if trace.is_killed else None)
+    except Exception as error:
+        wrong = str(error) if isinstance(error, AssertionError) else traceback.format_exc()
+        at = "no kill" if call is None else f"{call.name} {call.number}"
+        place = f"{series.way}, {operation.name}, {series.program}, {at}"
+        print(f"WRONG: {place}{'' if trace.is_killed else ' (not hit)'}: {wrong}", file=sys.stderr, flush=True)
+    series.seen(call, trace, outcome, wrong)
+    return not wrong
+
+
+def _threads(program: str, programs: dict[str, int]) -> list[int]:
+    if program != "supervisor's threads":
+        return [programs[program]]
+    main = programs["supervisor"]
+    return [int(thread.name) for thread in Path(f"/proc/{main}/task").iterdir() if int(thread.name) != main]
+
+
+def _see_who_was_replaced(before: dict[str, int], after: dict[str, int], killed: str | None) -> None:
+    """See that nobody but who was killed has been replaced; of the keeper, it is by the supervisor."""
+    replaced = {name for name in before if before[name] != after[name]}
+    if killed == "keeper":
+        assert after["keeper"] == before["supervisor"], f"the keeper was followed by another: {before} {after}"
+    else:
+        assert replaced == ({killed} if killed else set()), f"replaced were {replaced}, killed was {killed}"
+
+
+def is_wrong(series: Iterable[Series]) -> bool:
+    """Whether anything was wrong, or an instant was never hit."""
+    return any(not one.is_done() or one.wrong or one.missed or any(kill.wrong for kill in one.kills) for one in series)
+
+
+def report(series: Iterable[Series]) -> Iterator[str]:
+    """The table of all instants, tab-separated."""
+    yield "way\toperation\tprogram\tindex\tcall\tnumber\ttries\toutcome\targuments\n"
+    for one in series:
+        for row in one.rows():
+            yield "\t".join((one.way, one.operation, one.program, *row)) + "\n"
+
+
+def summary(series: Iterable[Series]) -> Iterator[str]:
+    """A line for each series, and the sum."""
+    total = [0, 0, 0, 0]
+    for one in series:
+        rows, kills = one.rows(), one.kills
+        wrong = len(one.wrong) + sum(bool(kill.wrong) for kill in kills)
+        counts = (len(rows), len(kills), len(one.missed), wrong)
+        total = [a + b for a, b in zip(total, counts, strict=True)]
+        yield f"{one.way:11}{one.operation:8}{one.program:21}" + _counts(counts)
+        for call in one.missed:
+            yield f"    never hit: {call.name} {call.number}\n"
+    yield f"{'in all':40}" + _counts(total)
+
+
+def _counts(counts: Sequence[int]) -> str:
+    return "{:5} instants {:5} kills {:3} never hit {:3} wrong outcomes\n".format(*counts)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""What herdpy is doing while it is killed. Each operation is done, and changes what is expected of the fleet."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+
+import msgspec
+
+from tests.conftest import wait_until
+from tests.instants.fleet import PATIENCE, Fleet
+
+
+class Operation(msgspec.Struct, frozen=True):
+    """What is asked of a fleet.
+
+    Attributes:
+        act: asks it, and returns what the client was answered; changes ``fleet.expected``.
+        prepare: what must be so before, such as a thread that waits for work.
+    """
+
+    name: str
+    act: Callable[[Fleet], str]
+    prepare: Callable[[Fleet], None] = lambda fleet: None
+
+
+def _herd(fleet: Fleet, *arguments: str) -> str:
+    """Run the client as a user does; what it says on either side."""
+    done: subprocess.CompletedProcess[str] = fleet.herdpy.herd(*arguments, timeout=2 * PATIENCE)
+    assert done.returncode == 0, f"herd {' '.join(arguments)} ends with {done.returncode}: {done.stdout}{done.stderr}"
+    return f"{done.stderr}{done.stdout}".strip()
+
+
+def _start(fleet: Fleet) -> str:
+    worker = fleet.expected["worker"]
+    worker.status, worker.begun = "running", worker.begun + 1
+    said = _herd(fleet, "start", "worker")
+    assert "Service worker has been started." in said or "is already running" in said, f"a start is answered: {said}"
+    return said
+
+
+def _stop(fleet: Fleet) -> str:
+    worker = fleet.expected["worker"]
+    worker.status, worker.ended = "stopped", worker.ended + 1
+    return _herd(fleet, "stop", "worker")
+
+
+def _respawn(fleet: Fleet) -> str:
+    worker = fleet.expected["worker"]
+    worker.begun, worker.ended = worker.begun + 1, worker.ended + 1
+    os.kill(fleet.running("worker"), signal.SIGUSR1)
+    wait_until(lambda: fleet.begun("worker") == worker.begun, PATIENCE)
+    return _herd(fleet, "status", "worker").splitlines()[0]
+
+
+def _reload(fleet: Fleet) -> str:
+    goes, comes = ("even", "odd")[:: 1 if fleet.variant == 0 else -1]
+    expected = fleet.expected
+    expected[goes].status, expected[goes].ended = None, expected[goes].ended + 1
+    expected[comes].status, expected[comes].begun = "running", expected[comes].begun + 1
+    renewed = expected["renewed"]
+    renewed.begun, renewed.ended = renewed.begun + 1, renewed.ended + 1
+    expected["changed"].pending = not expected["changed"].pending
+    fleet.configure(1 - fleet.variant)
+    return _herd(fleet, "reload", "root")
+
+
+def _warm(fleet: Fleet) -> None:
+    """Let the supervisor have a thread that waits for work: it reads declarations in one."""
+    _herd(fleet, "plan")
+
+
+OPERATIONS = (
+    Operation("start", _start),
+    Operation("respawn", _respawn),
+    Operation("stop", _stop),
+    Operation("reload", _reload, _warm),
+)
+"""In an order in which each finds what it needs."""

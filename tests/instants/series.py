@@ -1,0 +1,132 @@
+"""All instants of one program in one operation: which there are, which it was killed at, and what came of it."""
+
+import threading
+from collections import Counter
+
+import msgspec
+
+from tests.instants.strace import Call, Trace
+
+DRY_RUNS = 3
+"""So often an operation is done without a kill, to see which calls it makes: what comes each time must be hit."""
+TRIES = 8
+"""So often a call is tried to be hit before it counts as one that did not come again."""
+
+
+class Kill(msgspec.Struct, frozen=True):
+    """A kill, and what came of it.
+
+    Attributes:
+        arguments: of the call that was not made any more.
+        outcome: what the client was answered.
+        wrong: what was not right after it; empty when all was.
+    """
+
+    call: Call
+    arguments: str
+    outcome: str
+    wrong: str
+
+
+class Series:
+    """One program in one operation. Several threads may ask it what to do next.
+
+    Attributes:
+        way: with which kind of herdpy.
+        wrong: what went wrong when nothing was killed.
+    """
+
+    def __init__(self, way: str, operation: str, program: str, *, every: int = 1, offset: int = 0) -> None:
+        """Begin it, with only every ``every``-th of its instants if that is not 1."""
+        self.way = way
+        self.operation = operation
+        self.program = program
+        self.wrong: list[str] = []
+        self._every = every
+        self._offset = offset
+        self._lock = threading.Lock()
+        self._arguments: dict[Call, str] = {}
+        self._runs: list[Counter[str]] = []
+        self._tries: Counter[Call] = Counter()
+        self._kills: dict[Call, Kill] = {}
+        self._under_way: list[Call | None] = []
+
+    def take(self) -> tuple[Call | None] | None:
+        """Return where to kill next (None: nowhere, a dry run); or None when there is nothing to do now."""
+        with self._lock:
+            if len(self._runs) < DRY_RUNS:
+                if len(self._runs) + self._under_way.count(None) >= DRY_RUNS:
+                    return None
+                self._under_way.append(None)
+                return (None,)
+            for call in self._chosen():
+                if call not in self._kills and call not in self._under_way and self._tries[call] < TRIES:
+                    self._under_way.append(call)
+                    return (call,)
+            return None
+
+    def is_done(self) -> bool:
+        """Whether nothing is left, and nothing is under way."""
+        with self._lock:
+            return (
+                len(self._runs) >= DRY_RUNS
+                and not self._under_way
+                and all(call in self._kills or self._tries[call] >= TRIES for call in self._chosen())
+            )
+
+    def seen(self, call: Call | None, trace: Trace, outcome: str, wrong: str) -> None:
+        """Take what was seen in a round."""
+        with self._lock:
+            self._under_way.remove(call)
+            for found, arguments in trace.calls:
+                self._arguments.setdefault(found, arguments)
+            if call is None:
+                self._runs.append(Counter(found.name for found, _ in trace.calls))
+            else:
+                self._tries[call] += 1
+            if call is not None and trace.is_killed:
+                arguments = next((words for found, words in reversed(trace.calls) if found == call), "")
+                self._kills[call] = Kill(call, arguments, outcome, wrong)
+            elif wrong:
+                self.wrong.append(wrong)
+
+    def failed(self, call: Call | None, wrong: str) -> None:
+        """Take it that a round could not be carried out."""
+        self.seen(call, Trace((), is_killed=False), "", wrong)
+
+    @property
+    def kills(self) -> list[Kill]:
+        """All of them."""
+        return list(self._kills.values())
+
+    @property
+    def missed(self) -> list[Call]:
+        """Which came in each dry run, and were never hit."""
+        return [
+            call
+            for call in self._chosen()
+            if call not in self._kills and all(run[call.name] >= call.number for run in self._runs)
+        ]
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """A table of all instants: index, call, its number, tries, outcome, its arguments."""
+        chosen = set(self._chosen())
+        rows: list[tuple[str, ...]] = []
+        for index, (call, arguments) in enumerate(self._arguments.items()):
+            if call not in chosen:
+                continue
+            kill = self._kills.get(call)
+            came = sum(run[call.name] >= call.number for run in self._runs)
+            outcome = f"not hit; it came in {came} of {len(self._runs)} dry runs" if kill is None else kill.outcome
+            if kill is not None and kill.wrong:
+                outcome = f"WRONG: {kill.wrong}"
+            rows.append(
+                (
+                    *(str(index), call.name, str(call.number), str(self._tries[call]), outcome.replace("\n", " | ")),
+                    arguments if kill is None else kill.arguments,
+                )
+            )
+        return rows
+
+    def _chosen(self) -> list[Call]:
+        return [call for index, call in enumerate(self._arguments) if index % self._every == self._offset % self._every]
