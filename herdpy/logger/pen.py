@@ -69,7 +69,10 @@ class Pen:
             self._drain(source)
 
     def _listen(self, line: _socket.socket) -> None:
-        packet, beside, _, _ = line.recvmsg(LIMIT, ANCILLARY_SIZE, _socket.MSG_CMSG_CLOEXEC)
+        try:
+            packet, beside, _, _ = line.recvmsg(LIMIT, ANCILLARY_SIZE, _socket.MSG_CMSG_CLOEXEC)
+        except ConnectionResetError:
+            return  # told once, when the keeper is gone with packets of ours unread; what it sent before still comes
         passed = descriptors(beside)
         if not packet:
             # The keeper is gone, its services are not: what they say is still worth keeping.

@@ -449,7 +449,7 @@ class Life:
                     await self.sockets.close()
                 reply.give(Outcome(True))
             case _Replace(service, at_once, reply), status:
-                self.replacement = service
+                self.replacement = None if service == self.service else service  # it may have been restarted meanwhile
                 if at_once or status == "stopped":
                     before = self.service
                     self._take_replacement()

@@ -16,7 +16,7 @@ from herdpy.supervisor.life import Life
 from herdpy.supervisor.log import log
 from herdpy.supervisor.plan import Plan, make_plan
 from herdpy.supervisor.registry import NotRegistered, Registry
-from herdpy.supervisor.restart import restart
+from herdpy.supervisor.restart import promise, restart
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +52,16 @@ class Reloading:
         self._there = set(_there(layers))
         """Those that there were when they were read last."""
         self._lock = trio.Lock()
+        self._added: frozenset[str] = frozenset()
+        """The canonical names of what has its life, but counts as added: the last supervisor had not begun with it."""
+        self._is_behind = False
+        """Whether the kept plan is another one than what is carried out."""
+
+    def go_on_with(self, unfinished: kept_plan.Unfinished) -> None:
+        """Let the next reload do what the last supervisor had left to do."""
+        notes = self._registry.line.notes
+        self._added = frozenset(name for name in unfinished.added if f"service:{name}" not in notes)
+        self._is_behind = True
 
     async def look(self) -> Verdict:
         """What a reload would do now."""
@@ -69,7 +79,9 @@ class Reloading:
             plan, mistakes = make_plan([*services, *(life.replacement or life.service for life in kept)])
             if plan is None:
                 return Verdict(mistakes=mistakes)
-        before = {name: life.service for name, life in registry.lives.items() if life not in kept}
+        before = {
+            name: life.service for name, life in registry.lives.items() if life not in kept and name not in self._added
+        }
         return Verdict(plan=declared.plan, comparison=compare(before, services))
 
     async def reload(self) -> Verdict:
@@ -86,11 +98,14 @@ class Reloading:
             if not comparison.is_empty:
                 await announce_reload(self._registry.line)
             problems = await self._apply(comparison)
+            self._added = frozenset()
             if not comparison.is_empty:
                 await announce_reloaded(self._registry.line, self._registry)
                 added, removed, changed = comparison.added, comparison.removed, comparison.changed
                 log("reloaded", added=len(added), removed=len(removed), changed=len(changed))
-                await kept_plan.keep(self._state, verdict.plan)
+            if self._is_behind or not comparison.is_empty:
+                await kept_plan.keep(self._registry.line, self._state, verdict.plan)
+                self._is_behind = False
             return msgspec.structs.replace(verdict, problems=problems)
 
     async def _apply(self, comparison: Comparison) -> tuple[str, ...]:
@@ -100,7 +115,7 @@ class Reloading:
             await registry.lives[name].replace(None)
         for change in comparison.changed:
             await registry.is_declared(change.name)
-        added = [registry.add(service) for service in comparison.added]
+        added = [registry.lives.get(service.name) or registry.add(service) for service in comparison.added]
         stopped: list[str] = []
         restarted: list[Life] = []
         for change in comparison.changed:
@@ -110,19 +125,27 @@ class Reloading:
                 problems.append(problem)
             elif change.effect.kind == "restart" and life.status != "stopped":
                 restarted.append(life)
-        for name in comparison.removed:
-            life = registry.lives[name]
+        gone = [registry.lives[name] for name in comparison.removed]
+        leaning = dict.fromkeys(
+            other.name for life in gone for other in registry.stopped_with(life) if other not in gone
+        )
+        keep_promise = await promise(registry, list(leaning)) if leaning else None
+        for life in gone:
             outcome = await life.stop()
             stopped += outcome.stopped
             try:
                 await registry.unregister(life)
             except NotRegistered as reason:
-                problems += outcome.lines or (f"{name} is no longer declared, but stays: {reason}",)
+                problems += outcome.lines or (f"{life.name} is no longer declared, but stays: {reason}",)
         for life in restarted:
+            if life.replacement is None:  # it was restarted meanwhile, whoever asked for that
+                continue
             outcome = await restart(registry, life)
             problems += outcome.lines if not outcome.done else ()
         again = [registry.lives[name] for name in dict.fromkeys(stopped) if name in registry.lives]
         problems += await registry.start_all([*again, *(life for life in added if life.service.auto_start)])
+        if keep_promise is not None:
+            await keep_promise()
         return tuple(problems)
 
     async def _change(self, life: Life, change: Change) -> str | None:

@@ -6,7 +6,7 @@ see through still ends with everything running.
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 NOTE = "restart:"
 """What the keys of these notes begin with; a number that makes them unique follows."""
+
+_ENDED = ""
+"""A process that is nobody's: there is none to be stopped."""
 
 
 class _Restart(msgspec.Struct, frozen=True):
@@ -56,6 +59,23 @@ async def restart(registry: "Registry", life: "Life") -> Outcome:
         with trio.CancelScope(shield=True):  # it is sent at once
             await registry.line.note(key, None)
         await _end(registry, begun)
+
+
+async def promise(registry: "Registry", names: Sequence[str]) -> Callable[[], Awaitable[None]]:
+    """Note what is to be started again, although it is stopped by something else than a restart.
+
+    Returns:
+        What is to be called when that is done.
+    """
+    key = f"{NOTE}{time.monotonic_ns()}"
+    first, *others = names
+    note = _Restart(first, _ENDED, tuple(others))
+    await registry.line.note(key, msgspec.json.encode(note).decode())
+
+    async def keep() -> None:
+        await registry.line.note(key, None)
+
+    return keep
 
 
 def unfinished(registry: "Registry") -> bool:

@@ -82,11 +82,17 @@ async def supervise(
         shutdown.timeout = settings.shutdown_timeout
         groups = Groups(settings.read_gids, settings.operate_gids)
         reloading.mistakes = declared.mistakes
-        registry.take_plan(declared.plan or kept_plan.kept(paths.state, remake) or declared.sound, remake)
+        plan = declared.plan or kept_plan.kept(paths.state, remake) or declared.sound
+        unfinished = None
+        if declared.plan is not None and line.notes.get("supervisor") == "started":
+            unfinished = kept_plan.unfinished(paths.state, declared.plan, line.notes, remake)
+        registry.take_plan(plan if unfinished is None else unfinished.plan, remake)
         if line.is_second:
             prepare()
             missed_signal = await line.prepared()
             registry.catch_up()
+        if unfinished is not None:
+            reloading.go_on_with(unfinished)
         answers = Answers(registry, reloading, read)
         door = control.Door(answers, groups)
         answers.upgrading = upgrading.Upgrading(line, door, shutdown)
@@ -123,8 +129,11 @@ async def supervise(
             nursery.start_soon(_start_automatic, registry)
         nursery.start_soon(own_log.start)
         nursery.start_soon(_let_read, paths.log, groups)
-        if declared.plan is not None:
-            nursery.start_soon(kept_plan.keep, paths.state, declared.plan)
+        if unfinished is not None:
+            log("reload-goes-on")
+            nursery.start_soon(reloading.reload)
+        elif declared.plan is not None:
+            nursery.start_soon(kept_plan.keep, line, paths.state, declared.plan)
         nursery.start_soon(_watch, paths.layers, began, reloading)
         await shutdown.asked.wait()
         registry.closing = True  # before the note: nobody may write "started" over it

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import select
 import signal
 import stat
 import subprocess
@@ -216,6 +217,21 @@ def test_without_a_keeper_it_goes_on_until_nobody_writes(logger: Logger, tmp_pat
     for end in logger._pipes.pop(1):
         os.close(end)
     logger.process.send_signal(signal.SIGTERM)  # as whoever ends a whole control group does
+    sleeper.communicate(b"late words\n")
+    assert logger.process.wait(20) == 0
+    assert unstamped(log.read_bytes()) == [b"late words"]
+
+
+def test_a_keeper_that_is_killed_with_packets_unread_is_only_gone(logger: Logger, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    logger.open(log)
+    logger.drain()
+    logger.tell("drain", id=1)
+    assert select.select([logger.line], [], [], 20)[0], "the answer, which nobody reads"
+    sleeper = subprocess.Popen(["sh", "-c", "read line; echo $line"], stdin=subprocess.PIPE, stdout=logger._pipes[1][1])
+    logger.line.close()  # ECONNRESET at the other end, and what is sent meets EPIPE
+    for end in logger._pipes.pop(1):
+        os.close(end)
     sleeper.communicate(b"late words\n")
     assert logger.process.wait(20) == 0
     assert unstamped(log.read_bytes()) == [b"late words"]

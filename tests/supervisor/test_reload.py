@@ -198,3 +198,43 @@ def test_values_of_the_environment_are_not_told(herdpy):
     herdpy.declare("one", STARTED + "[environment]\nTOKEN = 'hidden'\n")
     assert 'environment.TOKEN: "..." -> "..."' in herdpy.ok("plan")
     assert "hidden" not in herdpy.ok("plan", "--json")
+
+
+def test_a_reload_whose_supervisor_is_killed_is_finished_by_the_next_one(herdpy, eventually):
+    for name in ("gone", "same", "base"):
+        herdpy.declare(name, STARTED)
+    herdpy.declare("later", STARTED)
+    herdpy.declare("soon", STARTED + 'on-change = "restart"\n')
+    herdpy.declare("above", STARTED + 'requirement = ["base"]\n')
+    herdpy.declare("stopped", STARTED)
+    herdpy.start()
+    pids = {name: pid_of(herdpy, name) for name in ("same", "later", "soon", "above")}
+    herdpy.ok("start", "gone")
+    herdpy.ok("stop", "stopped")
+    (herdpy.services / "same.toml").touch()
+    herdpy.ok("reload", "root")
+    supervisor = herdpy.supervisor()
+    os.kill(supervisor, signal.SIGSTOP)  # so that it has not begun to do anything about it
+    for name in ("gone", "base"):
+        (herdpy.services / f"{name}.toml").unlink()
+    herdpy.declare("later", STARTED.replace("1000", "2000"))
+    herdpy.declare("soon", STARTED.replace("1000", "2000") + 'on-change = "restart"\n')
+    herdpy.declare("above", STARTED.replace("1000", "2000"))
+    herdpy.declare("fresh", STARTED)
+    herdpy.declare("unwanted", SLEEP)
+    os.kill(supervisor, signal.SIGKILL)
+    eventually(lambda: names(herdpy) == {"same", "later", "soon", "above", "stopped", "fresh", "unwanted"})
+    eventually(lambda: herdpy.status("fresh")["status"] == "running")
+    assert [herdpy.status(name)["pid"] for name in ("same", "later")] == [pids["same"], pids["later"]]
+    assert "2000" in herdpy.status("later")["details"]["from its next start on"]
+    for name in ("soon", "above"):
+        eventually(lambda name=name: herdpy.status(name)["command"] == ["sleep", "2000"])
+        assert herdpy.status(name)["pid"] != pids[name]
+        assert [change["status"] for change in herdpy.status(name)["status-changes"]].count("running") == 2
+    assert [herdpy.status(name)["status"] for name in ("stopped", "unwanted")] == ["stopped", "stopped"]
+    # What is there by now is what has been carried out: nothing is left for the one after the next.
+    herdpy.ok("stop", "fresh")
+    os.kill(herdpy.supervisor(), signal.SIGKILL)
+    assert herdpy.status("fresh")["status"] == "stopped"
+    assert "4 unchanged" not in herdpy.ok("reload", "root")
+    assert herdpy.status("fresh")["status"] == "stopped"
