@@ -1,6 +1,7 @@
 # make run    set up, start herdpy, boot a build machine, show its clock
 # make stop   stop all of it
 # make test   set up, run every check and every test
+# make instants  kill each of herdpy's programs at each of its system calls (takes half an hour)
 # make bench  what it costs, as ratios
 # make bench-peers  the same work done by other supervisors, in one table
 
@@ -8,7 +9,7 @@ PYTHON ?= python3
 VENV := .venv
 SOURCES := pyproject.toml README.md $(shell find bin completion docs/man herdpy services systemd -type f ! -name '*.pyc')
 
-.PHONY: run stop test check bench bench-peers clean
+.PHONY: run stop test check instants bench bench-peers clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/herdpy.stamp
@@ -24,6 +25,10 @@ test: $(VENV)/test.stamp
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup -q $(TESTS)
+
+instants: $(VENV)/test.stamp
+	@sh tools/packages.sh test
+	$(VENV)/bin/python -m tests.instants --report instants.tsv
 
 bench: $(VENV)/test.stamp
 	@sh tools/packages.sh test

@@ -36,6 +36,7 @@ if [ "$1" = test ]; then
     need libc6-dev "building the time trap on the host, too" test -e /usr/include/stdio.h
     need openssl "the certificate of the test of the time trap" command -v openssl
     need iproute2 "tests in a network namespace" command -v ip
+    need strace "killing herdpy at each of its system calls" command -v strace
     need sudo "tests as an ordinary user" command -v sudo
     need zstd "tests of compressed logs" command -v zstd
     # Not libvirt-daemon-system, which would have the host's systemd start them.

@@ -8,7 +8,10 @@ shows for the first time is added.
 """
 
 import argparse
+import os
+import select
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -18,7 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.instants.fleet import Fleet
+from tests.instants.fleet import PATIENCE, Fleet
 from tests.instants.operations import OPERATIONS, Operation
 from tests.instants.series import Series
 from tests.instants.strace import Call, Strace, Trace
@@ -28,8 +31,29 @@ PROGRAMS = ("supervisor", "logger", "keeper", "supervisor's threads")
 """In an order in which nobody waits: a keeper's successor begins the others at once again when they are killed."""
 
 
+APART = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+"""What runs us where there are only our own processes: nothing can be left behind, and a program that looks through
+/proc looks at no others (each would be some more instants)."""
+
+
+def be_init() -> None:
+    """As the first process of a PID namespace, run the rest in a child, and reap whatever ends without a parent."""
+    child = os.fork()
+    if child == 0:
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    while True:
+        pid, status = os.wait()
+        if pid == child:
+            os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+
+
 def main() -> int:
     """See the options' own words."""
+    if os.getpid() != 1:
+        as_root = () if os.geteuid() == 0 else ("--user", "--map-root-user")
+        os.execvp(APART[0], [*APART, *as_root, sys.executable, "-m", "tests.instants", *sys.argv[1:]])
+    be_init()
     parser = argparse.ArgumentParser(prog="python -m tests.instants", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--way", choices=WAYS, action="append", help="only with, or without, a cgroup for each service")
     parser.add_argument("--operation", choices=[operation.name for operation in OPERATIONS], action="append")
@@ -37,6 +61,7 @@ def main() -> int:
     parser.add_argument("--every", type=int, default=1, help="only every so many-th instant")
     parser.add_argument("--offset", type=int, default=0, help="beginning with this one")
     parser.add_argument("--jobs", type=int, default=2, help="herdpys at a time")
+    parser.add_argument("--wrong", type=int, default=10, help="end after so many wrong outcomes")
     parser.add_argument("--report", type=Path, help="a file for the table of all instants")
     asked = parser.parse_args()
     series = [
@@ -48,8 +73,9 @@ def main() -> int:
         and (program != "supervisor's threads" or operation.name == "reload")
     ]
     began = time.monotonic()
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
     try:
-        run(series, asked.jobs)
+        run(series, asked.jobs, asked.wrong)
     finally:
         if asked.report is not None:
             asked.report.write_text("".join(report(series)))
@@ -58,21 +84,22 @@ def main() -> int:
     return 1 if is_wrong(series) else 0
 
 
-def run(series: Sequence[Series], jobs: int) -> None:
-    """Do all that the series ask for, with so many herdpys at a time. Ctrl-C ends them."""
+def run(series: Sequence[Series], jobs: int, wrong: int) -> None:
+    """Do all that the series ask for, with so many herdpys at a time, until so many outcomes are wrong. Ctrl-C ends
+    them."""
     is_over = threading.Event()
     for way in dict.fromkeys(one.way for one in series):
         of_way = [one for one in series if one.way == way]
         with ThreadPoolExecutor(jobs) as pool:
             try:
-                for job in [pool.submit(_job, way, of_way, is_over) for _ in range(jobs)]:
+                for job in [pool.submit(_job, way, of_way, is_over, wrong) for _ in range(jobs)]:
                     job.result()
             except BaseException:
                 is_over.set()
                 raise
 
 
-def _job(way: str, series: Sequence[Series], is_over: threading.Event) -> None:
+def _job(way: str, series: Sequence[Series], is_over: threading.Event, wrong: int) -> None:
     """Be one herdpy after the other: a new one whenever something went wrong."""
     while not is_over.is_set() and not all(one.is_done() for one in series):
         directory = Path(tempfile.mkdtemp(prefix="instants-"))
@@ -84,6 +111,8 @@ def _job(way: str, series: Sequence[Series], is_over: threading.Event) -> None:
                 shutil.rmtree(directory)
             else:
                 print(f"kept: {directory}", file=sys.stderr, flush=True)
+                if sum(one.count_wrong() for one in series) >= wrong:
+                    is_over.set()
         finally:
             fleet.kill()
 
@@ -121,12 +150,16 @@ def _round(fleet: Fleet, operation: Operation, series: Series, call: Call | None
             fleet.replace_keeper()
         operation.prepare(fleet)
         before = fleet.programs()
+        victim = os.pidfd_open(before[program])
         strace = Strace(_threads(series.program, before), call, fleet.directory / "trace")
         try:
             outcome = operation.act(fleet)
             fleet.rest()
         finally:
             trace = strace.end()
+            if trace.is_killed:
+                select.select([victim], [], [], PATIENCE)
+            os.close(victim)
         if trace.is_killed:
             fleet.ends[program] += 1
             if program == "keeper":
@@ -160,12 +193,12 @@ def _see_who_was_replaced(before: dict[str, int], after: dict[str, int], killed:
 
 def is_wrong(series: Iterable[Series]) -> bool:
     """Whether anything was wrong, or an instant was never hit."""
-    return any(not one.is_done() or one.wrong or one.missed or any(kill.wrong for kill in one.kills) for one in series)
+    return any(not one.is_done() or one.missed or one.count_wrong() for one in series)
 
 
 def report(series: Iterable[Series]) -> Iterator[str]:
     """The table of all instants, tab-separated."""
-    yield "way\toperation\tprogram\tindex\tcall\tnumber\ttries\toutcome\targuments\n"
+    yield "way\toperation\tprogram\tindex\tcall\tnumber\tcame\toutcome\targuments\n"
     for one in series:
         for row in one.rows():
             yield "\t".join((one.way, one.operation, one.program, *row)) + "\n"
@@ -176,8 +209,7 @@ def summary(series: Iterable[Series]) -> Iterator[str]:
     total = [0, 0, 0, 0]
     for one in series:
         rows, kills = one.rows(), one.kills
-        wrong = len(one.wrong) + sum(bool(kill.wrong) for kill in kills)
-        counts = (len(rows), len(kills), len(one.missed), wrong)
+        counts = (len(rows), len(kills), len(one.missed), one.count_wrong())
         total = [a + b for a, b in zip(total, counts, strict=True)]
         yield f"{one.way:11}{one.operation:8}{one.program:21}" + _counts(counts)
         for call in one.missed:

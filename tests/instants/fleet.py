@@ -85,6 +85,7 @@ class Fleet:
             "steady": Expected("running", begun=1),
             "changed": Expected("running", begun=1),
             "renewed": Expected("running", begun=1),
+            "leaning": Expected("running", begun=1),
             "even": Expected("running", begun=1),
             "odd": Expected(None),
         }
@@ -107,7 +108,9 @@ class Fleet:
         declared = {"worker": "respawn-limit = 1000\nrespawn-delay = 0.0", "steady": "auto-start = true"}
         declared["changed"] = f"auto-start = true\nenvironment = {{ VARIANT = '{variant}' }}"
         declared["renewed"] = f"{declared['changed']}\non-change = 'restart'"
-        declared[("even", "odd")[variant]] = "auto-start = true"
+        base = ("even", "odd")[variant]
+        declared["leaning"] = f"{declared['changed']}\nrequirement = ['{base}']"
+        declared[base] = "auto-start = true"
         for name, text in declared.items():
             command = ["sh", str(self._script), str(self._marks / name), self._sleep]
             written = self.directory / "declaration"

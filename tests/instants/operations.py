@@ -58,8 +58,8 @@ def _reload(fleet: Fleet) -> str:
     expected = fleet.expected
     expected[goes].status, expected[goes].ended = None, expected[goes].ended + 1
     expected[comes].status, expected[comes].begun = "running", expected[comes].begun + 1
-    renewed = expected["renewed"]
-    renewed.begun, renewed.ended = renewed.begun + 1, renewed.ended + 1
+    for name in ("renewed", "leaning"):
+        expected[name].begun, expected[name].ended = expected[name].begun + 1, expected[name].ended + 1
     expected["changed"].pending = not expected["changed"].pending
     fleet.configure(1 - fleet.variant)
     return _herd(fleet, "reload", "root")

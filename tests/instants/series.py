@@ -10,7 +10,7 @@ from tests.instants.strace import Call, Trace
 DRY_RUNS = 3
 """So often an operation is done without a kill, to see which calls it makes: what comes each time must be hit."""
 TRIES = 8
-"""So often a call is tried to be hit before it counts as one that did not come again."""
+"""Runs in which a call did not come, and was not hit, until it counts as one that does not come as a rule."""
 
 
 class Kill(msgspec.Struct, frozen=True):
@@ -46,6 +46,7 @@ class Series:
         self._offset = offset
         self._lock = threading.Lock()
         self._arguments: dict[Call, str] = {}
+        self._dry_runs = 0
         self._runs: list[Counter[str]] = []
         self._tries: Counter[Call] = Counter()
         self._kills: dict[Call, Kill] = {}
@@ -54,8 +55,8 @@ class Series:
     def take(self) -> tuple[Call | None] | None:
         """Return where to kill next (None: nowhere, a dry run); or None when there is nothing to do now."""
         with self._lock:
-            if len(self._runs) < DRY_RUNS:
-                if len(self._runs) + self._under_way.count(None) >= DRY_RUNS:
+            if self._dry_runs < DRY_RUNS:
+                if self._dry_runs + self._under_way.count(None) >= DRY_RUNS:
                     return None
                 self._under_way.append(None)
                 return (None,)
@@ -69,7 +70,7 @@ class Series:
         """Whether nothing is left, and nothing is under way."""
         with self._lock:
             return (
-                len(self._runs) >= DRY_RUNS
+                self._dry_runs >= DRY_RUNS
                 and not self._under_way
                 and all(call in self._kills or self._tries[call] >= TRIES for call in self._chosen())
             )
@@ -80,53 +81,58 @@ class Series:
             self._under_way.remove(call)
             for found, arguments in trace.calls:
                 self._arguments.setdefault(found, arguments)
-            if call is None:
-                self._runs.append(Counter(found.name for found, _ in trace.calls))
-            else:
-                self._tries[call] += 1
-            if call is not None and trace.is_killed:
+            if trace.is_killed and call is not None:
                 arguments = next((words for found, words in reversed(trace.calls) if found == call), "")
                 self._kills[call] = Kill(call, arguments, outcome, wrong)
-            elif wrong:
+                return
+            if trace.is_killed or (call is not None and any(found == call for found, _ in trace.calls)):
+                wrong = f"strace did not kill where it should: {call}; {wrong}"
+            if wrong:
                 self.wrong.append(wrong)
-
-    def failed(self, call: Call | None, wrong: str) -> None:
-        """Take it that a round could not be carried out."""
-        self.seen(call, Trace((), is_killed=False), "", wrong)
+            if call is None:
+                self._dry_runs += 1
+            run = Counter(found.name for found, _ in trace.calls)
+            self._runs.append(run)
+            for known in self._arguments:  # a kill that was set there would not have come, either
+                self._tries[known] += run[known.name] < known.number
 
     @property
     def kills(self) -> list[Kill]:
         """All of them."""
         return list(self._kills.values())
 
+    def count_wrong(self) -> int:
+        """How often something was not right, with a kill or without."""
+        return len(self.wrong) + sum(bool(kill.wrong) for kill in self.kills)
+
     @property
     def missed(self) -> list[Call]:
-        """Which came in each dry run, and were never hit."""
-        return [
-            call
-            for call in self._chosen()
-            if call not in self._kills and all(run[call.name] >= call.number for run in self._runs)
-        ]
+        """Which come as a rule, and were never hit."""
+        return [call for call in self._chosen() if call not in self._kills and 2 * self._came(call) > len(self._runs)]
 
     def rows(self) -> list[tuple[str, ...]]:
-        """A table of all instants: index, call, its number, tries, outcome, its arguments."""
+        """A table of all instants: index, call, its number, in how many runs without a kill it came, outcome,
+        arguments."""
         chosen = set(self._chosen())
         rows: list[tuple[str, ...]] = []
         for index, (call, arguments) in enumerate(self._arguments.items()):
             if call not in chosen:
                 continue
             kill = self._kills.get(call)
-            came = sum(run[call.name] >= call.number for run in self._runs)
-            outcome = f"not hit; it came in {came} of {len(self._runs)} dry runs" if kill is None else kill.outcome
+            outcome = "not hit" if kill is None else kill.outcome
             if kill is not None and kill.wrong:
                 outcome = f"WRONG: {kill.wrong}"
+            count = f"{self._came(call)} of {len(self._runs)}"
             rows.append(
                 (
-                    *(str(index), call.name, str(call.number), str(self._tries[call]), outcome.replace("\n", " | ")),
+                    *(str(index), call.name, str(call.number), count, outcome.replace("\n", " | ")),
                     arguments if kill is None else kill.arguments,
                 )
             )
         return rows
+
+    def _came(self, call: Call) -> int:
+        return sum(run[call.name] >= call.number for run in self._runs)
 
     def _chosen(self) -> list[Call]:
         return [call for index, call in enumerate(self._arguments) if index % self._every == self._offset % self._every]

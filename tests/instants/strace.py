@@ -16,6 +16,8 @@ PATIENCE = 20
 """Seconds that strace may take to attach, and to detach."""
 CALL = re.compile(r"^(?:\d+ +)?(\w+)\((.*)", re.MULTILINE)
 """A call's beginning; its end is on a line of its own, and begins otherwise, when another thread came between."""
+DEATH = re.compile(r"^(?!.*\bexit\().*= \?\s*$", re.MULTILINE)
+"""A call that never returned. That the program has ended strace may say only when all its threads have."""
 UNSTEADY_NUMBER = re.compile(r"\b0x[0-9a-f]+\b")
 
 
@@ -75,4 +77,4 @@ class Strace:
         for name, arguments in CALL.findall(text):
             counts[name] = counts.get(name, 0) + 1
             calls.append((Call(name, counts[name]), UNSTEADY_NUMBER.sub("0x", arguments)[:100]))
-        return Trace(tuple(calls), "+++ killed by SIGKILL +++" in text)
+        return Trace(tuple(calls), DEATH.search(text) is not None)
