@@ -5,11 +5,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
+import venv
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import herdpy
 from herdpy.keeper.cgroup import find
 from tests.conftest import BIN, PATIENCE, wait_until
 
@@ -44,6 +47,8 @@ class Jail:
         self.services.mkdir(parents=True, mode=0o755)
         self.units = directory / "units"
         self.user_units = directory / "user-units"
+        self._commands = BIN
+        self._read_only = ["/usr", sys.base_prefix, sys.prefix, str(ROOT)]
         self._process: subprocess.Popen[bytes] | None = None
         self._pid = 0
         self._copy(self.units, UNITS, "system", TARGETS)
@@ -70,15 +75,31 @@ class Jail:
             (units / f"{unit}.d").mkdir()
             (units / f"{unit}.d" / "test.conf").write_text(text)
 
+    def install(self) -> Path:
+        """Have an installation of its own run in there, which the test may change; returns the package's directory."""
+        prefix = self.directory / "opt"
+        venv.create(prefix, with_pip=False, symlinks=True)
+        [packages] = prefix.glob("lib/python*/site-packages")
+        # What herdpy needs comes after its own copy.
+        (packages / "needed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        shutil.copytree(Path(herdpy.__file__).parent, packages / "herdpy")
+        for name in ("herd", "herdpy"):
+            script = (ROOT / "bin" / name).read_text().replace("#!python\n", f"#!{prefix}/bin/python3\n")
+            (prefix / "bin" / name).write_text(script)
+            (prefix / "bin" / name).chmod(0o755)
+        self._commands = prefix / "bin"
+        self._read_only.append(str(prefix))
+        return packages / "herdpy"
+
     def boot(self) -> None:
         """Return once systemd answers."""
-        read_only = [Path(path) for path in dict.fromkeys(["/usr", sys.base_prefix, sys.prefix, str(ROOT)])]
+        read_only = [Path(path) for path in dict.fromkeys(self._read_only)]
         # Those that are in another one come with it.
         bound = [path for path in read_only if not any(other in path.parents for other in read_only)]
         jail = Path(__file__).parent / "jail.sh"
         with (self.directory / "log").open("wb") as log:
             self._process = subprocess.Popen(
-                ["sh", jail, self.directory, self.cgroup, BIN, *bound],
+                ["sh", jail, self.directory, self.cgroup, self._commands, *bound],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from herdpy.version import VERSION
 from tests.conftest import BIN, wait_until
 
 from .conftest import UNITS, Jail
@@ -57,6 +58,30 @@ def test_a_reload_touches_nothing_that_did_not_change(booted: Jail) -> None:
     assert after["supervisor"] != programs["supervisor"], "it is not of the code that is installed by now"
     assert booted.show("ActiveState") == "active"
     wait_until(lambda: json.loads(booted.ok("herd", "--json", "status", "third"))["status"] == "running")
+
+
+def test_an_upgrade_of_the_package_takes_effect_with_a_reload_and_touches_no_service(jail: Jail) -> None:
+    package = jail.install()
+    (jail.services / "base.toml").write_text(SLEEPER)
+    jail.enable("herdpy.service")
+    jail.boot()
+    wait_until(lambda: jail.show("StatusText") == "1 of 1 services run")
+    before, programs = jail.pids("base"), jail.programs()
+    version = package / "version.py"
+    version.write_text(version.read_text().replace(VERSION, "0.9.9"))
+    jail.ok("systemctl", "reload", "herdpy")
+    jail.ok("herd", "upgrade", "root", "keeper")
+    log = jail.ok("cat", "/var/log/herdpy/herdpy.log")
+    for what in ("upgraded", "keeper-upgraded"):
+        assert f" {what} before={VERSION} now=0.9.9 " in log
+    assert jail.pids("base") == before
+    assert jail.programs()["keeper"] == programs["keeper"]
+    assert jail.show("NRestarts") == "0"
+    # One that cannot be used changes nothing.
+    version.write_text("what is this?\n")
+    assert jail.run("systemctl", "reload", "herdpy").returncode == 1
+    assert jail.pids("base") == before
+    assert jail.show("ActiveState") == "active"
 
 
 def test_a_reload_with_mistakes_fails_and_changes_nothing(booted: Jail) -> None:
