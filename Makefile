@@ -1,5 +1,6 @@
 # make run    set up, start herdpy, boot a build machine, show its clock
 # make stop   stop all of it
+# make install  install it for the whole host: into PREFIX, with links to its commands in BIN
 # make test   set up, run every check and every test
 # make instants  kill each of herdpy's programs at each of its system calls (takes half an hour)
 # make bench  what it costs, as ratios
@@ -7,9 +8,11 @@
 
 PYTHON ?= python3
 VENV := .venv
+PREFIX ?= /opt/herdpy
+BIN ?= /usr/local/bin
 SOURCES := pyproject.toml README.md $(shell find bin completion docs/man herdpy services systemd -type f ! -name '*.pyc')
 
-.PHONY: run stop test check instants bench bench-peers clean
+.PHONY: run stop install test check instants bench bench-peers clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/herdpy.stamp
@@ -18,6 +21,16 @@ run: $(VENV)/herdpy.stamp
 
 stop:
 	@sh tools/stop.sh $(VENV)/bin
+
+install:
+	$(PYTHON) -m venv $(PREFIX)
+	$(PREFIX)/bin/pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy only-if-needed .
+	mkdir -p $(BIN)
+	ln -sf $(abspath $(PREFIX))/bin/herd $(abspath $(PREFIX))/bin/herdpy $(BIN)/
+	@echo "herdpy is installed. To start it now and at each boot, with systemd:"
+	@echo "    systemctl enable --now $(abspath $(PREFIX))/share/herdpy/systemd/herdpy.service"
+	@echo "If it runs already, let it go on as what is installed now; no service notices:"
+	@echo "    herd upgrade root && herd upgrade root keeper"
 
 test: $(VENV)/test.stamp
 	@sh tools/packages.sh test
