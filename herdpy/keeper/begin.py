@@ -15,7 +15,7 @@ from herdpy.keeper.journal import NAME
 from herdpy.keeper.keeper import Keeper
 from herdpy.keeper.legacy import Legacy, read_legacy
 from herdpy.keeper.listen import ControlSocket, given
-from herdpy.keeper.place import Lock, Occupied, PidFile, Refusal, make_directory, own_descriptors
+from herdpy.keeper.place import STATE_MODE, Lock, Occupied, PidFile, Refusal, make_directory, own_descriptors
 from herdpy.keeper.spawn import Spawner
 from herdpy.keeper.succession import options_told
 
@@ -48,9 +48,8 @@ def begin(options: Options) -> int:
         init = as_told(options.init)
     try:
         null = own_descriptors()
-        journal = os.path.join(state_directory, NAME)
-        # A guest's own user must reach machines/NAME below the state directory, but not see what else there is.
-        make_directory(state_directory, 0o711 if is_root else 0o700)
+        journal, elsewhere = os.path.join(state_directory, NAME), f"{os.path.abspath(options.socket)}.{NAME}"
+        make_directory(state_directory, STATE_MODE if is_root else 0o700)
         make_directory(log_directory, 0o755 if is_root else 0o700)
         table = options.table
         lock = Lock(state_directory, is_heir=options.held is not None, inherited=None if table is None else table.lock)
@@ -58,7 +57,7 @@ def begin(options: Options) -> int:
             estate: Estate | Table | None = None
             problem = None
             if table is None:
-                estate, problem = _estate(journal, options.held)
+                estate, problem = _estate((journal, elsewhere), options.held)
             else:
                 table.take()
                 estate = table
@@ -100,6 +99,7 @@ def begin(options: Options) -> int:
             cgroups=Cgroups(key_of(state_directory)),
             on_ready=options.on_ready,
             journal=journal,
+            elsewhere=elsewhere,
             succession=options_told(
                 socket=os.path.abspath(options.socket),
                 state_directory=state_directory,
@@ -115,6 +115,7 @@ def begin(options: Options) -> int:
             init=init,
             estate=estate,
             lock=lock.descriptor,
+            keep_place=lock.keep,
         )
         if problem is not None:
             keeper.say(problem)
@@ -134,15 +135,14 @@ def begin(options: Options) -> int:
         lock.release()
 
 
-def _estate(journal: str, held: Mapping[str, int] | None) -> tuple[Estate | None, str | None]:
+def _estate(journals: tuple[str, ...], held: Mapping[str, int] | None) -> tuple[Estate | None, str | None]:
     """Return what a keeper before us has left, and what is wrong with its journal."""
-    try:
-        legacy = read_legacy(journal)
-    except OSError as error:
-        return None, f"cannot read {journal}: {error.strerror}; what a former herdpy has left is not known"
+    legacy, problem = read_legacy(*journals)
+    if problem is not None:
+        problem += "; what a former herdpy has left may not be known"
     if legacy is None and held is None:
-        return None, None
-    return Estate(legacy or Legacy(), held), None
+        return None, problem
+    return Estate(legacy or Legacy(), held), problem
 
 
 def _take_signals() -> int:

@@ -7,6 +7,9 @@ says what is, not what changes: to read one twice does no harm.
 
 It grows by a line for each thing that happens, and is written anew, beside itself, when it is larger than twice what it
 was then and 64 KiB. So it is never larger than that and a record more.
+
+While it cannot be written, or is not found any more where it was written, another one is, elsewhere. Which of the two
+was begun last, their heads tell.
 """
 
 from __future__ import annotations
@@ -39,29 +42,38 @@ class Journal:
     def __init__(
         self,
         path: str,
+        elsewhere: str,
         content: Callable[[], Iterable[bytes]],
         say: Callable[[str], None],
         later: Callable[[float, Callable[[], None]], None],
+        keep_place: Callable[[], str | None] = lambda: None,
     ) -> None:
         """Nothing is written yet.
 
         Args:
+            elsewhere: a path on another file system, if possible: what is written while the first cannot be.
             content: returns the packets that say all that is held now.
             say: takes a line about what is wrong.
             later: calls back after so many seconds.
+            keep_place: sees that nobody else writes there; returns why somebody may, in words.
         """
         self._path = path
+        self._elsewhere = elsewhere
         self._content = content
         self._say = say
         self._later = later
+        self._keep_place = keep_place
         self._file = -1
+        self._written = path
+        """Where the file is."""
+        self._identity = (0, 0)
         self._size = 0
         self._most = 0
         self._problem = ""
         self._is_over = False
 
     def append(self, *messages: Mapping[str, object]) -> None:
-        """Write records, now. When that cannot be done, it is said once, and all is written anew later."""
+        """Write records, now. When that cannot be done, it is said once, all is written elsewhere, and anew later."""
         if self._file >= 0:
             self.append_packets(map(encode, messages))
 
@@ -71,35 +83,54 @@ class Journal:
             return
         if self._size > self._most:
             self._rewrite()
-        line = b"".join(map(record, packets))
-        try:
-            if os.write(self._file, line) == len(line):
-                self._size += len(line)
-                return
-            reason = "no space left"
-        except OSError as error:
-            reason = error.strerror or str(error)
-        self._cut()
+        lines = b"".join(map(record, packets))
+        problem = self._append(lines)
+        if problem is None:
+            return
         os.close(self._file)
         self._file = -1
-        self._failed(reason)
+        if self._written == self._elsewhere:
+            self._failed(problem)
+        elif self._replace(self._elsewhere) is None:
+            self._append(lines)  # what is about to be done is in no content yet
+            self._failed(problem)
+        else:
+            self._failed(problem)
 
-    def _cut(self) -> None:
+    def _append(self, lines: bytes) -> str | None:
+        """Write to the file that there is; return what went wrong."""
+        try:
+            seen = os.stat(self._written)
+            if (seen.st_dev, seen.st_ino) != self._identity:
+                return "it was replaced"
+            if os.write(self._file, lines) == len(lines):
+                self._size += len(lines)
+                return None
+            problem = "no space left"
+        except FileNotFoundError:
+            return "it was removed"
+        except OSError as error:
+            problem = error.strerror or str(error)
         try:
             os.ftruncate(self._file, self._size)
         except OSError:
-            return  # its reader knows half a record from a whole one
+            return problem  # its reader knows half a record from a whole one
+        return problem
 
     def begin(self) -> None:
         """Write all anew, now; a journal that was there before is void from then on."""
         if self._is_over:
             return
-        problem = self._replace()
-        if problem is not None:
-            self._failed(problem)
-        elif self._problem:
-            self._problem = ""
-            self._say(f"can write {self._path} again")
+        problem = self._keep_place() or self._replace(self._path)
+        if problem is None:
+            _remove(self._elsewhere)
+            if self._problem:
+                self._problem = ""
+                self._say(f"can write {self._path} again")
+            return
+        if self._file < 0:
+            self._replace(self._elsewhere)
+        self._failed(problem)
 
     def end(self) -> None:
         """Remove it: nothing is held any more."""
@@ -107,16 +138,18 @@ class Journal:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
-        _remove(self._path)
+        if self._keep_place() is None:
+            _remove(self._path)
+        _remove(self._elsewhere)
 
     def _rewrite(self) -> None:
         """Write it anew because it has grown; where that fails for want of room, it goes on growing."""
-        if self._replace() is not None:
+        if (self._written == self._path and self._keep_place()) or self._replace(self._written):
             self._most = 2 * self._size + ROOM
 
-    def _replace(self) -> str | None:
+    def _replace(self, path: str) -> str | None:
         """Write all beside, and put it in its place; return what went wrong."""
-        beside = f"{self._path}.new"
+        beside = f"{path}.new"
         content = b"".join(map(record, self._content()))
         try:
             file = os.open(
@@ -130,24 +163,30 @@ class Journal:
             written = 0
             while written < len(content):
                 written += os.write(file, memoryview(content)[written:])
-            os.rename(beside, self._path)
+            os.rename(beside, path)
+            seen = os.fstat(file)
         except OSError as error:
             os.close(file)
             _remove(beside)
             return error.strerror or str(error)
         if self._file >= 0:
             os.close(self._file)
-        self._file, self._size = file, len(content)
+        self._file, self._size, self._written = file, len(content), path
+        self._identity = seen.st_dev, seen.st_ino
         self._most = 2 * self._size + ROOM
         return None
 
     def _failed(self, reason: str) -> None:
         if not self._problem:
             self._problem = reason
-            self._say(
-                f"cannot write {self._path}: {reason}; should all of herdpy be killed before that is mended, the next "
-                "one will not know of what happens from now on"
-            )
+            if self._file >= 0:
+                follows = f"until that is mended, it is {self._written}"
+            else:
+                follows = (
+                    "should all of herdpy be killed before that is mended, the next one will not know of what happens "
+                    "from now on"
+                )
+            self._say(f"cannot write {self._path}: {reason}; {follows}")
         self._later(RETRY, self.begin)
 
 

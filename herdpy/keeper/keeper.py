@@ -74,20 +74,24 @@ class Keeper:
         spawner: Spawner,
         cgroups: Cgroups,
         journal: str,
+        elsewhere: str,
         succession: Mapping[str, object],
         init: InitSystem,
         estate: Estate | Table | None = None,
         lock: int = -1,
+        keep_place: Callable[[], str | None] = lambda: None,
         on_ready: Callable[[], None] = lambda: None,
     ) -> None:
         """Hold what a keeper before us has left, if there is any; nothing is started yet.
 
         Args:
             journal: its path.
+            elsewhere: its path while it cannot be written there.
             succession: what the supervisor needs to be our successor (:mod:`herdpy.keeper.succession`).
             init: who wants to hear how we are.
             estate: what is left; of a keeper that has executed itself anew, what it had.
             lock: the descriptor of the state directory's lock.
+            keep_place: sees that we still have that; returns why we do not, in words.
         """
         self.status = 0
         self.message: str | None = None
@@ -129,7 +133,12 @@ class Keeper:
         self._renewal: tuple[int, float] | None = None  # whose request it is, and since when we take no others
         self._renewed: Table | None = None
         self._journal = Journal(
-            journal, self._content, self._say, lambda seconds, then: self._loop.after(seconds, "journal", then)
+            journal,
+            elsewhere,
+            self._content,
+            self._say,
+            lambda seconds, then: self._loop.after(seconds, "journal", then),
+            keep_place,
         )
         writing = self._output.writing
         self._supervisor = Companion(self._loop, "supervisor", supervisor, environment, spawner, writing, self._say)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import select
+import time
 
 from herdpy.keeper import death, proc
 from herdpy.keeper.cgroup import Cgroup
@@ -81,23 +82,45 @@ class Found:
 
 
 def head() -> Record:
-    """Return what must be the same for the rest of a journal to mean anything. It is there twice: one may be hurt."""
-    return {"kind": "journal", "version": VERSION, "boot": _boot(), "namespace": _namespace(), "pid": os.getpid()}
+    """Return what must be the same for the rest of a journal to mean anything, and when that was written (nanoseconds
+    since the boot). It is there twice: one may be hurt."""
+    return {
+        "kind": "journal",
+        "version": VERSION,
+        "boot": _boot(),
+        "namespace": _namespace(),
+        "pid": os.getpid(),
+        "written": time.clock_gettime_ns(time.CLOCK_BOOTTIME),
+    }
 
 
-def read_legacy(path: str) -> Legacy | None:
-    """Return what the journal says; None when there is none, or it is of another boot, or another version's.
+def read_legacy(*paths: str) -> tuple[Legacy | None, str | None]:
+    """Return what the journal says that was begun last, and why one cannot be read.
 
-    Raises:
-        OSError: it is there, and cannot be read.
+    Returns:
+        None when there is none, or it is of another boot, or another version's.
     """
-    try:
-        records, damaged = read(path)
-    except FileNotFoundError:
-        return None
-    ours, theirs = head(), next((record for record in records if record["kind"] == "journal"), None)
-    if theirs is None or any(ours[key] != theirs.get(key) for key in ("version", "boot", "namespace")):
-        return None
+    ours, problem = head(), None
+    found: list[tuple[int, list[Record], int]] = []
+    for path in paths:
+        try:
+            records, damaged = read(path)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            problem = f"cannot read {path}: {error.strerror}"
+            continue
+        theirs = next((record for record in records if record["kind"] == "journal"), None)
+        if theirs is not None and all(ours[key] == theirs.get(key) for key in ("version", "boot", "namespace")):
+            written = theirs.get("written")
+            found.append((written if type(written) is int else 0, records, damaged))
+    if not found:
+        return None, problem
+    _, records, damaged = max(found, key=lambda one: one[0])
+    return _together(records, damaged), problem
+
+
+def _together(records: Iterable[Record], damaged: int) -> Legacy:
     legacy = Legacy()
     legacy.damaged = damaged
     for record in records:

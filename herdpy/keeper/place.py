@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 else:
     import _signal as signal
 
+STATE_MODE = 0o711
+"""Of root's state directory: a guest's own user must reach machines/NAME below it, but not see what else there is."""
+
 PATIENCE = 2.0
 """Seconds that a lock is waited for whose owner has ended."""
 
@@ -68,6 +71,7 @@ class Lock:
             Refusal: when another keeper has it, or when there can be none.
         """
         self.path = os.path.join(state_directory, "lock")
+        self._mode = STATE_MODE if os.geteuid() == 0 else 0o700
         if inherited is not None:
             self._file = inherited
             return
@@ -88,12 +92,49 @@ class Lock:
             ) from None
         except OSError as error:
             raise Refusal(f"cannot lock {self.path}: {error.strerror}") from None
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, b"%d\n" % os.getpid(), 0)
+        self._sign()
+
+    def keep(self) -> str | None:
+        """See that it still is on what its path leads to; take it anew where the file, or its directory, is gone.
+
+        Returns:
+            Why we do not have it, in words.
+        """
+        try:
+            if os.path.samestat(os.fstat(self._file), os.stat(self.path)):
+                return None
+        except OSError:
+            pass  # it is gone, or its directory is
+        try:
+            make_directory(os.path.dirname(self.path), self._mode)
+            file = self._take()
+        except BlockingIOError:
+            return "another herdpy has its directory"
+        except Refusal as refusal:
+            return str(refusal)
+        except OSError as error:
+            return f"cannot lock {self.path}: {error.strerror}"
+        os.dup2(file, self._file, inheritable=False)
+        os.close(file)
+        self._sign()
+        return None
+
+    def _sign(self) -> None:
+        words = b"%d\n" % os.getpid()
+        try:
+            os.pwrite(self._file, words, 0)
+            os.ftruncate(self._file, len(words))
+        except OSError:
+            return  # a full or read-only disk: the lock is what counts
 
     def _take(self, patience: float = 0.0) -> int:
         while True:
-            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            try:
+                file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            except OSError as error:
+                if error.errno != errno.EROFS:
+                    raise
+                file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
                 if patience:
                     _wait_for_lock(file, patience)
@@ -186,8 +227,7 @@ class PidFile:
             _remove(beside)
             file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
             try:
-                os.write(file, line)
-                os.fsync(file)
+                os.write(file, line)  # it need not outlast the machine: no fsync, which may take long
             finally:
                 os.close(file)
             os.rename(beside, self.path)

@@ -29,10 +29,13 @@ class Disk:
         self.retries: list[tuple[float, Callable[[], None]]] = []
         self.journal = Journal(
             str(path),
+            str(path.with_name("elsewhere")),
             lambda: map(encode, self.content),
             self.said.append,
             lambda seconds, then: self.retries.append((seconds, then)),
+            lambda: self.refusal,
         )
+        self.refusal: str | None = None
 
 
 @pytest.fixture
@@ -91,22 +94,84 @@ def test_it_stays_small_whatever_happens(disk: Disk) -> None:
     assert read(str(disk.path))[0][: len(disk.content)] == disk.content
 
 
-def test_it_is_said_once_that_it_cannot_be_written_and_all_is_written_when_that_is_mended(disk: Disk) -> None:
-    disk.content = [{"kind": "journal"}]
-    beside = Path(f"{disk.path}.new")
+HEAD = {"kind": "journal"}
+
+
+def entries(path: Path) -> list[dict[str, Any]]:
+    return read(str(path))[0]
+
+
+def test_while_it_cannot_be_written_it_is_elsewhere_which_is_said_once(disk: Disk) -> None:
+    disk.content = [HEAD]
+    elsewhere, beside = disk.path.with_name("elsewhere"), Path(f"{disk.path}.new")
     beside.mkdir()
     disk.journal.begin()
     disk.journal.append({"kind": "ready"})
+    assert entries(elsewhere) == [HEAD, {"kind": "ready"}]
     [(seconds, retry)] = disk.retries
     assert seconds == RETRY
     retry()
-    assert len(disk.said) == 1
-    assert disk.said[0].startswith(f"cannot write {disk.path}: Is a directory; should all of herdpy be killed")
+    disk.journal.append({"kind": "note"})
+    assert entries(elsewhere) == [HEAD, {"kind": "ready"}, {"kind": "note"}]
+    assert disk.said == [f"cannot write {disk.path}: Is a directory; until that is mended, it is {elsewhere}"]
     beside.rmdir()
     disk.content.append({"kind": "ready"})
     disk.retries[-1][1]()
     assert disk.said[1:] == [f"can write {disk.path} again"]
-    assert read(str(disk.path)) == (disk.content, 0)
+    assert entries(disk.path) == disk.content
+    assert not elsewhere.exists()
+
+
+def test_one_that_is_written_nowhere_is_said_to_be_unknown(disk: Disk) -> None:
+    disk.content = [HEAD]
+    for name in ("journal.new", "elsewhere.new"):
+        disk.path.with_name(name).mkdir()
+    disk.journal.begin()
+    disk.journal.append({"kind": "ready"})
+    assert len(disk.said) == 1
+    assert disk.said[0].startswith(f"cannot write {disk.path}: Is a directory; should all of herdpy be killed")
+    for name in ("journal.new", "elsewhere.new"):
+        disk.path.with_name(name).rmdir()
+    disk.retries[-1][1]()
+    assert entries(disk.path) == disk.content
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+def test_one_that_is_gone_is_noticed_at_the_next_record_and_no_record_is_lost(disk: Disk, how: str) -> None:
+    disk.content = [HEAD]
+    disk.journal.begin()
+    disk.path.unlink()
+    if how == "replaced":
+        disk.path.touch()
+    disk.journal.append({"kind": "ready"})
+    assert disk.said == [
+        f"cannot write {disk.path}: it was {how}; until that is mended, it is {disk.path.with_name('elsewhere')}"
+    ]
+    assert entries(disk.path.with_name("elsewhere")) == [HEAD, {"kind": "ready"}]
+    disk.refusal = "another herdpy has its directory"
+    disk.retries[-1][1]()
+    assert disk.path.exists() == (how == "replaced")
+    disk.refusal = None
+    disk.retries[-1][1]()
+    assert entries(disk.path) == [HEAD]
+
+
+def test_of_two_the_one_that_was_begun_last_counts(tmp_path: Path) -> None:
+    paths = [tmp_path / "journal", tmp_path / "elsewhere"]
+    early, late = legacy.head(), legacy.head()
+    assert early["written"] < late["written"]
+    for first, second in ((early, late), (late, early), (early, {**early, "boot": "other"})):
+        for path, at in zip(paths, (first, second), strict=True):
+            ready = [{"kind": "ready"}] if at is late or second["boot"] == "other" else []
+            path.write_bytes(written([at, *ready]))
+        found, problem = legacy.read_legacy(*map(str, paths))
+        assert found is not None
+        assert found.was_ready
+        assert problem is None
+    paths[0].unlink()
+    paths[0].symlink_to("journal")
+    found, problem = legacy.read_legacy(*map(str, paths))
+    assert (found, problem) == (None, f"cannot read {paths[0]}: Too many levels of symbolic links")
 
 
 def test_nobody_else_can_read_it(disk: Disk) -> None:
@@ -122,24 +187,24 @@ def test_another_boot_s_is_void(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     ready = {"kind": "ready"}
     path.write_bytes(written([legacy.head(), ready]))
-    found = legacy.read_legacy(str(path))
+    found, _ = legacy.read_legacy(str(path))
     assert found is not None
     assert found.was_ready
     path.write_bytes(written([legacy.head(), ready, legacy.head()])[1:])
-    found = legacy.read_legacy(str(path))
+    found, _ = legacy.read_legacy(str(path))
     assert found is not None
     assert found.damaged == 1
     path.write_bytes(written([ready]))
-    assert legacy.read_legacy(str(path)) is None
+    assert legacy.read_legacy(str(path)) == (None, None)
     for key in ("boot", "namespace", "version"):
         path.write_bytes(written([{**legacy.head(), key: "other"}, ready]))
-        assert legacy.read_legacy(str(path)) is None
+        assert legacy.read_legacy(str(path)) == (None, None)
 
 
 def test_records_of_another_shape_are_left_out(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     path.write_bytes(written([legacy.head(), {"kind": "process"}, {"kind": "pipe", "number": "x"}, {"kind": "ready"}]))
-    found = legacy.read_legacy(str(path))
+    found, _ = legacy.read_legacy(str(path))
     assert found is not None
     assert found.was_ready
     assert found.damaged

@@ -1,0 +1,204 @@
+"""The state directory is full, read-only, gone or slow: services are started, and survive herdpy, all the same."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.system.test_survival import COUNTING, PATIENCE, Fleet, identity, lives
+from tests.system.test_survival import fleet as fleet  # noqa: PLC0414 - a fixture
+
+MOUNT = 'mount -t tmpfs -o size=64k,mode=711 none "$0" && echo mounted && exec cat'
+
+
+class Disk:
+    """A small file system under a herdpy's state directory, which only those see who are in its mount namespace."""
+
+    def __init__(self, herdpy: Any) -> None:
+        root = os.geteuid() == 0
+        herdpy.state.mkdir()
+        self.path = herdpy.state
+        self.holder = subprocess.Popen(
+            ["unshare", *(() if root else ("--map-root-user",)), "--mount", "sh", "-c", MOUNT, str(herdpy.state)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self.holder.stdout is not None
+        assert self.holder.stdout.readline() == "mounted\n"
+        entering = () if root else ("--user", "--preserve-credentials")
+        self.enter = ("nsenter", f"--target={self.holder.pid}", *entering, "--mount", "--")
+        herdpy.prefix = self.enter
+        self.seen = Path(f"/proc/{self.holder.pid}/root{herdpy.state}")
+
+    def run(self, *command: str) -> None:
+        subprocess.run([*self.enter, *command], check=True, timeout=PATIENCE)
+
+    def fill(self) -> None:
+        """Let no page be left."""
+        with (self.seen / "filler").open("ab", buffering=0) as file:
+            while self.free():
+                file.write(bytes(4096 * self.free()))
+
+    def free(self) -> int:
+        return os.statvfs(self.seen).f_bfree
+
+    def clear(self) -> None:
+        (self.seen / "filler").unlink()
+
+    def spoil(self, how: str) -> None:
+        if how == "full":
+            self.fill()
+        elif how == "read-only":  # for whoever opens a file from now on
+            self.run("mount", "--bind", str(self.path), str(self.path))
+            self.run("mount", "-o", "remount,bind,ro", str(self.path))
+        elif how == "gone":
+            self.run("umount", "--lazy", str(self.path))
+
+    def mend(self, how: str) -> None:
+        if how == "full":
+            self.clear()
+        elif how == "read-only":
+            self.run("mount", "-o", "remount,bind,rw", str(self.path))
+
+    def end(self) -> None:
+        self.holder.communicate(timeout=PATIENCE)
+
+
+@pytest.fixture
+def disk(herdpy: Any) -> Iterator[Disk]:
+    found = Disk(herdpy)
+    yield found
+    found.end()
+
+
+WHY = {"full": r"[nN]o space left.*", "read-only": "Read-only file system", "gone": "it was removed"}
+
+
+@pytest.mark.parametrize("which", ["keeper", "keeper+logger+supervisor"])
+@pytest.mark.parametrize("how", ["full", "read-only", "gone"])
+def test_what_is_started_meanwhile_is_known_to_who_comes_next(
+    disk: Disk, fleet: Fleet, eventually: Callable[..., None], how: str, which: str
+) -> None:
+    fleet.declare("before", ["sh", "-c", COUNTING], "auto-start = true")
+    fleet.declare("meanwhile", ["sh", "-c", COUNTING])
+    fleet.declare("disabled", ["sleep", "1000"])
+    fleet.start()
+    before = identity(fleet.pid("before"))
+    disk.spoil(how)
+    if how == "read-only":
+        fleet.kill(which)
+    ok = fleet.herdpy.ok
+    ok("start", "meanwhile")
+    ok("disable", "disabled")
+    meanwhile = identity(fleet.pid("meanwhile"))
+    eventually(lambda: "keeper: cannot write" in fleet.herdpy.said())
+    said, *_ = re.findall("keeper: cannot write .*", (fleet.herdpy.log / "herdpy.log").read_text())
+    path = f"{fleet.herdpy.state}/journal"
+    assert re.fullmatch(
+        f"keeper: cannot write {path}: {WHY[how]}; until that is mended, it is {fleet.herdpy.socket}.journal", said
+    ), said
+    for _ in range(2):
+        fleet.kill(which)
+        assert identity(fleet.pid("before")) == before
+        assert identity(fleet.pid("meanwhile")) == meanwhile
+        assert not fleet.herdpy.status("disabled")["enabled"]
+    disk.mend(how)
+    eventually(lambda: f"keeper: can write {path} again" in fleet.herdpy.said() or how == "gone")
+    fleet.kill(which)
+    assert identity(fleet.pid("meanwhile")) == meanwhile
+    assert os.listdir(fleet.herdpy.socket.parent) == ["socket"]
+    for name in ("before", "meanwhile"):
+        numbers = fleet.numbers(name)
+        assert len(set(numbers)) >= max(numbers) - 3 * 2 * 64 * ("logger" in which)
+    ok("stop", "meanwhile")
+    assert not lives(meanwhile[0])
+
+
+def test_one_that_is_removed_is_made_anew_and_still_nobody_s_else(
+    fleet: Fleet, eventually: Callable[..., None]
+) -> None:
+    """As by ``rm -r``; a second herdpy finds the lock of the first again."""
+    fleet.declare("service", ["sleep", "1000"], "auto-start = true")
+    fleet.start()
+    service = identity(fleet.pid("service"))
+    shutil.rmtree(fleet.herdpy.state)
+    fleet.herdpy.ok("disable", "service")
+    eventually(lambda: f"keeper: can write {fleet.herdpy.state}/journal again" in fleet.herdpy.said())
+    second = subprocess.run(
+        [*fleet.herdpy.command(), f"--socket={fleet.herdpy.directory}/other"],
+        capture_output=True,
+        text=True,
+        env=fleet.herdpy.environment,
+        timeout=PATIENCE,
+    )
+    assert second.returncode == 1
+    assert f"another herdpy runs in {fleet.herdpy.state}: PID {fleet.keeper};" in second.stderr
+    fleet.kill("keeper+logger+supervisor")
+    assert identity(fleet.pid("service")) == service
+    assert not fleet.herdpy.status("service")["enabled"]
+
+
+@contextmanager
+def traced(*options: str, pids: tuple[int, ...]) -> Iterator[None]:
+    """Have these under strace(1), for a while."""
+    strace = subprocess.Popen(
+        ["strace", "-f", "-qq", *options, *(f"--attach={pid}" for pid in pids)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for pid in pids:
+            while f"TracerPid:\t{strace.pid}\n" not in Path(f"/proc/{pid}/status").read_text():
+                assert strace.poll() is None
+        yield
+    finally:
+        strace.send_signal(signal.SIGINT)
+        strace.wait(PATIENCE)
+
+
+def test_neither_keeper_nor_supervisor_waits_for_a_disk(fleet: Fleet, tmp_path: Path) -> None:
+    """What is to outlast the machine is synced by a thread of its own."""
+    fleet.declare("service", ["sleep", "1000"])
+    fleet.start()
+    programs = fleet.programs()
+    trace = tmp_path / "trace"
+    calls = "trace=fsync,fdatasync,sync,syncfs,sync_file_range,msync"
+    with traced("-e", calls, "-e", "signal=none", "-o", str(trace), pids=tuple(programs.values())):
+        for action in ("start", "restart", "stop", "disable", "enable"):
+            fleet.herdpy.ok(action, "service")
+        fleet.declare("other", ["sleep", "1000"], "auto-start = true")
+        fleet.herdpy.ok("reload", "root")
+        fleet.pid("other")
+    who = [int(line.split()[0]) for line in trace.read_text().splitlines() if "sync(" in line]
+    assert who  # the plan is kept
+    assert programs["supervisor"] not in who
+    assert programs["keeper"] not in who
+    assert programs["logger"] not in who
+
+
+@pytest.mark.parametrize("program", ["keeper", "logger"])
+def test_whoever_asks_is_answered_while_writes_take_long(
+    fleet: Fleet, eventually: Callable[..., None], program: str
+) -> None:
+    fleet.declare("service", ["sh", "-c", COUNTING], "auto-start = true")
+    fleet.declare("other", ["sleep", "1000"])
+    fleet.start()
+    fleet.pid("service")
+    with traced("-e", "inject=write:delay_enter=3000000", pids=(fleet.programs()[program],)):
+        starting = fleet.herdpy.herd_in_background("start", "other")
+        eventually(lambda: fleet.herdpy.status("other")["status"] != "stopped")
+        begin = time.monotonic()
+        for _ in range(10):
+            fleet.herdpy.ok("status", "service")
+        assert time.monotonic() - begin < 3 * 10 / 2  # a busy machine, but no write of those that it is not to wait for
+    assert starting.wait(PATIENCE) == 0
+    assert fleet.herdpy.status("other")["status"] == "running"
