@@ -212,10 +212,13 @@ class Incarnation:
 
     @property
     def is_succeeded(self) -> bool:
-        """Whether it ended as the first process of a forking daemon does, whose successor is yet to be adopted."""
-        if self._attempt is None or not self._attempt.forking or self._is_adopted:
+        """Whether it ended as the first process of a forking daemon does, whose successor is yet to be adopted.
+
+        How it ended may be unknown, the keeper having been killed meanwhile: then it depends on whether there is one.
+        """
+        if self._attempt is None or not self._attempt.forking or self._is_adopted or self.held.status is None:
             return False
-        return self.held.status is not None and self.held.status.get("exited") == 0
+        return self.held.status.get("exited") == 0 or "unknown" in self.held.status
 
     # Its beginning.
 

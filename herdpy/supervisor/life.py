@@ -1095,7 +1095,8 @@ class Life:
                 assert self._incarnation is not None
                 # What a one-shot has done is not done again; a daemon may have left its successor.
                 if ended and not self.service.one_shot and not self._incarnation.is_succeeded:
-                    await self._bury()
+                    end = await self._bury()
+                    log("start-begins-anew", service=self.name, reason=end.reason)
                     self._act(self._bring_up, self._started)
                 else:
                     self._act(self._go_on_bringing_up, self._started)

@@ -1,0 +1,177 @@
+"""How incarnations ended, and what herdpy's log says of it: each end is told once, and as it was."""
+
+import signal
+import time
+from pathlib import Path
+
+from herdpy.supervisor.events import Event, parse
+from tests.chaos.fleet import Kind, Violation
+from tests.chaos.records import Record
+
+UNKNOWN = "nobody knows how"
+TOLD = (
+    *("service-exited", "service-failed-to-start", "service-done", "service-stopped", "timer-run-ended"),
+    "start-begins-anew",
+)
+"""The events that tell an end."""
+UNSEEN = 2.0
+"""Seconds before the keeper's end from which it may not have seen what ended: it may not have had its turn."""
+
+
+class Ends:
+    """What has been read of herdpy's log, compared to how incarnations ended.
+
+    Attributes:
+        killed: by label, who was sent SIGKILL, and when (CLOCK_MONOTONIC).
+        stops: by service, how many stops were asked for that may end an incarnation.
+        unknown_one_shots: those of them that have failed because of that since somebody looked, by service.
+        told, unknown: so many ends were told as they were, and as unknown.
+    """
+
+    def __init__(self, log: Path, kinds: dict[str, Kind]) -> None:
+        self._log = log / "herdpy.log"
+        self._kinds = kinds
+        self._offset = 0
+        self._rest = b""
+        self._events: dict[str, list[Event]] = {}
+        self._next_event: dict[str, int] = {}
+        self._next_end: dict[str, int] = {}
+        self.recent: list[Event] = []
+        self.killed: dict[str, float] = {}
+        self.stops: dict[str, int] = {}
+        self._unseen: list[tuple[float, float]] = []
+        self._untold: list[tuple[float, float]] = []
+        self.unknown_one_shots: dict[str, int] = {}
+        self.told = self.unknown = 0
+
+    def nobody_saw(self, begin: float, end: float) -> None:
+        """There was no keeper from then to then (CLOCK_MONOTONIC): what ended within may be unknown."""
+        self._unseen.append((begin - UNSEEN, end))
+
+    def nobody_wrote(self, begin: float, end: float) -> None:
+        """herdpy's log could not be written then."""
+        self._untold.append((begin, end))
+
+    def read(self) -> None:
+        """Read what has been added to herdpy's log."""
+        try:
+            with open(self._log, "rb") as file:
+                file.seek(self._offset)
+                content = file.read()
+        except FileNotFoundError:
+            return  # its first lines are yet to come
+        self._offset += len(content)
+        *lines, self._rest = (self._rest + content).split(b"\n")
+        for line in lines:
+            event = parse(line.decode(errors="replace"))
+            if event is not None:
+                self.recent.append(event)
+                self._events.setdefault(str(event.fields.get("service")), []).append(event)
+        del self.recent[:-60]
+
+    def are_told(self, name: str, records: list[tuple[Record, bool]]) -> bool:
+        """Compare the ends of a service to the events; tells whether all have been told by now.
+
+        Raises:
+            Violation: an end was told that was none, or otherwise than it was, or a process was stopped that nobody
+                wanted to be stopped.
+        """
+        at = self._next_end.get(name, 0)
+        while at < len(records) and not records[at][1]:
+            record = records[at][0]
+            if self._is_untold(record):
+                self._next_event[name] = self._after(name, record)
+            elif not self._take(name, record):
+                return False
+            at += 1
+            self._next_end[name] = at
+        return True
+
+    def _take(self, name: str, record: Record) -> bool:
+        """Look for the event that tells of an end; False when there is none yet."""
+        events = self._events.get(name, [])
+        at = self._next_event.get(name, 0)
+        while at < len(events):
+            event = events[at]
+            at += 1
+            if event.name not in TOLD or self._is_cut(event):
+                continue
+            reason = str(event.fields.get("reason", ""))
+            if self._is_right(name, record, event.name, reason):
+                self.told += 1
+            elif UNKNOWN in reason and self._may_be_unknown(record):
+                self.unknown += 1
+                if event.name == "service-failed-to-start":
+                    self.unknown_one_shots[name] = self.unknown_one_shots.get(name, 0) + 1
+            elif event.name == "service-stopped" or (
+                event.name == "service-failed-to-start" and not reason.startswith("it ")
+            ):
+                continue  # of something else: a service without a process, a requirement that was not to be had
+            else:
+                raise Violation(f"{name}: {self._in_words(record)}, but what was told is {event.name} {reason!r}")
+            self._next_event[name] = at
+            return True
+        return False
+
+    def _is_cut(self, event: Event) -> bool:
+        """Whether a disk that got full has cut its line."""
+        return (
+            bool(self._untold)
+            and event.name not in ("service-stopped", "service-done")
+            and "reason" not in event.fields
+        )
+
+    def _is_right(self, name: str, record: Record, told: str, reason: str) -> bool:
+        if told == "service-stopped":
+            if record.asked != signal.SIGTERM:
+                return False
+            if not self.stops.get(name, 0):
+                raise Violation(f"{name}: {record.label} was stopped, and nobody had asked for that")
+            self.stops[name] -= 1
+            return True
+        possible = []
+        if record.code is not None:
+            possible.append(f"exited with {record.code}")
+        if record.label in self.killed:
+            possible.append("was killed by SIGKILL")
+        if told == "service-done":
+            return record.code == 0
+        return any(words in reason for words in possible)
+
+    def _may_be_unknown(self, record: Record) -> bool:
+        moment = self._moment(record)
+        return any(begin <= moment <= end for begin, end in self._unseen)
+
+    def _is_untold(self, record: Record) -> bool:
+        moment = self._moment(record)
+        return any(begin <= moment <= end for begin, end in self._untold)
+
+    def _after(self, name: str, record: Record) -> int:
+        """Where the events go on after one that may have been written or not."""
+        before = self._next_event.get(name, 0)
+        events = self._events.get(name, [])
+        for at in range(before, len(events)):
+            if events[at].name in TOLD:
+                reason = str(events[at].fields.get("reason", ""))
+                is_it = self._is_right(name, record, events[at].name, reason) or UNKNOWN in reason
+                return at + 1 if is_it else before
+        return before
+
+    def _moment(self, record: Record) -> float:
+        if record.at:
+            return record.at / 1e9
+        return self.killed.get(record.label, time.monotonic())
+
+    def _in_words(self, record: Record) -> str:
+        words = []
+        if record.code is not None:
+            words.append(f"exited with {record.code}")
+        if record.asked:
+            words.append(f"after it was sent {signal.Signals(record.asked).name}")
+        if record.label in self.killed:
+            words.append("was sent SIGKILL by us")
+        return f"{record.label} {', '.join(words) or 'ended, not by us and not by itself'}"
+
+    def untold(self, name: str, records: list[tuple[Record, bool]]) -> str:
+        """The first end that was not told, in words."""
+        return f"{name}: {self._in_words(records[self._next_end.get(name, 0)][0])}; no event tells that"
