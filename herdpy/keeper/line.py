@@ -101,8 +101,10 @@ class Line:
             length, passed, flags, _ = self._socket.recvmsg_into((_room,), ANCILLARY_SIZE, _socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
             return None
+        except ConnectionResetError:
+            return self.receive()  # it is gone with our packets unread: told once, ahead of what it said before that
         except OSError:
-            return _room[:0]  # ECONNRESET: the other end is gone with our packets unread
+            return _room[:0]
         self.beside = descriptors_in(passed)
         if flags & _socket.MSG_TRUNC or length > LIMIT:
             return memoryview(b"\0")  # no JSON: it is refused as such

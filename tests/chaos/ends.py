@@ -24,6 +24,7 @@ class Ends:
     Attributes:
         killed: by label, who was sent SIGKILL, and when (CLOCK_MONOTONIC).
         stops: by service, how many stops were asked for that may end an incarnation.
+        is_journal_whole: whether the keeper has said nothing else.
         unknown_one_shots: those of them that have failed because of that since somebody looked, by service.
         told, unknown: so many ends were told as they were, and as unknown.
     """
@@ -42,6 +43,7 @@ class Ends:
         self._unseen: list[tuple[float, float]] = []
         self._untold: list[tuple[float, float]] = []
         self.unknown_one_shots: dict[str, int] = {}
+        self.is_journal_whole = True
         self.told = self.unknown = 0
 
     def nobody_saw(self, begin: float, end: float) -> None:
@@ -63,6 +65,12 @@ class Ends:
         self._offset += len(content)
         *lines, self._rest = (self._rest + content).split(b"\n")
         for line in lines:
+            if b"Traceback" in line:
+                raise Violation(f"a mistake of herdpy's is in its log: {line!r}")
+            if b"keeper: cannot write " in line:
+                self.is_journal_whole = False
+            elif b"keeper: can write " in line:
+                self.is_journal_whole = True
             event = parse(line.decode(errors="replace"))
             if event is not None:
                 self.recent.append(event)

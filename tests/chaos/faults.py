@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
 
-from herdpy.keeper.journal import read
 from tests.chaos.ends import UNKNOWN
 from tests.chaos.fleet import AUTO, BIN, PATIENCE, Kind, Violation, eventually
 from tests.chaos.lines import NO_END, Allowance
@@ -334,18 +333,12 @@ def fill_state(run: Run, random: Random) -> None:
         pause(seconds)
     finally:
         run.resize(run.fleet.state, ROOM)
-    run.settle()
 
     def is_whole() -> bool:
-        records, damaged = read(str(run.fleet.state / "journal"))
-        known = {record.get("pid") for record in records if record["kind"] == "process"}
-        return not damaged and all(
-            record.pid in known
-            for name, kind in run.fleet.kinds.items()
-            if kind.ends == "service-exited"
-            for record in run.fleet.records.alive(name)
-        )
+        run.ends.read()
+        return run.ends.is_journal_whole
 
+    run.settle()
     eventually(is_whole, "the journal is whole again")
 
 

@@ -120,6 +120,8 @@ class Run:
         if doubled:
             raise Violation(f"these were started while another one of their service lived: {doubled}")
         self.ends.read()
+        if b"Traceback" in (self.fleet.place / "said").read_bytes():
+            raise Violation("a mistake of herdpy's is told on its stderr")
         for name, kind in self.fleet.kinds.items():
             self.lines.read(name)
             alive = [record for record, is_alive in records[name] if is_alive]

@@ -1,6 +1,7 @@
 """The head may die, the hands hold; and so may the pen."""
 
 import os
+import select
 import signal
 import socket
 import sys
@@ -173,9 +174,13 @@ def test_requests_that_a_supervisor_sent_before_it_died_are_done_and_harm_nobody
     assert len(os.listdir(f"/proc/{keeper.pid}/fd")) < 26
 
 
-def test_everything_that_a_supervisor_said_before_it_died_counts(keeper: Running) -> None:
+@pytest.mark.parametrize("has_unread", [False, True])
+def test_everything_that_a_supervisor_said_before_it_died_counts(keeper: Running, has_unread: bool) -> None:
     keeper.begin()
     first = keeper.supervisor()
+    if has_unread:  # then the end of the line is told by ECONNRESET, ahead of all that is still to be read
+        first.tell("rest", id="nobody")
+        assert select.select([first.line], [], [], 20)[0]
     os.kill(keeper.pid, signal.SIGSTOP)
     for number in range(150):
         first.line.send(encode({"kind": "note", "key": str(number), "text": ""}))
