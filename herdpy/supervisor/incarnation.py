@@ -278,12 +278,13 @@ class Incarnation:
             if not adopted.is_set():
                 return
 
-    async def finish(self, patience: float, success: tuple[int, ...]) -> None:
+    async def finish(self, patience: float, success: tuple[int, ...], on_end: Callable[[End], Awaitable[None]]) -> None:
         """Wait until the process of a one-shot service has ended, and bury it.
 
         Args:
             patience: seconds.
             success: exit codes.
+            on_end: as of :meth:`bury`.
 
         Raises:
             StartFailure: it did not end in time, or not with success.
@@ -292,7 +293,7 @@ class Incarnation:
             await self.held.exited.wait()
         if waiting.cancelled_caught:
             raise StartFailure(f"it was not done after {patience:g} s", await self._last_words())
-        end = await self.bury()
+        end = await self.bury(on_end)
         if end.code not in success:
             raise StartFailure(end.reason, await self._last_words())
 
@@ -404,8 +405,12 @@ class Incarnation:
             await held.exited.wait()
         await self.bury()
 
-    async def bury(self) -> End:
-        """After its end: wait for its last lines, let the keeper release it, clear away; returns why it ended."""
+    async def bury(self, on_end: Callable[[End], Awaitable[None]] | None = None) -> End:
+        """After its end: wait for its last lines, let the keeper release it, clear away; returns why it ended.
+
+        Args:
+            on_end: awaited before the keeper forgets it.
+        """
         if self._buried is not None:
             return self._buried
         self._beside.cancel()
@@ -419,6 +424,8 @@ class Incarnation:
             show=self.tell_stage,
             patience=self._patience_for_end,
         )
+        if on_end is not None:
+            await on_end(end)
         await self._line.release(self.held)
         if self._hearing is not None:
             await self._hearing.leave()

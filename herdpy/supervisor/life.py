@@ -114,6 +114,7 @@ class Life:
         "_attendance",
         "_complaint",
         "_due",
+        "_end",
         "_history",
         "_inbox",
         "_incarnation",
@@ -184,6 +185,8 @@ class Life:
         """When it is to be respawned, in seconds of CLOCK_BOOTTIME; None when it is not, or has begun to be."""
         self._is_activating = False
         """Whether the process of a lazy service is under way."""
+        self._end: End | None = None
+        """How its process ended, until that has been dealt with."""
         self._activity: trio.CancelScope | None = None
         self._incarnation: Incarnation | None = None
         self._attendance: Attendance | None = None
@@ -465,6 +468,7 @@ class Life:
 
     def _note_change(self, status: Status) -> None:
         self.status = status
+        self._end = None
         self.changes.add((status, time.time()))
         if status in ("running", "stopped"):
             self.stage = self.done = None
@@ -489,6 +493,7 @@ class Life:
             self._complaint,
             self._due,
             self._is_activating,
+            self._end,
         )
         try:
             await self._line.note(f"service:{self.name}", msgspec.json.encode(note).decode())
@@ -636,7 +641,7 @@ class Life:
         assert self._incarnation is not None
         await self._incarnation.get_ready(attempt)
         if self.service.one_shot:
-            await self._incarnation.finish(attempt.timeout, self.service.respawn.success)
+            await self._incarnation.finish(attempt.timeout, self.service.respawn.success, self._keep_end)
             self._incarnation = None
 
     async def _clear_away(self) -> None:
@@ -897,9 +902,29 @@ class Life:
 
     async def _bury(self) -> End:
         assert self._incarnation is not None
-        end = await self._incarnation.bury()
+        end = await self._incarnation.bury(self._keep_end)
         self._incarnation = None
         return end
+
+    async def _keep_end(self, end: End) -> None:
+        """Have it remembered how the process ended: from now on nobody else knows."""
+        self._end = end
+        await self._remember()
+
+    async def _bury_again(self, end: End) -> End:
+        """The last supervisor has buried the process, but may not have come to the end of that."""
+        await self._clear_away()
+        return end
+
+    async def _go_on_finishing(self, end: End) -> None:
+        """Conclude a one-shot whose process the last supervisor has buried.
+
+        Raises:
+            StartFailure: it did not end with success.
+        """
+        await self._clear_away()
+        if end.code not in self.service.respawn.success:
+            raise StartFailure(end.reason)
 
     async def _stopped(self, outcome: Outcome | None) -> None:
         assert outcome is not None
@@ -980,6 +1005,7 @@ class Life:
     # After a process ended by itself.
 
     async def _ended(self, end: End | None) -> None:
+        self._end = None
         if end is None:  # the stop of a lazy service did not wait for it
             await self._stop()
             return
@@ -1052,7 +1078,7 @@ class Life:
             self._arguments, self.details, self._stop_asked = note.arguments, note.details, note.stop_asked
             self._history.running_since, self._history.streak = note.running_since, note.streak
             self._history.deaths.extend(note.deaths[: self._history.deaths.limit])
-            self.memory, self._complaint = note.memory, note.complaint
+            self.memory, self._complaint, self._end = note.memory, note.complaint, note.end
             self._due, self._is_activating = note.due, note.activating and held is not None
             self.changes.extend(note.changes)
             self.respawns.extend(note.respawns)
@@ -1088,8 +1114,13 @@ class Life:
     async def _go_on(self, held: Held | None) -> None:
         """Do what the last supervisor was doing when it ended."""
         ended = held is not None and held.exited.is_set()
+        left, self._end = self._end if held is None else None, None
         match self.status:
+            case "starting" if left is not None and self.service.one_shot:
+                self._act(partial(self._outcome, partial(self._go_on_finishing, left)), self._started)
             case "starting" if held is None:
+                if left is not None:
+                    log("start-begins-anew", service=self.name, reason=left.reason)
                 self._act(self._bring_up, self._started)
             case "starting":
                 assert self._incarnation is not None
@@ -1103,8 +1134,13 @@ class Life:
             case "stopping" if self._stop_asked:
                 was_running = len(self.changes) > 1 and self.changes[1][0] == "running"
                 self._act(partial(self._bring_down, was_running), self._stopped)
-            case "stopping" if self._complaint is not None and held is not None:
-                self._act(partial(self._end_useless, Complaint(self._complaint)), self._ended)
+            case "stopping" if self._complaint is not None:
+                if held is not None:
+                    self._act(partial(self._end_useless, Complaint(self._complaint)), self._ended)
+                else:
+                    self._act(partial(self._bury_again, End(reason=f"it {self._complaint}")), self._ended)
+            case "running" | "stopping" if left is not None:
+                self._act(partial(self._bury_again, left), self._ended)
             case "running" if self._is_activating and held is not None:
                 self._act(self._go_on_bringing_up, self._activated)
             case "running" | "stopping" if held is not None:

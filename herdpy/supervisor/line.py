@@ -13,7 +13,6 @@ from typing import Any
 import trio
 
 from herdpy.keeper import message, succession
-from herdpy.supervisor import log as own_log
 from herdpy.supervisor.log import log
 from herdpy.version import VERSION
 
@@ -565,6 +564,5 @@ class KeeperLine:
     def _succeed(self) -> None:
         if self._may_succeed and self._succession and "control" in self._copies:
             log("keeper-lost", pid=os.getpid())
-            own_log.flush()
             self._socket.set_inheritable(False)
             succession.succeed(self._succession, self._stderr, self._copies)

@@ -4,6 +4,7 @@ from typing import Literal
 
 import msgspec
 
+from herdpy.service import End
 from herdpy.supervisor.log import log
 
 Status = Literal["stopped", "starting", "running", "stopping"]
@@ -38,6 +39,8 @@ class Note(msgspec.Struct):
     """Of one that is to be respawned: when, in seconds of CLOCK_BOOTTIME."""
     activating: bool = False
     """Of a lazy service: whether its process is being spawned, or has yet to get ready."""
+    end: End | None = None
+    """How its process ended, from before the keeper forgets that until it has been dealt with."""
 
 
 def read_note(name: str, text: str | None) -> Note | None:

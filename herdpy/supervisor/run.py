@@ -143,7 +143,6 @@ async def supervise(
         await announcing.announce_stop(line, max(left, 0) + AFTER_DEADLINE)
         killed = await shutdown.carry_out(registry, deadline)
         log("exiting")
-        own_log.flush()
         await line.exit(registry.exit_status, killed)
         nursery.cancel_scope.cancel()
 
