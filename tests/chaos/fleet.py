@@ -182,14 +182,15 @@ class Fleet:
         if keeper is None or not lives(keeper):
             return {}
         found = {"keeper": keeper}
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, IndexError):  # a zombie has no words
             for child in map(int, Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()):
-                line = Path(f"/proc/{child}/cmdline").read_bytes()
+                # Whole words: a child that has not come to its exec yet has the keeper's, which tell of a supervisor.
+                words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
                 if not lives(child):
                     continue
-                if b"herdpy.supervisor" in line:
+                if words[2:4] == [b"-m", b"herdpy.supervisor"]:
                     found["supervisor"] = child
-                elif b"logger/__main__.py\0" in line and b"archive" not in line:
+                elif words[3].endswith(b"logger/__main__.py") and words[4] != b"archive":
                     found["logger"] = child
         return found
 

@@ -96,6 +96,7 @@ class Run:
         """Wait until everything runs that is to run, and look whether all is as it was promised."""
         self._await_rest()
         self.ends.stops.clear()
+        self.ends.unknown_one_shots.clear()
         for name in ("eager", "lazy", "inetd"):
             self._connect(name)
         self.sockets_may_be_lost = False
@@ -105,9 +106,16 @@ class Run:
         while (reason := self._unsettled()) is not None:
             if time.monotonic() > end:
                 raise Violation(f"after 60 s still: {reason}")
-            if self.ends.unknown_one_shots.pop("setup", 0) and not self.fleet.records.alive("setup"):
-                self.fleet.ok("start", "top")  # what requires a one-shot whose end nobody saw has not been started
+            if self.ends.unknown_one_shots:
+                self._start_what_required_it()
             pause(0.05)
+
+    def _start_what_required_it(self) -> None:
+        """What requires a one-shot whose end nobody saw has not been started: that is for its administrator to do."""
+        statuses = self.fleet.statuses()
+        for name in ("base", "middle", "top"):
+            if statuses[name]["status"] == "stopped":
+                self.fleet.ok("start", name)
 
     def _unsettled(self) -> str | None:
         """What is not yet as it has to be.
