@@ -1095,12 +1095,24 @@ class Life:
             self._adopt(Spawned(held, {}, hearing.left(self._line, self.name)))
         if self.status == "stopped" and not self._is_restarting:
             await self.sockets.close()
-        if self.status == "running" and not self.service.attempts:
+        listens_alone = held is None and (self.service.lazy or not self.service.attempts)
+        if self.status == "running" and listens_alone and self.sockets.are_lost(self.service):
+            await self._listen_anew()
+        if self.status == "running" and not self.service.attempts and self._end is None:
             self._attend(beside)
         else:
             for left in beside.values():
                 self._nursery.start_soon(self._registry.be_rid_of, left)
         await self._go_on(held)
+
+    async def _listen_anew(self) -> None:
+        """Bind what was closed along with the keeper and the supervisor that had it; an end of the service if not."""
+        try:
+            await self.sockets.open(self.service, self.tell_stage)
+        except StartFailure as failure:
+            self._end = End(reason=f"it lost its sockets when herdpy was killed: {failure}")
+        else:
+            log("sockets-bound-anew", service=self.name)
 
     def _take_back(self, note: Note) -> None:
         """Be what was started, when it is declared otherwise by now in a way that waits for its next start."""

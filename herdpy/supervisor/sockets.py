@@ -109,6 +109,10 @@ class Sockets:
             (wanted.name, endpoint(wanted, self._open[held])) for held, wanted in self._wanted.items()
         )
 
+    def are_lost(self, service: Service) -> bool:
+        """Whether it was listening, and all of it was closed with the keeper and the supervisor that had it."""
+        return bool(service.sockets) and not self._open
+
     @property
     def has_waiting(self) -> bool:
         """Whether a connection, or a datagram, waits to be taken."""

@@ -89,14 +89,18 @@ class Ends:
             record = records[at][0]
             if self._is_untold(record):
                 self._next_event[name] = self._after(name, record)
-            elif not self._take(name, record):
+            elif not self._take(name, record, records[at - 1][0] if at else None):
                 return False
             at += 1
             self._next_end[name] = at
         return True
 
-    def _take(self, name: str, record: Record) -> bool:
-        """Look for the event that tells of an end; False when there is none yet."""
+    def _take(self, name: str, record: Record, before: Record | None) -> bool:
+        """Look for the event that tells of an end; False when there is none yet.
+
+        Args:
+            before: the one that ended before it, which a killed keeper may not have been told to be done with.
+        """
         events = self._events.get(name, [])
         at = self._next_event.get(name, 0)
         while at < len(events):
@@ -115,6 +119,10 @@ class Ends:
                 event.name == "service-failed-to-start" and not reason.startswith("it ")
             ):
                 continue  # of something else: a service without a process, a requirement that was not to be had
+            elif (
+                before is not None and self._may_be_unknown(before) and self._is_right(name, before, event.name, reason)
+            ):
+                continue
             else:
                 raise Violation(f"{name}: {self._in_words(record)}, but what was told is {event.name} {reason!r}")
             self._next_event[name] = at
