@@ -15,7 +15,7 @@ from pathlib import Path
 
 from herdpy.keeper.companion import FIRST_DELAY, LONGEST_DELAY, STEADY
 from tests.chaos.ends import Ends
-from tests.chaos.fleet import Fleet, Violation, eventually, signal_safely
+from tests.chaos.fleet import PATIENCE, Fleet, Violation, eventually, signal_safely
 from tests.chaos.lines import NO_END, Allowance, Lines
 from tests.chaos.records import Record, lives
 
@@ -55,7 +55,6 @@ class Run:
         self.hanging: list[socket.socket] = []
         self.extra = 0
         """Number of the last service that a reload has added."""
-        self.sockets_may_be_lost = False
         self._quickest = min(self._python() for _ in range(3))
         self._young_ends = 0
 
@@ -99,7 +98,6 @@ class Run:
         self.ends.unknown_one_shots.clear()
         for name in ("eager", "lazy", "inetd"):
             self._connect(name)
-        self.sockets_may_be_lost = False
 
     def _await_rest(self) -> None:
         end = time.monotonic() + 60
@@ -169,26 +167,16 @@ class Run:
 
     def _connect(self, name: str) -> None:
         """Connect to a service, which has to answer."""
-        path = str(self.fleet.place / "sockets" / name)
-        for attempt in (1, 2):
-            try:
-                with socket.socket(socket.AF_UNIX) as connection:
-                    connection.settimeout(30)
-                    connection.connect(path)
-                    connection.sendall(b"chaos\n")
-                    answer = connection.recv(1000)
-            except (FileNotFoundError, ConnectionError) as error:
-                if not self.sockets_may_be_lost or attempt == 2:
-                    raise Violation(f"nobody listens for {name}: {error}") from None
-                self.ends.stops[name] = 1
-                self.fleet.ok("restart", name)  # as the table of faults says
-                self._await_rest()
-                continue
-            except TimeoutError:
-                raise Violation(f"{name} was connected to, and does not answer within 30 s") from None
-            if not answer.startswith(name.encode()) or not answer.endswith(b" chaos\n"):
-                raise Violation(f"{name} was connected to, and answered {answer!r}")
-            return
+        try:
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.settimeout(PATIENCE)
+                connection.connect(str(self.fleet.place / "sockets" / name))
+                connection.sendall(b"chaos\n")
+                answer = connection.recv(1000)
+        except OSError as error:
+            raise Violation(f"{name} was connected to, and did not answer: {error}") from None
+        if not answer.startswith(name.encode()) or not answer.endswith(b" chaos\n"):
+            raise Violation(f"{name} was connected to, and answered {answer!r}")
 
     # Whether a client is answered.
 
@@ -275,7 +263,6 @@ class Run:
         elif "supervisor" in which:
             waits = self.expected_pause()
         if is_gone:
-            self.sockets_may_be_lost = True
             pause(outage)
             if self.fleet.process is not None:
                 self.fleet.process.wait(30)
