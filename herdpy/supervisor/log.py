@@ -62,7 +62,9 @@ def _write_early(event: str, **fields: Any) -> None:
 _write: Callable[..., None] = _write_early
 
 
-def _load() -> Callable[..., None]:
+def load() -> None:
+    """Import structlog, and let it write from then on."""
+    global _write  # noqa: PLW0603 - there is one stderr
     import structlog
 
     structlog.configure(
@@ -70,11 +72,9 @@ def _load() -> Callable[..., None]:
         logger_factory=_Pen,
         cache_logger_on_first_use=True,
     )
-    write: Callable[..., None] = structlog.get_logger().info
-    return write
+    _write = structlog.get_logger().info
 
 
 async def start() -> None:
-    """Import structlog in a thread, and let it write from then on."""
-    global _write  # noqa: PLW0603 - there is one stderr
-    _write = await trio.to_thread.run_sync(_load)
+    """Do so in a thread."""
+    await trio.to_thread.run_sync(load)

@@ -160,7 +160,7 @@ def prepare() -> None:
 
     from herdpy.supervisor import watching  # noqa: F401 - imported late elsewhere
 
-    own_log.flush()
+    own_log.load()
     # What is here by now stays; to look through it again would take some tens of milliseconds.
     gc.collect()
     gc.freeze()
