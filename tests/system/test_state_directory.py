@@ -20,14 +20,14 @@ MOUNT = 'mount -t tmpfs -o size=64k,mode=711 none "$0" && echo mounted && exec c
 
 
 class Disk:
-    """A small file system under a herdpy's state directory, which only those see who are in its mount namespace."""
+    """A small file system under a herdpy's directory, which only those see who are in its mount namespace."""
 
-    def __init__(self, herdpy: Any) -> None:
+    def __init__(self, herdpy: Any, path: Path) -> None:
         root = os.geteuid() == 0
-        herdpy.state.mkdir()
-        self.path = herdpy.state
+        path.mkdir()
+        self.path = path
         self.holder = subprocess.Popen(
-            ["unshare", *(() if root else ("--map-root-user",)), "--mount", "sh", "-c", MOUNT, str(herdpy.state)],
+            ["unshare", *(() if root else ("--map-root-user",)), "--mount", "sh", "-c", MOUNT, str(path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -37,7 +37,7 @@ class Disk:
         entering = () if root else ("--user", "--preserve-credentials")
         self.enter = ("nsenter", f"--target={self.holder.pid}", *entering, "--mount", "--")
         herdpy.prefix = self.enter
-        self.seen = Path(f"/proc/{self.holder.pid}/root{herdpy.state}")
+        self.seen = Path(f"/proc/{self.holder.pid}/root{path}")
 
     def run(self, *command: str) -> None:
         subprocess.run([*self.enter, *command], check=True, timeout=PATIENCE)
@@ -75,7 +75,7 @@ class Disk:
 
 @pytest.fixture
 def disk(herdpy: Any) -> Iterator[Disk]:
-    found = Disk(herdpy)
+    found = Disk(herdpy, herdpy.state)
     yield found
     found.end()
 
