@@ -36,6 +36,8 @@ class Spawned(msgspec.Struct, frozen=True):
     """The sizes that the files it speaks in had before, in bytes."""
     notifications: int | None
     """The descriptor of its notification socket, if it has one."""
+    was_unheard: bool = False
+    """Whether it may have said what nobody has heard: that it is ready, above all."""
 
 
 async def spawn(
@@ -82,6 +84,22 @@ async def spawn(
                 await hearing.forget(line, service.name, terms)
         raise
     return Spawned(held, begin, notifications)
+
+
+async def taken_up(line: KeeperLine, service: Service, held: Held) -> Spawned:
+    """A process that an earlier supervisor has spawned. Its notification socket is lost when keeper and supervisor were
+    both killed: it is made anew, where the process will look for it."""
+    notifications, is_lost = hearing.left(line, service.name), False
+    for attempt in service.attempts[attempt_of(held) :][:1]:
+        if notifications is None and attempt.notify is not None and not held.exited.is_set():
+            try:
+                notifications, is_lost = (
+                    await hearing.prepare(line, service.name, attempt.notify, attempt.process),
+                    True,
+                )
+            except StartFailure as failure:
+                log("not-heard-any-more", service=service.name, reason=failure)
+    return Spawned(held, {}, notifications, is_lost)
 
 
 async def clear_away(service: Service, context: StepContext) -> None:
@@ -169,6 +187,7 @@ class Incarnation:
         if spawned.notifications is not None and self._attempt is not None and self._attempt.notify is not None:
             # What it said to the last supervisor; of one that was spawned just now, nothing yet.
             heard = Heard() if spawned.begin else hearing.remembered(self._line, service.name)
+            heard.ready |= spawned.was_unheard
             self._hearing = Hearing(service.name, self._attempt.notify, spawned.notifications, self._line, self, heard)
             nursery.start_soon(self._hearing.run)
 

@@ -19,7 +19,7 @@ import msgspec
 import trio
 
 from herdpy.service import ActionFailure, Attempt, End, Service, StartFailure
-from herdpy.supervisor import hearing, incarnation
+from herdpy.supervisor import incarnation
 from herdpy.supervisor.attendance import Attendance
 from herdpy.supervisor.comparison import change
 from herdpy.supervisor.context import StepContext
@@ -1092,7 +1092,7 @@ class Life:
         held, self._left = self._left, None
         beside, self._left_beside = self._left_beside, {}
         if held is not None:
-            self._adopt(Spawned(held, {}, hearing.left(self._line, self.name)))
+            self._adopt(await incarnation.taken_up(self._line, self.service, held))
         if self.status == "stopped" and not self._is_restarting:
             await self.sockets.close()
         listens_alone = held is None and (self.service.lazy or not self.service.attempts)
