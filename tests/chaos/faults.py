@@ -96,12 +96,20 @@ def _restart(run: Run, name: str) -> "subprocess.Popen[str]":
     return run.fleet.herd_in_background("restart", name)
 
 
-def _finish(run: Run, client: "subprocess.Popen[str]", what: str, *, killed: Sequence[str] = ()) -> None:
+def _finish(
+    run: Run,
+    client: "subprocess.Popen[str]",
+    what: str,
+    *,
+    killed: Sequence[str] = (),
+    may_fail: bool = False,
+) -> None:
     """Wait for a client's answer.
 
     Args:
         killed: herdpy's programs that were killed meanwhile: a client may say that there is no herdpy for a moment, or
             that nobody knows how a one-shot has ended.
+        may_fail: whether it may say, in a line or two, that it has failed.
     """
     try:
         said, _ = client.communicate(timeout=PATIENCE)
@@ -109,7 +117,8 @@ def _finish(run: Run, client: "subprocess.Popen[str]", what: str, *, killed: Seq
         client.kill()
         client.communicate()
         raise Violation(f"{what} was not answered within {PATIENCE:g} s") from None
-    is_lost = {"keeper", "supervisor"} <= set(killed) and said.count("\n") <= 2 and "Traceback" not in said
+    is_lost = {"keeper", "supervisor"} <= set(killed) or may_fail
+    is_lost = is_lost and said.count("\n") <= 2 and "Traceback" not in said
     if client.returncode != 0 and not is_lost and not ("keeper" in killed and UNKNOWN in said):
         raise Violation(f"{what} ended with {client.returncode}: {said}")
 
@@ -120,6 +129,25 @@ def fail(run: Run, random: Random) -> None:
     ran = run.fleet.herd("start", "failing")
     if ran.returncode != 1 or "it exited with 7" not in ran.stdout:
         raise Violation(f"herd start failing ended with {ran.returncode}: {ran.stdout}{ran.stderr}")
+
+
+def upgrade(run: Run, random: Random) -> None:
+    """Let another supervisor take over, or the keeper execute itself anew; kill something meanwhile, perhaps."""
+    what = random.choice(("supervisor", "keeper"))
+    killed = random.choice((None, None, None, ("supervisor",), ("keeper",), ("logger",), ("keeper", "logger")))
+    delay, ends = random.random(), _some_ends(random)
+    if killed is not None and "supervisor" in killed:
+        run.await_age()
+    run.fleet.await_whole()
+    client = run.fleet.herd_in_background("upgrade", "root", *(["keeper"] if what == "keeper" else []))
+    if killed is None:
+        run.end_services(ends)
+        run.answered(time.monotonic())
+    else:
+        pause(delay)
+        run.kill(killed, is_stopped_first=False, meanwhile=lambda: run.end_services(ends), outage=0)
+    _finish(run, client, f"herd upgrade root ({what})", killed=killed or (), may_fail=killed is not None)
+    run.fleet.await_whole()
 
 
 # Reloads.
@@ -348,6 +376,7 @@ FAULTS: dict[Fault, int] = {
     kill_services: 6,
     restart: 5,
     fail: 2,
+    upgrade: 8,
     add: 4,
     remove: 3,
     change: 3,
