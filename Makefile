@@ -3,6 +3,7 @@
 # make install  install it for the whole host: into PREFIX, with links to its commands in BIN
 # make test   set up, run every check and every test
 # make instants  kill each of herdpy's programs at each of its system calls (takes half an hour)
+# make chaos  ten minutes of a fleet of services under faults at random; SEED=N for the same ones again
 # make bench  what it costs, as ratios
 # make bench-peers  the same work done by other supervisors, in one table
 
@@ -42,6 +43,10 @@ test: $(VENV)/test.stamp
 instants: $(VENV)/test.stamp
 	@sh tools/packages.sh test
 	$(VENV)/bin/python -m tests.instants --report instants.tsv
+
+chaos: $(VENV)/test.stamp
+	@sh tools/packages.sh test
+	$(VENV)/bin/python -m tests.chaos --duration 600 $(if $(SEED),--seed $(SEED))
 
 bench: $(VENV)/test.stamp
 	@sh tools/packages.sh test

@@ -3,7 +3,8 @@
 Pipes are opened anew through /proc/PID/fd: the old logger's first, which has them all, even those that nobody writes to
 any more; else those of whoever writes. The old logger's ledger is had the same way; so its next one goes on where it
 was ended, as after any killed logger. Listening sockets cannot be opened so: they come from the supervisor, which has a
-copy of each, when it is the one to become the keeper; else they are lost, and made anew.
+copy of each, when it is the one to become the keeper; else from the processes that were given them (pidfd_getfd(2)).
+What nobody has any more is lost, and made anew.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 
 from herdpy.keeper import proc
 from herdpy.keeper.cgroup import Cgroup
-from herdpy.keeper.legacy import Program, find, open_again
+from herdpy.keeper.legacy import Program, find, open_again, take_from
 from herdpy.keeper.message import encode
 from herdpy.keeper.table import Process
 
@@ -67,7 +68,7 @@ class Estate:
         self.own = self._open_own(files)
         self.ledger = self._open_ledger(files)
         self._open_pipes(files)
-        self.held = dict(held or {})
+        self.held = dict(held) if held is not None else self._take_sockets()
         # Last: by now we have all that it had, and who writes meanwhile writes into a pipe that has a reader.
         logger.end()
 
@@ -126,6 +127,20 @@ class Estate:
             process.status is None and self.pipe_of[process.id] is not None and self.pipe_of[process.id] not in found
             for process in self.processes
         )
+
+    def _take_sockets(self) -> dict[str, int]:
+        """Take copies of the listening sockets that processes have been given; returns them by their names."""
+        wanted = {identity: name for name, identity in self._legacy.held.items() if name.split(":")[1:2] == ["socket"]}
+        found: dict[str, int] = {}
+        for process in self.processes:
+            if not wanted or process.status is not None:
+                continue
+            for identity, path in proc.open_files(process.pid).items():
+                if identity in wanted and wanted[identity] not in found:
+                    copy = take_from(process.pidfd, int(os.path.basename(path)), identity)
+                    if copy is not None:
+                        found[wanted[identity]] = copy
+        return found
 
     def _open_own(self, files: dict[Identity, list[str]]) -> tuple[int, int] | None:
         """Open the pipe of our own log: when we were the supervisor, it is our stderr."""

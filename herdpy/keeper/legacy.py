@@ -296,6 +296,28 @@ def open_again(paths: Iterable[str], identity: tuple[int, int], flags: int) -> i
     return None
 
 
+PIDFD_GETFD = 438
+"""The number of pidfd_getfd(2), the same on every architecture; since Linux 5.6."""
+
+
+def take_from(pidfd: int, number: int, identity: tuple[int, int]) -> int | None:
+    """Return a copy of a process's descriptor, if it still is the file that we mean.
+
+    None also where we may not have it: that takes the right to trace the process (ptrace(2)).
+    """
+    from herdpy.keeper.libc import call
+
+    try:
+        descriptor = call("syscall", PIDFD_GETFD, pidfd, number, 0)
+    except OSError:
+        return None
+    seen = os.fstat(descriptor)
+    if (seen.st_dev, seen.st_ino) == identity:
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
 def _boot() -> str:
     try:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:

@@ -1,6 +1,6 @@
 """Chaos: a herdpy with a fleet of services, faults at random, and after each a look whether all is as promised.
 
-    python -m tests.chaos [--seed N] [--duration SECONDS] [--no-cgroups] [--user NAME] [--keep]
+    python -m tests.chaos [--seed N] [--duration SECONDS] [--no-cgroups] [--user NAME] [--place DIRECTORY] [--keep]
 
 Everything is in namespaces of its own (mounts, PIDs), and in a temporary directory; nothing is left of it, however it
 ends. Exit status 1 on a violation: then the seed, the fault's number and the last events are printed, and the directory
@@ -14,10 +14,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 from herdpy.keeper import cgroup
+from tests.chaos.fleet import eventually
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,6 +30,7 @@ def main() -> int:
     options.add_argument("--duration", type=float, default=120.0, help="seconds")
     options.add_argument("--no-cgroups", action="store_true", help="as on a host whose cgroups cannot be written")
     options.add_argument("--user", help="whose herdpy it is; takes root")
+    options.add_argument("--place", type=Path, help="the directory, instead of a temporary one in /var/tmp")
     options.add_argument("--keep", action="store_true", help="keep the directory")
     options.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
     given = options.parse_args()
@@ -42,7 +43,8 @@ def main() -> int:
 
 def jailed(given: argparse.Namespace) -> int:
     """Run it in namespaces of its own, and clear away whatever it leaves."""
-    place = Path(tempfile.mkdtemp(prefix="herdpy-chaos-", dir="/var/tmp"))
+    place = given.place or Path(tempfile.mkdtemp(prefix="herdpy-chaos-", dir="/var/tmp"))
+    place.mkdir(exist_ok=True)
     place.chmod(0o755)
     command = ["unshare", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"])]
     command += ["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable, "-m", "tests.chaos"]
@@ -85,14 +87,11 @@ def _wind_up(jail: "subprocess.Popen[bytes]") -> int:
 
 def _remove_cgroups(place: Path) -> None:
     """Remove the services' cgroups; who lived there has ended along with the PID namespace."""
-    own = cgroup.find()
-    state = place / "state"
-    if own is not None and state.exists():
-        left = cgroup.Cgroup(f"{own}/herdpy-{(place / 'key').read_text()}" if (place / "key").exists() else "/nowhere")
+    own, key = cgroup.find(), place / "key"
+    if own is not None and key.exists():
+        left = cgroup.Cgroup(f"{own}/herdpy-{key.read_text()}")
         left.kill()
-        end = time.monotonic() + 10
-        while not left.remove() and time.monotonic() < end:
-            time.sleep(0.02)
+        eventually(left.remove, "nobody lives in the services' cgroups")
 
 
 def inside(given: argparse.Namespace) -> int:

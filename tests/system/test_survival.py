@@ -224,6 +224,45 @@ def test_nobody_who_connects_is_refused(fleet: Fleet) -> None:
         assert fleet.herdpy.status("web")["endpoints"]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="who may trace processes of its own user depends on the host")
+def test_sockets_that_a_process_was_given_are_kept_whatever_was_killed(fleet: Fleet, tmp_path: Path) -> None:
+    address = str(tmp_path / "web")
+    fleet.declare(
+        "web", ["sleep", "1000"], f'sockets = ["unix:{address}"]', 'activation = "eager"', "auto-start = true"
+    )
+    fleet.start()
+    first = fleet.pid("web")
+
+    def connect() -> None:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(address)
+
+    connect()
+    fleet.kill("keeper+logger+supervisor")
+    connect()
+    assert fleet.pid("web") == first
+    os.kill(first, signal.SIGKILL)
+    fleet.eventually(lambda: not lives(first), PATIENCE)
+    connect()  # to nobody: it is in nobody's hands but herdpy's
+    fleet.eventually(lambda: fleet.herdpy.status("web")["pid"] not in (None, first), PATIENCE)
+    connect()
+
+
+def test_sockets_that_nobody_has_any_more_are_bound_anew(fleet: Fleet, tmp_path: Path) -> None:
+    address = str(tmp_path / "web")
+    fleet.declare("web", ["cat"], f'sockets = ["unix:{address}"]', "auto-start = true", 'type = "inetd"')
+    fleet.start()
+    fleet.eventually(lambda: fleet.herdpy.status("web")["status"] == "running", PATIENCE)
+    fleet.kill("keeper+supervisor")
+    fleet.eventually(lambda: fleet.herdpy.status("web")["endpoints"], PATIENCE)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(PATIENCE)
+        client.connect(address)
+        client.sendall(b"words")
+        assert client.recv(10) == b"words"
+    assert "service-exited" not in fleet.herdpy.said()
+
+
 def test_a_shutdown_that_was_cut_short_is_not_gone_on_with_by_who_is_started_next(fleet: Fleet) -> None:
     fleet.declare(
         "stubborn", ["sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"], "auto-start = true", "grace-period = 1"
