@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import pwd
 import shutil
 import subprocess
 import time
@@ -61,7 +62,11 @@ def prepare(place: Path, user: str | None, *, no_cgroups: bool) -> list[str]:
         return []
     for name in ("services", "state", "log", "truth", "pids", "sockets", "run", "."):
         shutil.chown(place / name, user)
-    return ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--inh-caps=-all"]
+    account = pwd.getpwnam(user)
+    ids = [f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}"]
+    # The interpreter may lie where only root can look: that is no right over processes.
+    look = ["--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search"]
+    return ["setpriv", *ids, "--clear-groups", *look]
 
 
 def tell(place: Path, words: str) -> None:

@@ -77,6 +77,16 @@ class Ends:
                 self._events.setdefault(str(event.fields.get("service")), []).append(event)
         del self.recent[:-60]
 
+    def rest(self) -> None:
+        """Nothing is under way: what was asked for is done, and what was stopped without a process is passed over."""
+        self.stops.clear()
+        self.unknown_one_shots.clear()
+        for name, events in self._events.items():
+            at = self._next_event.get(name, 0)
+            while at < len(events) and (events[at].name not in TOLD or events[at].name == "service-stopped"):
+                at += 1
+            self._next_event[name] = at
+
     def are_told(self, name: str, records: list[tuple[Record, bool]]) -> bool:
         """Compare the ends of a service to the events; tells whether all have been told by now.
 
@@ -139,8 +149,8 @@ class Ends:
 
     def _is_right(self, name: str, record: Record, told: str, reason: str) -> bool:
         if told == "service-stopped":
-            if record.asked != signal.SIGTERM:
-                return False
+            if record.asked != signal.SIGTERM and not (self.stops.get(name, 0) and record.code is not None):
+                return False  # the latter has ended by itself just when it was to be stopped
             if not self.stops.get(name, 0):
                 raise Violation(f"{name}: {record.label} was stopped, and nobody had asked for that")
             self.stops[name] -= 1

@@ -142,7 +142,7 @@ def upgrade(run: Run, random: Random) -> None:
     client = run.fleet.herd_in_background("upgrade", "root", *(["keeper"] if what == "keeper" else []))
     if killed is None:
         run.end_services(ends)
-        run.answered(time.monotonic())
+        run.is_answered()
     else:
         pause(delay)
         run.kill(killed, is_stopped_first=False, meanwhile=lambda: run.end_services(ends), outage=0)
@@ -279,7 +279,7 @@ def babble(run: Run, random: Random) -> None:
             client.connect(str(run.fleet.socket))
             client.sendall(words)
             client.recv(100)
-    run.answered(time.monotonic())
+    run.is_answered()
 
 
 def hang(run: Run, random: Random) -> None:
@@ -302,7 +302,7 @@ def hang(run: Run, random: Random) -> None:
         run.hanging.append(client)
     while len(run.hanging) > HANGING:
         run.hanging.pop(0).close()
-    run.answered(time.monotonic())
+    run.is_answered()
 
 
 def second(run: Run, random: Random) -> None:
