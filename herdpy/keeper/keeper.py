@@ -125,6 +125,7 @@ class Keeper:
             None if estate is None else estate.own,
             None if estate is None else estate.ledger,
             0 if estate is None else estate.pipe_number,
+            lambda: self._journal.append(*self._programs()),
         )
         self.say = self._say = self._output.say
         self._succession = succession

@@ -48,6 +48,7 @@ class Output:
         own: tuple[int, int] | None = None,
         ledger: tuple[int, int, int] | None = None,
         number: int = 0,
+        on_begin: Callable[[], None] = lambda: None,
     ) -> None:
         """Make our own pipe, or go on with it; nothing is started yet.
 
@@ -60,6 +61,7 @@ class Output:
             own: both ends of our own pipe, if a keeper before us had one.
             ledger: that keeper's, and
             number: the highest number of any pipe of its.
+            on_begin: called when there is a logger, and before that is passed anything.
         """
         reading, self.writing = own or make_pipe()
         _enlarge(self.writing)
@@ -72,7 +74,7 @@ class Output:
         self.ledger = ledger or make_ledger()
         self._on_drained = on_drained
         self._on_closed = on_closed
-        self._loop = loop
+        self._on_begin = on_begin
         self._on_end = on_end
         self._make_logger: Callable[[], Companion] = lambda: Companion(
             loop, "logger", command, environment, spawner, 2, self.say
@@ -291,6 +293,7 @@ class Output:
             self.logger.send(encode({"kind": "drain", "id": pipe.number}))
 
     def _tell_new_logger(self) -> None:
+        self._on_begin()
         self.logger.send(encode({"kind": "ledger"}), self.ledger)
         for pipe in self._pipes.values():
             self._open(pipe)

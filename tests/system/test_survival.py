@@ -178,6 +178,24 @@ def test_what_ended_unseen_is_respawned_and_an_end_seen_later_has_its_status(fle
     assert "exited with 7" in fleet.herdpy.said(), fleet.herdpy.said()
 
 
+def test_a_logger_that_followed_a_killed_one_is_known_to_the_next_herdpy(fleet: Fleet) -> None:
+    fleet.declare("plain", ["sh", "-c", COUNTING], "auto-start = true")
+    fleet.start()
+    log = fleet.herdpy.log / "plain.log"
+    fleet.eventually(lambda: log.exists() and fleet.numbers("plain"), PATIENCE)
+    first = fleet.programs()["logger"]
+    os.kill(first, signal.SIGKILL)
+    fleet.eventually(lambda: fleet.programs().get("logger") not in (None, first), PATIENCE)
+    second = fleet.programs()["logger"]
+    at = len(fleet.numbers("plain"))
+    fleet.eventually(lambda: len(fleet.numbers("plain")) > at, PATIENCE)
+    fleet.kill("keeper+supervisor")
+    assert not lives(second)
+    fleet.eventually(lambda: len(fleet.numbers("plain")) > at + 50, PATIENCE)
+    numbers = fleet.numbers("plain")
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
 def test_a_client_that_waits_for_a_start_is_answered(fleet: Fleet) -> None:
     fleet.declare("slow", ["sh", "-c", "sleep 2; echo is up; sleep 1000"], "[ready]", 'log-line = "is up"')
     fleet.start()
