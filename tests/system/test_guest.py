@@ -1,16 +1,21 @@
 """A guest from its boot to its power-off, as QEMU's neighbour sees it: secrets, SSH, the agent, the power button."""
 
 import base64
+import compileall
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
 import socket
 import subprocess
+import sys
+import sysconfig
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from py_compile import PycInvalidationMode
+from typing import IO, Any
 
 import pytest
 
@@ -18,6 +23,9 @@ from herdpy.qemu.image import KERNEL_ARGUMENTS, Image
 
 PATIENCE = 90.0
 """Seconds until a test gives up on a guest; under emulation on a busy machine, many times what it takes."""
+
+OWN_PORT = "org.herdpy.test.0"
+"""A port that nothing in the guest opens by itself."""
 
 needs_qemu = pytest.mark.skipif(
     any(shutil.which(program) is None for program in ("qemu-system-x86_64", "ssh", "ssh-keygen")),
@@ -33,7 +41,7 @@ class Guest:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        ports = [("secrets", "org.herdpy.secrets.0"), ("agent", "org.qemu.guest_agent.0")]
+        ports = [("secrets", "org.herdpy.secrets.0"), ("agent", "org.qemu.guest_agent.0"), ("own", OWN_PORT)]
         self.process = subprocess.Popen(
             [
                 *("qemu-system-x86_64", "-machine", "q35,graphics=off", "-accel", "tcg,thread=multi"),
@@ -97,7 +105,7 @@ class Guest:
                     return line.decode()
         raise AssertionError(f"no {answer!r} within {PATIENCE} s, only {received!r}\n{self.said()}")
 
-    def ssh(self, command: str, user: str = "offloading") -> str:
+    def ssh(self, command: str, user: str = "offloading", stdin: IO[bytes] | None = None) -> str:
         """What a command prints in the guest."""
         options = [
             *("-F", "/dev/null", "-i", str(self.directory / "client"), "-p", str(self.port)),
@@ -105,7 +113,11 @@ class Guest:
             *("-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-o", "LogLevel=ERROR", "-o", "ConnectTimeout=60"),
         ]
         completed = subprocess.run(
-            ["ssh", *options, f"{user}@127.0.0.1", command], capture_output=True, text=True, timeout=PATIENCE
+            ["ssh", *options, f"{user}@127.0.0.1", command],
+            stdin=subprocess.DEVNULL if stdin is None else stdin,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
         )
         assert completed.returncode == 0, f"{command}: {completed.stdout}{completed.stderr}\n{self.said()}"
         return completed.stdout.strip()
@@ -220,3 +232,76 @@ def test_a_panic_is_seen_and_ends_the_guest(guest: Guest) -> None:
                 break
     assert "GUEST_PANICKED" in events
     guest.process.wait(30)
+
+
+def python_for_a_guest(directory: Path) -> Path:
+    """This interpreter, herdpy and what it needs, as an archive to be unpacked in / of a guest: /opt/bin/python3."""
+    stdlib = Path(sysconfig.get_path("stdlib"))
+    root = directory / "opt"
+    library = root / "lib" / stdlib.name
+    unwanted = (
+        *("test", "tests", "idlelib", "lib2to3", "tkinter", "ensurepip", "turtle*", "config-*", "unittest", "xmlrpc"),
+        *("wsgiref", "curses", "dbm", "sqlite3", "xml", "distutils", "venv", "pydoc*", "__pycache__", "*.a"),
+        *("_tkinter*", "_curses*", "_sqlite3*", "_dbm*", "_gdbm*", "_test*", "_xx*", "_codecs_*", "nis*", "readline*"),
+    )
+    shutil.copytree(stdlib, library, ignore=shutil.ignore_patterns(*unwanted, "site-packages", "dist-packages"))
+    # Debian's Python has these elsewhere.
+    modules = Path(sysconfig.get_config_var("DESTSHARED"))
+    shutil.copytree(modules, library / "lib-dynload", ignore=shutil.ignore_patterns(*unwanted), dirs_exist_ok=True)
+    import_all = (
+        "import herdpy.supervisor.__main__, psutil, structlog, cronsim, inotify_simple, sys; print(*sys.modules)"
+    )
+    names = subprocess.run(
+        [sys.executable, "-c", import_all], capture_output=True, text=True, check=True
+    ).stdout.split()
+    for name in {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"__main__"}:
+        found = importlib.util.find_spec(name)
+        if found is None or found.origin is None:
+            continue
+        origin = Path(found.origin)
+        if origin.name == "__init__.py":
+            shutil.copytree(origin.parent, library / name, ignore=shutil.ignore_patterns(*unwanted))
+        else:
+            shutil.copy(origin, library)
+    # To compile takes long under emulation.
+    compileall.compile_dir(library, quiet=1, stripdir=directory, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH)
+    (root / "bin").mkdir()
+    shutil.copy(Path(sys.executable).resolve(), root / "bin" / "python3")
+    for name in ("herd", "herdpy"):
+        shutil.copy(Path(__file__).parents[2] / "bin" / name, root / "bin")
+    objects = [root / "bin" / "python3", *root.rglob("*.so")]
+    needed = subprocess.run(["ldd", *objects], capture_output=True, text=True).stdout
+    for path in {line.split()[2] for line in needed.splitlines() if " => /" in line}:
+        if not Path(path).name.startswith(("libc.", "libm.", "libpthread.", "libdl.", "librt.")):
+            shutil.copy(path, root / "lib")
+    archive = directory / "opt.tar.gz"
+    subprocess.run(
+        ["tar", "--owner=0", "--group=0", "-C", directory, "-I", "gzip -1", "-cf", archive, "opt"], check=True
+    )
+    return archive
+
+
+@needs_qemu
+def test_herdpy_in_a_guest_runs_the_agent_at_a_virtio_serial_port(guest: Guest, tmp_path: Path) -> None:
+    archive = python_for_a_guest(tmp_path / "python")
+    message = secrets(guest.directory, guest.port)
+    with guest.connect("secrets") as port:
+        guest.ask(port, b"\nhello n\n", b"ready n", every=1)
+        guest.ask(port, session("n", message), b"installed n")
+    with archive.open("rb") as content:
+        guest.ssh("tar -xz -C /", "root", content)
+    herdpy = "LD_LIBRARY_PATH=/opt/lib /opt/bin/python3 -I /opt/bin/herdpy --services=/etc/services.d --socket=/run/s/s"
+    herd = "HERDPY_SOCKET=/run/s/s LD_LIBRARY_PATH=/opt/lib /opt/bin/herd"
+    device = f"$(cd /sys/class/virtio-ports; grep -lx {OWN_PORT} */name | cut -d/ -f1)"
+    guest.ssh(
+        f"mkdir /etc/services.d; (echo 'type = \"qemu-guest-agent\"'; echo device = '\"'/dev/{device}'\"') "
+        f">/etc/services.d/agent.toml; {herdpy} --background",
+        "root",
+    )
+    with guest.connect("own") as agent:
+        assert "Service agent has been started." in guest.ssh(f"{herd} start agent", "root")
+        guest.ask(agent, b'\xff{"execute": "guest-sync", "arguments": {"id": 7}}\n', b'{"return": 7}', every=5)
+        answer = guest.ask(agent, b'{"execute": "guest-get-host-name"}\n', b'{"return": {')
+        assert json.loads(answer)["return"]["host-name"] == "build-vm"
+        assert json.loads(guest.ssh(f"{herd} --json status agent", "root"))["status"] == "running"
+    guest.ssh(f"{herd} stop root", "root")
