@@ -1,7 +1,7 @@
 """Reloading the declarations while everything runs: the plan is checked whole, compared, and only then acted upon."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 import msgspec
 import trio
@@ -17,6 +17,9 @@ from herdpy.supervisor.log import log
 from herdpy.supervisor.plan import Plan, make_plan
 from herdpy.supervisor.registry import NotRegistered, Registry
 from herdpy.supervisor.restart import promise, restart
+
+LAYERS = "layers"
+"""The key of the note that tells which directories of declarations there were."""
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,8 +52,8 @@ class Reloading:
         self._declare = declare
         self._state = state
         self._layers = tuple(layers)
-        self._there = set(_there(layers))
-        """Those that there were when they were read last."""
+        self._there: frozenset[str] = frozenset()
+        """Those that there were when they were read last, by this supervisor or the one before."""
         self._lock = trio.Lock()
         self._added: frozenset[str] = frozenset()
         """The canonical names of what has its life, but counts as added: the last supervisor had not begun with it."""
@@ -63,14 +66,28 @@ class Reloading:
         self._added = frozenset(name for name in unfinished.added if f"service:{name}" not in notes)
         self._is_behind = True
 
+    def declared(self) -> DeclaredPlan:
+        """What the files say. A directory that was there and is gone is a mistake. It may wait for a disk."""
+        declared = self._declare()
+        there = frozenset(layer for layer in self._layers if os.path.lexists(layer))
+        known = self._there or _known(self._registry.line.notes.get(LAYERS))
+        gone = sorted(known.intersection(self._layers) - there)
+        if gone:
+            mistakes = (*map(_is_gone, gone), *declared.mistakes)
+            return msgspec.structs.replace(declared, plan=None, mistakes=mistakes)
+        self._there = there
+        return declared
+
+    async def remember_layers(self) -> None:
+        """Tell the next supervisor which directories there are."""
+        if self._there:
+            await self._registry.line.note(LAYERS, msgspec.json.encode(sorted(self._there)).decode())
+
     async def look(self) -> Verdict:
         """What a reload would do now."""
-        declared = await trio.to_thread.run_sync(self._declare, abandon_on_cancel=True)
-        there = set(await trio.to_thread.run_sync(_there, self._layers, abandon_on_cancel=True))
-        mistakes = (*map(_is_gone, sorted(self._there - there)), *declared.mistakes)
-        if declared.plan is None or mistakes:
-            return Verdict(mistakes=mistakes)
-        self._there = there
+        declared = await trio.to_thread.run_sync(self.declared, abandon_on_cancel=True)
+        if declared.plan is None:
+            return Verdict(mistakes=declared.mistakes)
         registry = self._registry
         services = tuple(service for service in declared.plan.services if service.name not in registry.unloaded)
         names = {service.name for service in services}
@@ -95,6 +112,7 @@ class Reloading:
                 log("reload-refused", mistakes=len(verdict.mistakes))
                 return verdict
             comparison = verdict.comparison
+            await self.remember_layers()
             if not comparison.is_empty:
                 await announce_reload(self._registry.line)
             problems = await self._apply(comparison)
@@ -159,8 +177,8 @@ class Reloading:
         return None
 
 
-def _there(layers: Iterable[str]) -> Iterator[str]:
-    return (layer for layer in layers if os.path.lexists(layer))
+def _known(note: str | None) -> frozenset[str]:
+    return frozenset() if note is None else msgspec.json.decode(note, type=frozenset[str])
 
 
 def _is_gone(layer: str) -> Mistake:

@@ -67,7 +67,7 @@ async def supervise(
         missed_signal = await line.hello()
         is_first = "supervisor" not in line.notes and not line.is_second
         was_second = line.is_second
-        declared = declare()
+        declared = reloading.declared()
         if line.is_second and declared.plan is None:
             await line.unprepared(_refusal(declared))
             await trio.sleep_forever()  # the keeper ends us
@@ -127,6 +127,7 @@ async def supervise(
         elif state != "started":
             await line.note("supervisor", "starting")
             nursery.start_soon(_start_automatic, registry)
+        nursery.start_soon(reloading.remember_layers)
         nursery.start_soon(own_log.start)
         nursery.start_soon(_let_read, paths.log, groups)
         if unfinished is not None:
