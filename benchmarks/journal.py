@@ -36,7 +36,7 @@ def main(directory: str) -> None:
     def content() -> list[bytes]:
         return [encode(legacy.head()), *(packet for packets in live.values() for packet in packets)]
 
-    journal = Journal(str(path), content, print, lambda seconds, then: None)
+    journal = Journal(str(path), f"{path}.elsewhere", content, print, lambda seconds, then: None)
     journal.begin()
     largest, spent = 0, 0.0
     for at in range(SPAWNS):

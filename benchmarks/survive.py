@@ -34,7 +34,7 @@ from herdpy.protocol import Command, write_command  # noqa: E402
 BIN = Path(sys.executable).parent
 PROMISED = {"supervisor killed": 1.2, "keeper killed": 2.0, "one of them changed": 0.25}
 """Seconds."""
-RUNNING = re.compile(rb"\(provides \((service-\d+)\)\).*?\(id (\d+)\)")
+RUNNING = re.compile(rb"\(provides \((service-\d+)\)\).*?\(running (\d+)\)")
 PATIENCE = 120.0
 
 
