@@ -54,6 +54,8 @@ async def restart(registry: "Registry", life: "Life") -> Outcome:
         stop = await life.stop()
         if not stop.done:
             return stop
+        # From now on a stop would undo what the restart is about.
+        await registry.line.note(key, msgspec.json.encode(msgspec.structs.replace(begun, process=_ENDED)).decode())
         return await _start_again(registry, life, stop.stopped)
     finally:
         with trio.CancelScope(shield=True):  # it is sent at once

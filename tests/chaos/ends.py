@@ -113,6 +113,9 @@ class Ends:
         """
         events = self._events.get(name, [])
         at = self._next_event.get(name, 0)
+        is_repeated = before is not None and self._may_be_unknown(before)
+        if is_repeated:
+            at = self._after_its_start(events, at, record)
         while at < len(events):
             event = events[at]
             at += 1
@@ -129,15 +132,20 @@ class Ends:
                 event.name == "service-failed-to-start" and not reason.startswith("it ")
             ):
                 continue  # of something else: a service without a process, a requirement that was not to be had
-            elif (
-                before is not None and self._may_be_unknown(before) and self._is_right(name, before, event.name, reason)
-            ):
+            elif is_repeated and before is not None and self._is_right(name, before, event.name, reason):
                 continue
             else:
                 raise Violation(f"{name}: {self._in_words(record)}, but what was told is {event.name} {reason!r}")
             self._next_event[name] = at
             return True
         return False
+
+    def _after_its_start(self, events: list[Event], at: int, record: Record) -> int:
+        """Where the events go on after an incarnation's start was told, if it was: what is before that is not of it."""
+        for number in range(at, len(events)):
+            if events[number].name == "service-started" and events[number].fields.get("pid") == record.pid:
+                return number + 1
+        return at
 
     def _is_cut(self, event: Event) -> bool:
         """Whether a disk that got full has cut its line."""

@@ -39,6 +39,22 @@ def test_one_that_the_supervisor_did_not_live_to_see_through_ends_with_all_runni
     assert pids(herdpy) == after, "a restart that has ended is not remembered"
 
 
+def test_one_of_what_had_no_process_stops_nothing_again(herdpy, tmp_path, eventually):
+    herdpy.declare(
+        "gate", f'command = ["sh", "-c", "while [ ! -e {tmp_path}/open ]; do sleep 0.02; done"]\none-shot=true'
+    )
+    herdpy.declare("base", 'command = ["sleep", "1000"]\nrequirement = ["gate"]')
+    herdpy.start()
+    client = herdpy.herd_in_background("restart", "base")
+    eventually(lambda: herdpy.status("gate")["status"] == "starting")
+    os.kill(herdpy.supervisor(), signal.SIGKILL)
+    log = herdpy.log / "herdpy.log"
+    eventually(lambda: "command action=start service=base" in log.read_text())
+    assert herdpy.status("base")["status"] == "starting"
+    (tmp_path / "open").touch()
+    assert client.wait(30) == 0, log.read_text()
+
+
 def test_one_that_had_stopped_everything_is_finished_by_a_start(herdpy, tmp_path, eventually):
     """The supervisor dies while base, stopped, waits for a prepare step: here its new process's readiness."""
     herdpy.declare(
