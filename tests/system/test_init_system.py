@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import BIN, PATIENCE, Herdpy, wait_until
 
-WATCHDOG = 2.0
+WATCHDOG = 4.0
 """Seconds."""
 
 

@@ -95,7 +95,7 @@ def test_a_reload_with_mistakes_fails_and_changes_nothing(booted: Jail) -> None:
 
 def test_a_keeper_that_executes_itself_anew_is_the_main_process_still(jail: Jail) -> None:
     (jail.services / "base.toml").write_text(SLEEPER)
-    jail.change("herdpy.service", "[Service]\nWatchdogSec=2\n")
+    jail.change("herdpy.service", "[Service]\nWatchdogSec=8\n")
     jail.enable("herdpy.service")
     jail.boot()
     wait_until(lambda: jail.show("StatusText").startswith("1 of "))
@@ -184,7 +184,7 @@ def test_mistakes_are_told_and_not_tried_again(jail: Jail) -> None:
 
 def test_a_supervisor_that_hangs_is_replaced_and_a_keeper_that_hangs_killed(jail: Jail) -> None:
     (jail.services / "base.toml").write_text(SLEEPER)
-    jail.change("herdpy.service", "[Service]\nWatchdogSec=4\n")
+    jail.change("herdpy.service", "[Service]\nWatchdogSec=10\n")
     jail.enable("herdpy.service")
     jail.boot()
     wait_until(lambda: jail.show("StatusText").startswith("1 of "))
@@ -193,7 +193,7 @@ def test_a_supervisor_that_hangs_is_replaced_and_a_keeper_that_hangs_killed(jail
     wait_until(lambda: jail.programs().get("supervisor") not in (None, programs["supervisor"]))
     assert jail.programs()["keeper"] == programs["keeper"]
     assert jail.show("NRestarts") == "0"
-    assert "has said nothing for 2 s: killing it" in jail.ok("cat", "/var/log/herdpy/herdpy.log")
+    assert "has said nothing for 5 s: killing it" in jail.ok("cat", "/var/log/herdpy/herdpy.log")
     jail.kill(programs["keeper"], number=signal.SIGSTOP)
     wait_until(lambda: jail.show("NRestarts") == "1" and jail.show("ActiveState") == "active")
     assert jail.programs()["keeper"] != programs["keeper"]
