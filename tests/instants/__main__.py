@@ -165,13 +165,15 @@ def _round(fleet: Fleet, operation: Operation, series: Series, call: Call | None
             if program == "keeper":
                 fleet.ends.clear()
         fleet.expect()
-        _see_who_was_replaced(before, fleet.programs(), program if trace.is_killed else None)
+        _see_who_was_replaced(operation, before, fleet.programs(), program if trace.is_killed else None)
     except Exception as error:
         wrong = str(error) if isinstance(error, AssertionError) else traceback.format_exc()
         at = "no kill" if call is None else f"{call.name} {call.number}"
         place = f"{series.way}, {operation.name}, {series.program}, {at}"
         print(f"WRONG: {place}{'' if trace.is_killed else ' (not hit)'}: {wrong}", file=sys.stderr, flush=True)
     series.seen(call, trace, outcome, wrong)
+    if series.is_done():
+        print("".join(summary([series])).splitlines()[0], file=sys.stderr, flush=True)
     return not wrong
 
 
@@ -182,13 +184,21 @@ def _threads(program: str, programs: dict[str, int]) -> list[int]:
     return [int(thread.name) for thread in Path(f"/proc/{main}/task").iterdir() if int(thread.name) != main]
 
 
-def _see_who_was_replaced(before: dict[str, int], after: dict[str, int], killed: str | None) -> None:
-    """See that nobody but who was killed has been replaced; of the keeper, it is by the supervisor."""
+def _see_who_was_replaced(
+    operation: Operation, before: dict[str, int], after: dict[str, int], killed: str | None
+) -> None:
+    """See that nobody has been replaced but who was killed, or was to be; a keeper that was killed, by a supervisor."""
     replaced = {name for name in before if before[name] != after[name]}
     if killed == "keeper":
-        assert after["keeper"] == before["supervisor"], f"the keeper was followed by another: {before} {after}"
+        assert "keeper" in replaced
+        if not operation.replaces:
+            assert after["keeper"] == before["supervisor"], f"the keeper was followed by another: {before} {after}"
+    elif killed is not None and operation.replaces:  # it may have been done, or given up
+        assert killed in replaced
+        assert "keeper" not in replaced, f"the keeper was replaced: {before} {after}"
     else:
-        assert replaced == ({killed} if killed else set()), f"replaced were {replaced}, killed was {killed}"
+        wanted = operation.replaces if killed is None else {killed}
+        assert replaced == wanted, f"replaced were {replaced}, killed was {killed}"
 
 
 def is_wrong(series: Iterable[Series]) -> bool:

@@ -17,11 +17,13 @@ class Operation(msgspec.Struct, frozen=True):
     Attributes:
         act: asks it, and returns what the client was answered; changes ``fleet.expected``.
         prepare: what must be so before, such as a thread that waits for work.
+        replaces: the programs that it has followed by others.
     """
 
     name: str
     act: Callable[[Fleet], str]
     prepare: Callable[[Fleet], None] = lambda fleet: None
+    replaces: frozenset[str] = frozenset()
 
 
 def _herd(fleet: Fleet, *arguments: str) -> str:
@@ -70,10 +72,20 @@ def _warm(fleet: Fleet) -> None:
     _herd(fleet, "plan")
 
 
+def _upgrade(fleet: Fleet) -> str:
+    return _herd(fleet, "upgrade", "root")
+
+
+def _upgrade_keeper(fleet: Fleet) -> str:
+    return _herd(fleet, "upgrade", "root", "keeper")
+
+
 OPERATIONS = (
     Operation("start", _start),
     Operation("respawn", _respawn),
     Operation("stop", _stop),
     Operation("reload", _reload, _warm),
+    Operation("upgrade", _upgrade, replaces=frozenset({"supervisor", "logger"})),
+    Operation("renewal", _upgrade_keeper),
 )
 """In an order in which each finds what it needs."""

@@ -47,7 +47,7 @@ class Series:
         self._lock = threading.Lock()
         self._arguments: dict[Call, str] = {}
         self._dry_runs = 0
-        self._runs: list[Counter[str]] = []
+        self._runs: list[set[Call]] = []
         self._tries: Counter[Call] = Counter()
         self._kills: dict[Call, Kill] = {}
         self._under_way: list[Call | None] = []
@@ -82,19 +82,16 @@ class Series:
             for found, arguments in trace.calls:
                 self._arguments.setdefault(found, arguments)
             if trace.is_killed and call is not None:
-                arguments = next((words for found, words in reversed(trace.calls) if found == call), "")
-                self._kills[call] = Kill(call, arguments, outcome, wrong)
+                self._kills[call] = Kill(call, dict(trace.calls)[call], outcome, wrong)
                 return
-            if trace.is_killed or (call is not None and any(found == call for found, _ in trace.calls)):
-                wrong = f"strace did not kill where it should: {call}; {wrong}"
             if wrong:
                 self.wrong.append(wrong)
             if call is None:
                 self._dry_runs += 1
-            run = Counter(found.name for found, _ in trace.calls)
+            run = {found for found, _ in trace.calls}
             self._runs.append(run)
             for known in self._arguments:  # a kill that was set there would not have come, either
-                self._tries[known] += run[known.name] < known.number
+                self._tries[known] += known not in run
 
     @property
     def kills(self) -> list[Kill]:
@@ -132,7 +129,7 @@ class Series:
         return rows
 
     def _came(self, call: Call) -> int:
-        return sum(run[call.name] >= call.number for run in self._runs)
+        return sum(call in run for run in self._runs)
 
     def _chosen(self) -> list[Call]:
         return [call for index, call in enumerate(self._arguments) if index % self._every == self._offset % self._every]

@@ -7,6 +7,7 @@ are those that it is told, and what they fork is left alone. So (name, number) i
 
 import re
 import subprocess
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,15 +15,13 @@ import msgspec
 
 PATIENCE = 20
 """Seconds that strace may take to attach, and to detach."""
-CALL = re.compile(r"^(?:\d+ +)?(\w+)\((.*)", re.MULTILINE)
+CALL = re.compile(r"^(?:(\d+) +)?(\w+)\((.*)", re.MULTILINE)
 """A call's beginning; its end is on a line of its own, and begins otherwise, when another thread came between."""
-DEATH = re.compile(r"^(?!.*\bexit\().*= \?\s*$", re.MULTILINE)
-"""A call that never returned. That the program has ended strace may say only when all its threads have."""
 UNSTEADY_NUMBER = re.compile(r"\b0x[0-9a-f]+\b")
 
 
 class Call(msgspec.Struct, frozen=True):
-    """The ``number``-th system call called ``name`` of a program within an operation; the first is 1."""
+    """The ``number``-th system call called ``name`` of a thread within an operation; the first is 1."""
 
     name: str
     number: int
@@ -33,7 +32,7 @@ class Trace(msgspec.Struct, frozen=True):
 
     Attributes:
         calls: in their order, with the beginning of their arguments.
-        is_killed: whether the last one is what it was killed at.
+        is_killed: whether the call that it was to be killed at is among them, so that it was.
     """
 
     calls: tuple[tuple[Call, str], ...]
@@ -52,6 +51,7 @@ class Strace:
             output: a file for what it writes.
         """
         self._output = output
+        self._call = call
         inject = () if call is None else ("-e", f"inject={call.name}:signal=KILL:when={call.number}")
         self._process = subprocess.Popen(
             ["strace", "-s", "40", "-o", str(output), *inject, *(f"-p{thread}" for thread in threads)],
@@ -72,9 +72,10 @@ class Strace:
         self._process.terminate()
         self._process.communicate(timeout=PATIENCE)
         text = self._output.read_text(errors="replace")
-        counts: dict[str, int] = {}
-        calls = []
-        for name, arguments in CALL.findall(text):
-            counts[name] = counts.get(name, 0) + 1
-            calls.append((Call(name, counts[name]), UNSTEADY_NUMBER.sub("0x", arguments)[:100]))
-        return Trace(tuple(calls), DEATH.search(text) is not None)
+        counts: Counter[tuple[str, str]] = Counter()
+        calls = {}
+        for thread, name, arguments in CALL.findall(text):
+            counts[thread, name] += 1
+            call = Call(name, counts[thread, name])
+            calls.setdefault(call, UNSTEADY_NUMBER.sub("0x", arguments)[:100])
+        return Trace(tuple(calls.items()), self._call in calls)

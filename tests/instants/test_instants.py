@@ -4,14 +4,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
-EVERY = 40
 PATIENCE = 900
 
 
-def test_killed_at_any_system_call_herdpy_goes_on_as_if_it_had_not_been() -> None:
+@pytest.mark.parametrize(
+    ("operations", "every", "kills"),
+    [(("start", "respawn", "stop", "reload"), 40, 50), (("upgrade", "renewal"), 150, 10)],
+    ids=["services", "upgrades"],
+)
+def test_killed_at_any_system_call_herdpy_goes_on(operations: tuple[str, ...], every: int, kills: int) -> None:
+    asked = [f"--operation={operation}" for operation in operations]
     completed = subprocess.run(
-        [sys.executable, "-m", "tests.instants", f"--every={EVERY}", "--offset=3"],
+        [sys.executable, "-m", "tests.instants", *asked, f"--every={every}", "--offset=3"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -19,4 +26,4 @@ def test_killed_at_any_system_call_herdpy_goes_on_as_if_it_had_not_been() -> Non
     )
     assert completed.returncode == 0, f"{completed.stdout}{completed.stderr}"
     *_, all_of_them, _ = completed.stdout.splitlines()
-    assert int(all_of_them.split()[4]) > 50, all_of_them
+    assert int(all_of_them.split()[4]) > kills, all_of_them
