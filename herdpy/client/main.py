@@ -58,7 +58,10 @@ AS_JSON = ("configuration", "plan", "runs", "platforms", "lookup", "doctor")
 """Actions that answer in JSON themselves."""
 LASTING = ("start", "restart", "stop")
 """Actions that go on when the client is interrupted."""
-REPEATABLE = ("enable", "disable", "doc", "configuration", "usage", "overview", "help", "reload", *LASTING, *VIEWS)
+REPEATABLE = (
+    *("enable", "disable", "doc", "configuration", "usage", "overview", "help", "reload", "upgrade"),
+    *(*LASTING, *VIEWS),
+)
 """Actions that may be asked for again when the supervisor was replaced before it answered. The next one finishes a
 restart that was under way; asking it for a start waits for that, where asking for a restart would make another."""
 ATTEMPTS = 4

@@ -144,10 +144,8 @@ class Reloading:
             elif change.effect.kind == "restart" and life.status != "stopped":
                 restarted.append(life)
         gone = [registry.lives[name] for name in comparison.removed]
-        leaning = dict.fromkeys(
-            other.name for life in gone for other in registry.stopped_with(life) if other not in gone
-        )
-        keep_promise = await promise(registry, list(leaning)) if leaning else None
+        leaning = dict.fromkeys(other for life in gone for other in registry.stopped_with(life) if other not in gone)
+        keep_promise = await promise(registry, [life.name for life in leaning]) if leaning else None
         for life in gone:
             outcome = await life.stop()
             stopped += outcome.stopped
@@ -160,7 +158,9 @@ class Reloading:
                 continue
             outcome = await restart(registry, life)
             problems += outcome.lines if not outcome.done else ()
-        again = [registry.lives[name] for name in dict.fromkeys(stopped) if name in registry.lives]
+        # Of those that lean on what is gone, one may have been starting: no stop tells of it.
+        names = dict.fromkeys([*(life.name for life in leaning), *stopped])
+        again = [registry.lives[name] for name in names if name in registry.lives]
         problems += await registry.start_all([*again, *(life for life in added if life.service.auto_start)])
         if keep_promise is not None:
             await keep_promise()
