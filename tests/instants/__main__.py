@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.instants.fleet import PATIENCE, Fleet
-from tests.instants.operations import OPERATIONS, Operation
+from tests.instants.operations import AROUND, OPERATIONS, Operation
 from tests.instants.series import Series
 from tests.instants.strace import Call, Strace, Trace
 
@@ -31,7 +31,7 @@ PROGRAMS = ("supervisor", "logger", "keeper", "supervisor's threads")
 """In an order in which nobody waits: a keeper's successor begins the others at once again when they are killed."""
 
 
-APART = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+APART = ("unshare", "--mount", "--pid", "--fork", "--kill-child=TERM", "--mount-proc")
 """What runs us where there are only our own processes: nothing can be left behind, and a program that looks through
 /proc looks at no others (each would be some more instants)."""
 
@@ -42,6 +42,7 @@ def be_init() -> None:
     if child == 0:
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: os.kill(child, number))
     while True:
         pid, status = os.wait()
         if pid == child:
@@ -73,9 +74,12 @@ def main() -> int:
         and (program != "supervisor's threads" or operation.name == "reload")
     ]
     began = time.monotonic()
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell had the first one ignored, in the background
+        signal.signal(number, signal.default_int_handler)
     try:
         run(series, asked.jobs, asked.wrong)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
     finally:
         if asked.report is not None:
             asked.report.write_text("".join(report(series)))
@@ -95,6 +99,8 @@ def run(series: Sequence[Series], jobs: int, wrong: int) -> None:
                 for job in [pool.submit(_job, way, of_way, is_over, wrong) for _ in range(jobs)]:
                     job.result()
             except BaseException:
+                for number in (signal.SIGINT, signal.SIGTERM):  # once is enough
+                    signal.signal(number, signal.SIG_IGN)
                 is_over.set()
                 raise
 
@@ -121,7 +127,10 @@ def _rounds(fleet: Fleet, series: Sequence[Series], is_over: threading.Event) ->
     """Do one operation after the other until nothing is left to do, or something is wrong; return whether it is not."""
     turn = 0
     while not is_over.is_set() and not all(one.is_done() for one in series):
+        wanted = {one.operation for one in series if not one.is_done()}
         for operation in OPERATIONS:
+            if operation.name not in wanted and not (operation in AROUND and wanted & {one.name for one in AROUND}):
+                continue
             turn += 1
             of_operation = {one.program: one for one in series if one.operation == operation.name}
             chosen = None
@@ -130,8 +139,6 @@ def _rounds(fleet: Fleet, series: Sequence[Series], is_over: threading.Event) ->
                 if one is not None and (chosen := one.take()) is not None:
                     break
             if one is None or chosen is None:
-                if not series:
-                    return True
                 operation.prepare(fleet)
                 operation.act(fleet)
                 fleet.expect()

@@ -28,7 +28,7 @@ class Operation(msgspec.Struct, frozen=True):
 
 def _herd(fleet: Fleet, *arguments: str) -> str:
     """Run the client as a user does; what it says on either side."""
-    done: subprocess.CompletedProcess[str] = fleet.herdpy.herd(*arguments, timeout=2 * PATIENCE)
+    done: subprocess.CompletedProcess[str] = fleet.herdpy.herd(*arguments, timeout=2 * PATIENCE, start_new_session=True)
     assert done.returncode == 0, f"herd {' '.join(arguments)} ends with {done.returncode}: {done.stdout}{done.stderr}"
     return f"{done.stderr}{done.stdout}".strip()
 
@@ -89,3 +89,5 @@ OPERATIONS = (
     Operation("renewal", _upgrade_keeper),
 )
 """In an order in which each finds what it needs."""
+AROUND = OPERATIONS[:3]
+"""Those that are done together, or not at all: each leaves what the next one needs."""
