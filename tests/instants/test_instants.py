@@ -12,7 +12,7 @@ PATIENCE = 900
 
 @pytest.mark.parametrize(
     ("operations", "every", "kills"),
-    [(("start", "respawn", "stop", "reload"), 40, 50), (("upgrade", "renewal"), 150, 10)],
+    [(("start", "respawn", "stop", "reload"), 60, 30), (("upgrade", "renewal"), 300, 5)],
     ids=["services", "upgrades"],
 )
 def test_killed_at_any_system_call_herdpy_goes_on(operations: tuple[str, ...], every: int, kills: int) -> None:
