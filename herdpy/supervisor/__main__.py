@@ -10,7 +10,7 @@ import trio
 from herdpy.paths import Paths
 from herdpy.supervisor.declared import declared_in, declared_plan, remade
 from herdpy.supervisor.line import Refused
-from herdpy.supervisor.log import flush, log
+from herdpy.supervisor.log import log
 from herdpy.supervisor.run import supervise
 
 
@@ -28,7 +28,6 @@ def main(arguments: list[str]) -> None:
         if other is not None or gone is None or gone.subgroup(EOFError) is None:
             raise
         log("keeper-gone", pid=os.getpid())
-        flush()
         sys.exit(1)
 
 
