@@ -36,6 +36,7 @@ ROOMS = {
     "configuration": {"catalogue", "service", "mistake"},
     "keeper": {"kernel", "version"},
     "logger": {"keeper"},
+    "minimal": {"keeper", "protocol", "sexp", "version"},
     "supervisor": {
         "activation",
         "service",
@@ -60,6 +61,7 @@ STANDARD_LIBRARY_ONLY = {
     "client",
     "keeper",
     "logger",
+    "minimal",
     "paths",
     "kernel",
     "version",
@@ -136,7 +138,7 @@ def test_of_the_keeper_others_know_only_its_messages_and_how_to_succeed_it() -> 
     found = [
         f"{module.relative_to(PACKAGE.parent)}:{line}: {name}"
         for module in MODULES
-        if room_of(module) in {"logger", "supervisor"}
+        if room_of(module) in {"logger", "minimal", "supervisor"}
         for line, name in imports_of(module)
         if name.startswith("herdpy.keeper") and name.split(".")[2:3] not in (["message"], ["succession"])
     ]

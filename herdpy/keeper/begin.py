@@ -30,6 +30,7 @@ else:
     import _signal as signal
 
 LOGGER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "logger", "__main__.py")
+MINIMAL = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "minimal", "__main__.py")
 LINE = "3"
 """The descriptor of a companion's line, its first argument."""
 
@@ -91,6 +92,7 @@ def begin(options: Options) -> int:
         keeper = Keeper(
             supervisor=[*options.supervisor, LINE, *options.arguments],
             logger=[sys.executable, "-I", "-S", LOGGER, LINE],
+            minimal=[sys.executable, "-I", "-S", MINIMAL, LINE],
             environment=environment,
             log=os.path.join(log_directory, "herdpy.log"),
             listener=("control", control.socket.fileno()),

@@ -47,6 +47,8 @@ class Companion:
         """So many times in a row it has ended early, or not begun."""
         self.status: dict[str, object] | None = None
         """How it last ended."""
+        self.has_hung_up = False
+        """Whether the last one closed its line before it ended, and was killed for that."""
         self._is_waiting = False
         self._is_paused = False
         self.on_begin: Callable[[], None] = lambda: None
@@ -82,7 +84,7 @@ class Companion:
         self._began = time.monotonic()
         self.pid = pid
         self.line = Line(ours)
-        self._is_waiting = self._is_paused = False
+        self._is_waiting = self._is_paused = self.has_hung_up = False
         self._loop.watch(self.pidfd, self._look)
         self._loop.watch(self.line.descriptor, self._talk)
         self.on_begin()
@@ -167,6 +169,7 @@ class Companion:
         """It has closed its end: then it is of no use, if it lives at all."""
         assert self.line is not None
         self._loop.forget(self.line.descriptor)
+        self.has_hung_up = True
         self.kill()
 
     def _look(self) -> None:

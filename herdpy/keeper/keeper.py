@@ -14,6 +14,7 @@ from herdpy.keeper.estate import Estate
 from herdpy.keeper.family import VARIABLE, Families, kill_main, signal_group
 from herdpy.keeper.init_system import Watchdog
 from herdpy.keeper.journal import Journal
+from herdpy.keeper.last_words import last_words
 from herdpy.keeper.listen import accept
 from herdpy.keeper.loop import Loop
 from herdpy.keeper.message import VERSION, MessageError, decode, encode, is_near
@@ -28,7 +29,7 @@ from herdpy.version import VERSION as PROGRAM_VERSION
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any
 
     from herdpy.keeper.cgroup import Cgroup, Cgroups
@@ -67,6 +68,7 @@ class Keeper:
         *,
         supervisor: list[str],
         logger: list[str],
+        minimal: Sequence[str] = (),
         environment: dict[str, str],
         log: str,
         listener: tuple[str, int],
@@ -85,6 +87,7 @@ class Keeper:
         """Hold what a keeper before us has left, if there is any; nothing is started yet.
 
         Args:
+            minimal: the command of what answers when the supervisor crashes again and again; the reason follows.
             journal: its path.
             elsewhere: its path while it cannot be written there.
             succession: what the supervisor needs to be our successor (:mod:`herdpy.keeper.succession`).
@@ -147,7 +150,9 @@ class Keeper:
         self._upgrade_serial: int | None = None  # the request that the second one's getting ready answers
         self._retired = Retired(self._loop, 2 * PATIENCE)
         self._be_supervisor(self._supervisor)
-        self._command, self._environment = supervisor, environment
+        self._command, self._environment, self._minimal = supervisor, environment, minimal
+        self._is_ready = False  # the supervisor that there is
+        self._crashes = 0  # of supervisors in a row
         self._init = init
         self._watchdog = Watchdog(self._loop, init, lambda: self._supervisor, self._say)
         self._began_anew = False  # by someone who found a journal, until the supervisor is ready
@@ -707,7 +712,7 @@ class Keeper:
     def _ready(self, asked: Mapping[str, Any], _: memoryview) -> None:
         if not self._was_ready:
             self._journal.append({"kind": "ready"})
-        self._was_ready, self._began_anew = True, False
+        self._was_ready, self._began_anew, self._is_ready = True, False, True
         problem = self._pid_file.write()
         if problem is not None:
             self._say(problem)
@@ -789,6 +794,7 @@ class Keeper:
 
     def _promote_second(self) -> None:
         second, self._second = self._second, None
+        self._is_ready, self._crashes = False, 0
         assert second is not None
         assert second.prepared is not None
         serial = second.prepared
@@ -1061,6 +1067,7 @@ class Keeper:
 
     def _supervisor_ended(self) -> None:
         self._is_known = False
+        was_ready, self._is_ready = self._is_ready, False
         if self._second is not None and self._second.prepared is not None and not self._is_ending:
             self._loop.cancel("begin supervisor")
             self._promote_second()
@@ -1072,6 +1079,42 @@ class Keeper:
             self._give_up(
                 f"the supervisor does not start: {TRIES} tries, see above; tried: {self._supervisor.command[0]}"
             )
+        elif self._was_ready and self._minimal:
+            self._choose_supervisor(was_ready=was_ready)
+
+    def _choose_supervisor(self, *, was_ready: bool) -> None:
+        """Decide which supervisor comes after one that has ended: the real one, or the minimal one.
+
+        Five crashes in a row are too many. To be killed when it was ready is none: somebody wanted that.
+        """
+        supervisor = self._supervisor
+        is_minimal = supervisor.command is not self._command
+        if is_minimal and was_ready:
+            return
+        if is_minimal:  # not even that one works: the real one may have been mended meanwhile
+            supervisor.command, self._crashes = self._command, TRIES - 1
+            return
+        is_killed = not supervisor.has_hung_up and (supervisor.status or {}).get("killed") == signal.SIGKILL
+        if was_ready and is_killed:
+            self._crashes = 0
+        else:
+            self._crashes = self._crashes + 1 if supervisor.ends > 1 else 1  # after a while, the first again
+        if self._crashes >= TRIES:
+            self._loop.cancel("begin supervisor")
+            self._output.when_written(self._begin_minimal)
+
+    def _begin_minimal(self) -> None:
+        """Let the minimal supervisor answer, and say why."""
+        if self._is_ending or self._supervisor.pid is not None:
+            return
+        words = last_words(self._output.log)
+        reason = f"herdpy's supervisor has crashed {self._crashes} times in a row"
+        reason += f", and its last words were: {words}" if words else ""
+        self._say(
+            f"{reason}; until that is mended, only herd status and herd stop are answered; then: herd upgrade root"
+        )
+        self._supervisor.command = [*self._minimal, reason]
+        self._supervisor.begin()
 
     def _logger_ended(self) -> None:
         if not self._output.logger.is_wanted:

@@ -15,6 +15,7 @@ import time
 from herdpy.keeper import death, proc
 from herdpy.keeper.cgroup import Cgroup
 from herdpy.keeper.journal import VERSION, read
+from herdpy.keeper.message import is_near
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def read_legacy(*paths: str) -> tuple[Legacy | None, str | None]:
     """Return what the journal says that was begun last, and why one cannot be read.
 
     Returns:
-        None when there is none, or it is of another boot, or another version's.
+        None when there is none, or it is of another boot, or of a version too far from ours.
     """
     ours, problem = head(), None
     found: list[tuple[int, list[Record], int]] = []
@@ -111,7 +112,9 @@ def read_legacy(*paths: str) -> tuple[Legacy | None, str | None]:
             problem = f"cannot read {path}: {error.strerror}"
             continue
         theirs = next((record for record in records if record["kind"] == "journal"), None)
-        if theirs is not None and all(ours[key] == theirs.get(key) for key in ("version", "boot", "namespace")):
+        if theirs is None or not is_near(theirs.get("version"), VERSION):
+            continue
+        if all(ours[key] == theirs.get(key) for key in ("boot", "namespace")):
             written = theirs.get("written")
             found.append((written if type(written) is int else 0, records, damaged))
     if not found:

@@ -85,6 +85,8 @@ class Output:
         self.logger.on_packet = self._hear_logger
         self._next: Companion | None = None  # a logger that gets ready to follow
         self._is_over = False
+        self._when_written: Callable[[], None] | None = None
+        self._on_own_drained: Callable[[], None] = lambda: None
         self.archiving = Archiving(loop, command[:-1], environment, spawner, self.writing, self.say)
         self._own = self.keep(reading, log, echo=True)
         self._number = max(self._number, number)
@@ -178,6 +180,25 @@ class Output:
         else:
             pipe.process = process
             self._ask_to_drain(pipe)
+
+    def when_written(self, then: Callable[[], None]) -> None:
+        """Call ``then`` once what we and our programs have said by now is in our own log, or cannot be for too long."""
+
+        def now() -> None:
+            waiting, self._when_written = self._when_written, None
+            if waiting is not None:
+                self._loop.cancel("written")
+                waiting()
+
+        self._when_written = then
+        self._on_own_drained = now
+        self._loop.after(LEAVE_PATIENCE, "written", now)
+        self._ask_to_drain(self._own)
+
+    @property
+    def log(self) -> str:
+        """The path of our own log."""
+        return self._own.path
 
     def forget(self, process: Process) -> None:
         """Nobody wants to know any more when the last lines of a process are written."""
@@ -325,6 +346,8 @@ class Output:
             pipe.drains -= 1
             if pipe.drains > 0:
                 return  # it was asked again since, for the end of an adopted process
+            if pipe is self._own:
+                self._on_own_drained()
         process, pipe.process = pipe.process, None
         if told["kind"] == "closed":
             del self._pipes[pipe.number]

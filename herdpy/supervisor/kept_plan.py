@@ -12,6 +12,7 @@ import msgspec
 import trio
 
 from herdpy import files
+from herdpy.keeper.message import is_near
 from herdpy.service import Service
 from herdpy.supervisor.line import KeeperLine
 from herdpy.supervisor.log import log
@@ -115,6 +116,6 @@ def _read(directory: str) -> tuple[tuple[str, ...], int]:
     with open(os.path.join(directory, NAME), "rb") as file:
         content = file.read()
     found = msgspec.json.decode(content, type=_Kept)
-    if found.version != VERSION:
+    if not is_near(found.version, VERSION):
         raise ValueError(f"its version is {found.version}")
     return found.declarations, zlib.crc32(content)

@@ -494,6 +494,8 @@ class Life:
             self._due,
             self._is_activating,
             self._end,
+            self.service.stop.signal,
+            self.service.stop.grace_period,
         )
         try:
             await self._line.note(f"service:{self.name}", msgspec.json.encode(note).decode())

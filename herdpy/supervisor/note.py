@@ -4,12 +4,15 @@ from typing import Literal
 
 import msgspec
 
+from herdpy.keeper.message import is_near
 from herdpy.service import End
 from herdpy.supervisor.log import log
 
 Status = Literal["stopped", "starting", "running", "stopping"]
 
 NOTE_VERSION = 1
+"""As of the keeper's line (herdpy/keeper/message.py): neighbours understand each other, for what one does not know it
+leaves out, and what it misses has a default."""
 
 
 class Note(msgspec.Struct):
@@ -41,6 +44,10 @@ class Note(msgspec.Struct):
     """Of a lazy service: whether its process is being spawned, or has yet to get ready."""
     end: End | None = None
     """How its process ended, from before the keeper forgets that until it has been dealt with."""
+    stop_signal: int | None = None
+    """What its processes are sent to stop it, and"""
+    grace_period: float | None = None
+    """the seconds from that to SIGKILL: for a supervisor that reads no declarations (herdpy/minimal)."""
 
 
 def read_note(name: str, text: str | None) -> Note | None:
@@ -48,7 +55,11 @@ def read_note(name: str, text: str | None) -> Note | None:
     if text is None:
         return None
     try:
-        return msgspec.json.decode(text, type=Note)
+        note = msgspec.json.decode(text, type=Note)
     except msgspec.MsgspecError as error:
         log("note-not-understood", service=name, reason=error)
         return None
+    if not is_near(note.version, NOTE_VERSION):
+        log("note-not-understood", service=name, reason=f"it has version {note.version}, and this is {NOTE_VERSION}")
+        return None
+    return note

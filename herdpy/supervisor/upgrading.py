@@ -37,10 +37,10 @@ class _Handed(msgspec.Struct, frozen=True):
     """The name that his connection is held by."""
     version: str
     pid: int
-    logger: int
-    """The PID of the new one."""
     closed: float
     """When we accepted the last connection: CLOCK_MONOTONIC seconds."""
+    logger: int | None = None
+    """The PID of the new one, if there is one."""
 
 
 class Upgrading:
@@ -104,7 +104,7 @@ class Upgrading:
                 if client in self._door.clients and (client is asker or can_pass(client)):
                     held.append(await self._pass_on(client, len(held)))
                     if client is asker:
-                        handed = _Handed(held[-1], VERSION, os.getpid(), logger, closed)
+                        handed = _Handed(held[-1], VERSION, os.getpid(), closed, logger)
                         await line.note(NOTE, msgspec.json.encode(handed).decode())
             log("handing-over", to=pid, version=version)
             await line.hand_over()
@@ -169,11 +169,11 @@ async def _tell(connection: socket.socket, handed: _Handed, opened: float) -> No
     """Tell the one who asked what was, and what is now."""
     silence = (opened - handed.closed) * 1000
     log("upgraded", before=handed.version, now=VERSION, pid=os.getpid(), silence=f"{silence:.1f} ms")
-    lines = (
+    lines = [
         f"The supervisor, herdpy {handed.version} (PID {handed.pid}), is herdpy {VERSION} (PID {os.getpid()}) now.",
-        f"The logger is PID {handed.logger} now.",
+        *([] if handed.logger is None else [f"The logger is PID {handed.logger} now."]),
         f"Nobody was answered for {silence:.1f} ms.",
-    )
+    ]
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(connection))
     connection.setblocking(False)
     async with stream:
