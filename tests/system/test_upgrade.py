@@ -1,5 +1,6 @@
 """herdpy goes on with other code while it runs: nothing is restarted, no line lost or doubled, everyone answered."""
 
+import contextlib
 import json
 import os
 import re
@@ -608,7 +609,14 @@ def test_a_kill_in_the_middle_of_an_upgrade(installation: Installation, victim: 
         ("    def take_plan(self", f"    open({str(gate)!r}).read()\n\n    def take_plan(self"),
     )
     asking = herdpy.herd_in_background("upgrade", "root")
-    installation.eventually(lambda: len(installation.supervisors()) == 2, PATIENCE)
+    held_open: list[int] = []
+
+    def is_at_the_gate() -> bool:
+        with contextlib.suppress(OSError):  # ENXIO: nobody reads yet
+            held_open.append(os.open(gate, os.O_WRONLY | os.O_NONBLOCK))
+        return bool(held_open)
+
+    installation.eventually(is_at_the_gate, PATIENCE)
     (second,) = set(installation.supervisors()) - {first}
     dead = {"first": first, "second": second, "keeper": keeper, "logger": installation.logger()}[victim]
     installation.install()
@@ -619,10 +627,11 @@ def test_a_kill_in_the_middle_of_an_upgrade(installation: Installation, victim: 
     else:
         installation.eventually(lambda: not lives(dead), PATIENCE)
     if victim == "logger":
-        gate.write_text("")
+        os.close(held_open.pop())
         assert asking.wait(PATIENCE) == 0
     else:
         assert asking.wait(PATIENCE) == 1
+        os.close(held_open.pop())
     installation.eventually(lambda: len(installation.supervisors()) == 1, PATIENCE)
     installation.eventually(lambda: not lives(second) or victim == "logger", PATIENCE)
     assert identity(installation.pid("plain")) == plain
