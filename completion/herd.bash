@@ -59,7 +59,7 @@ _herd() {
     local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
     local options=(-s --socket= --json -n --log-history= -v --verbose -f --follow --since= --help --usage --version)
     local actions=(start stop restart status enable disable doc configuration usage log tree detailed-status graph
-        plan doctor reload events help exec console offload spawn schedule load unload)
+        plan doctor reload events help exec console offload spawn schedule load unload upgrade)
     local making=(--user= --group= --directory= --environment= --log-file= --name= --)
     local operands=() words=() index is_command=
     COMPREPLY=()

@@ -43,6 +43,7 @@ Of timers, and of commands that become services:
 
 load root FILE        load the services that a file declares; reload root FILE: anew
 unload root SERVICE   stop a service and forget it; or all
+upgrade root [keeper] go on with the code that is installed by now; services notice nothing
 stop root             stop everything, and herdpy
 
 Options:

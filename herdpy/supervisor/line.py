@@ -169,6 +169,8 @@ class KeeperLine:
                 except ConnectionResetError:
                     continue  # it ended without reading all; told once, and what it said before is still to be read
                 if not packet:
+                    if self.is_second:
+                        os._exit(0)  # nobody is waiting for us any more, and there is nothing that is ours
                     self._succeed()
                     raise EOFError("the keeper closed the line")
                 self._take(message.decode(packet), message.descriptors(ancillary))

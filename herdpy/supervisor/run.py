@@ -57,7 +57,6 @@ async def supervise(
         elif number == signal.SIGHUP:
             nursery.start_soon(reloading.reload)
 
-    log(events.BEGIN, pid=os.getpid())
     shutdown = Shutdown()
     line = KeeperLine(descriptor, on_signal)
     registry = Registry(line, paths.log, shutdown)
@@ -67,6 +66,8 @@ async def supervise(
         missed_signal = await line.hello()
         is_first = "supervisor" not in line.notes and not line.is_second
         was_second = line.is_second
+        if not was_second:  # else it begins when it is in charge: until then, the other one says what happens
+            log(events.BEGIN, pid=os.getpid())
         declared = reloading.declared()
         if line.is_second and declared.plan is None:
             await line.unprepared(_refusal(declared))
@@ -90,6 +91,7 @@ async def supervise(
         if line.is_second:
             prepare()
             missed_signal = await line.prepared()
+            log(events.BEGIN, pid=os.getpid())
             registry.catch_up()
         if unfinished is not None:
             reloading.go_on_with(unfinished)
