@@ -182,16 +182,21 @@ class Fleet:
         if keeper is None or not lives(keeper):
             return {}
         found = {"keeper": keeper}
-        with contextlib.suppress(OSError, IndexError):  # a zombie has no words
-            for child in map(int, Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()):
+        children: list[str] = []
+        with contextlib.suppress(OSError):
+            children = Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()
+        for child in map(int, children):
+            try:
                 # Whole words: a child that has not come to its exec yet has the keeper's, which tell of a supervisor.
                 words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
-                if not lives(child):
-                    continue
-                if words[2:4] == [b"-m", b"herdpy.supervisor"]:
-                    found["supervisor"] = child
-                elif words[3].endswith(b"logger/__main__.py") and words[4] != b"archive":
-                    found["logger"] = child
+            except OSError:
+                continue
+            if not lives(child):
+                continue
+            if words[2:4] == [b"-m", b"herdpy.supervisor"]:
+                found["supervisor"] = child
+            elif words[3:4] and words[3].endswith(b"logger/__main__.py") and words[4] != b"archive":
+                found["logger"] = child
         return found
 
     def await_whole(self, but: Sequence[int] = ()) -> dict[str, int]:
@@ -200,11 +205,15 @@ class Fleet:
         Args:
             but: PIDs that they do not have.
         """
-        eventually(
-            lambda: len(found := self.programs()) == len(PROGRAMS) and not set(found.values()) & set(but),
-            "herdpy has a keeper, a supervisor and a logger",
-        )
-        return self.programs()
+        found: dict[str, int] = {}
+
+        def is_whole() -> bool:
+            found.clear()
+            found.update(self.programs())
+            return len(found) == len(PROGRAMS) and not set(found.values()) & set(but)
+
+        eventually(is_whole, "herdpy has a keeper, a supervisor and a logger")
+        return found
 
     # Its client.
 
