@@ -40,7 +40,8 @@ for name in passwd group nsswitch.conf ld.so.cache os-release; do cp -L "/etc/$n
 echo 'tester:x:12345:12345::/home/tester:/bin/sh' >>etc/passwd
 echo 'tester:x:12345:' >>etc/group
 mkdir -m 700 home/tester && chown 12345:12345 home/tester
-mkdir -p etc/systemd
+mkdir -p etc/systemd/system
+tr -d - </proc/sys/kernel/random/uuid >etc/machine-id # without one it would be a first boot, which enables all units
 mount --bind "$directory/herdpy" etc/herdpy
 for kind in units user-units; do
     cp -r "$directory/$kind" .
@@ -84,7 +85,7 @@ while read -r _ _ _ _ where options rest; do
     exit 1
 done </proc/self/mountinfo
 
-export container=jail SYSTEMD_UNIT_PATH=/units PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin
+export container=jail SYSTEMD_UNIT_PATH=/etc/systemd/system:/units PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin
 unset HERDPY_JAIL
 exec setpriv --bounding-set=-sys_time,-sys_module,-sys_rawio,-syslog,-audit_control,-mac_admin,-wake_alarm \
     /lib/systemd/systemd --system --unit=multi-user.target --log-target=kmsg --show-status=false </dev/null

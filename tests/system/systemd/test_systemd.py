@@ -48,6 +48,17 @@ def test_it_is_active_when_it_answers_and_each_service_has_a_cgroup_below_it(boo
         assert f"0::{own}/herdpy-" in booted.ok("cat", f"/proc/{pid}/cgroup")
 
 
+def test_it_is_enabled_by_its_path_as_the_how_to_says(jail: Jail) -> None:
+    for unit in jail.units.glob("herdpy.*"):
+        unit.unlink()
+    (jail.services / "base.toml").write_text(SLEEPER)
+    jail.boot()
+    jail.ok("systemctl", "enable", "--now", str(UNITS / "herdpy.service"))
+    assert jail.show("ActiveState") == "active"
+    assert jail.show("UnitFileState") == "enabled"
+    wait_until(lambda: jail.show("StatusText").startswith("1 of "))
+
+
 def test_a_reload_touches_nothing_that_did_not_change(booted: Jail) -> None:
     before, programs = booted.pids("base", "web"), booted.programs()
     (booted.services / "third.toml").write_text(SLEEPER)
@@ -65,7 +76,7 @@ def test_an_upgrade_of_the_package_takes_effect_with_a_reload_and_touches_no_ser
     (jail.services / "base.toml").write_text(SLEEPER)
     jail.enable("herdpy.service")
     jail.boot()
-    wait_until(lambda: jail.show("StatusText") == "1 of 1 services run")
+    wait_until(lambda: jail.show("StatusText").startswith("1 of "))
     before, programs = jail.pids("base"), jail.programs()
     version = package / "version.py"
     version.write_text(version.read_text().replace(VERSION, "0.9.9"))
