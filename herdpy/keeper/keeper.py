@@ -1113,6 +1113,7 @@ class Keeper:
         self._say(
             f"{reason}; until that is mended, only herd status and herd stop are answered; then: herd upgrade root"
         )
+        self._watchdog.tell(f"STATUS={' '.join(reason.splitlines())}; repair it, then: herd upgrade root")
         self._supervisor.command = [*self._minimal, reason]
         self._supervisor.begin()
 

@@ -95,6 +95,30 @@ def test_an_upgrade_of_the_package_takes_effect_with_a_reload_and_touches_no_ser
     assert jail.show("ActiveState") == "active"
 
 
+def test_a_supervisor_that_crashes_again_and_again_is_told_in_the_status_and_touches_no_service(jail: Jail) -> None:
+    package = jail.install()
+    (jail.services / "base.toml").write_text(SLEEPER)
+    jail.change("herdpy.service", "[Service]\nWatchdogSec=8\n")
+    jail.enable("herdpy.service")
+    jail.boot()
+    wait_until(lambda: jail.show("StatusText").startswith("1 of "))
+    before, programs = jail.pids("base"), jail.programs()
+    module = package / "supervisor" / "registry.py"
+    sound = module.read_text()
+    module.write_text("what is this?\n")
+    jail.kill(programs["supervisor"])
+    wait_until(lambda: "crashed 5 times in a row" in jail.show("StatusText"))
+    # What answers in its place has nothing to say to systemd: the keeper does.
+    since = jail.show("WatchdogTimestampMonotonic")
+    wait_until(lambda: int(jail.show("WatchdogTimestampMonotonic")) > int(since) + 3e6)
+    module.write_text(sound)
+    jail.ok("systemctl", "reload", "herdpy")
+    wait_until(lambda: jail.show("StatusText").startswith("1 of "))
+    assert jail.pids("base") == before
+    assert jail.programs()["keeper"] == programs["keeper"]
+    assert jail.show("NRestarts") == "0"
+
+
 def test_a_reload_with_mistakes_fails_and_changes_nothing(booted: Jail) -> None:
     before, programs = booted.pids("base", "web"), booted.programs()
     (booted.services / "third.toml").write_text("command = 1\n")
