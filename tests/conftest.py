@@ -64,6 +64,35 @@ def eventually() -> Callable[..., None]:
     return wait_until
 
 
+class Heir:
+    """Another process than the one that was started: a supervisor that became the keeper. Its status is not ours."""
+
+    stdout = None
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._pidfd = os.pidfd_open(pid)
+
+    def poll(self) -> int | None:
+        """0 if it has ended."""
+        ready = select.poll()
+        ready.register(self._pidfd, select.POLLIN)
+        return 0 if ready.poll(0) else None
+
+    def send_signal(self, number: int) -> None:
+        signal.pidfd_send_signal(self._pidfd, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def wait(self, timeout: float = PATIENCE) -> int:
+        """Wait for its end; what it was is not known."""
+        ready = select.poll()
+        ready.register(self._pidfd, select.POLLIN)
+        assert ready.poll(timeout * 1000), f"PID {self.pid} does not end"
+        return 0
+
+
 class Herdpy:
     """A running (or yet to be started) herdpy and its client."""
 
@@ -75,7 +104,7 @@ class Herdpy:
         self.configuration = directory / "configuration"
         self.socket = directory / "run" / "socket"
         self.services.mkdir()
-        self.process: subprocess.Popen[str] | None = None
+        self.process: subprocess.Popen[str] | Heir | None = None
         self.prefix: tuple[str, ...] = ()
         """What executes herdpy, such as ``unshare``."""
         self.environment = {**os.environ, "HERDPY_SOCKET": str(self.socket), "LC_ALL": "C.UTF-8"}
@@ -172,6 +201,14 @@ class Herdpy:
         """The PID of the supervisor."""
         (pid,) = self.children("herdpy.supervisor")
         return pid
+
+    def let_succeed(self, pid: int) -> None:
+        """The keeper was killed; from now on this process, which was its supervisor, is the one that is meant."""
+        assert self.process is not None
+        self.process.wait(PATIENCE)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        self.process = Heir(pid)
 
     def stop(self) -> int:
         """End it as an init would, and return its status."""

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import re
-import select
 import shutil
 import signal
 import socket
@@ -381,38 +380,11 @@ def test_the_minimal_supervisor_becomes_the_keeper_whose_supervisor_may_be_mende
     installation.install()
     (minimal,) = herdpy.children("minimal/__main__.py")
     os.kill(installation.keeper, signal.SIGKILL)
-    herdpy.process.wait(PATIENCE)
-    herdpy.process = Heir(minimal)
+    herdpy.let_succeed(minimal)
     installation.eventually(installation.supervisors, PATIENCE)
     assert identity(installation.pid("plain")) == plain
     herdpy.ok("stop", "root")
     installation.eventually(lambda: not lives(minimal), PATIENCE)
-
-
-class Heir:
-    """In the place of the process that the test had started: the one that became the keeper."""
-
-    stdout = None
-
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-
-    def poll(self) -> int | None:
-        return None if lives(self.pid) else 0
-
-    def send_signal(self, number: int) -> None:
-        os.kill(self.pid, number)
-
-    def kill(self) -> None:
-        os.kill(self.pid, signal.SIGKILL)
-
-    def wait(self, patience: float = PATIENCE) -> int:
-        pidfd = os.pidfd_open(self.pid)
-        ready = select.poll()
-        ready.register(pidfd, select.POLLIN)
-        ready.poll(patience * 1000)
-        os.close(pidfd)
-        return 0
 
 
 def crashing(installation: Installation) -> Any:
@@ -622,8 +594,7 @@ def test_a_kill_in_the_middle_of_an_upgrade(installation: Installation, victim: 
     installation.install()
     os.kill(dead, signal.SIGKILL)
     if victim == "keeper":
-        herdpy.process.wait(PATIENCE)
-        herdpy.process = Heir(first)
+        herdpy.let_succeed(first)
     else:
         installation.eventually(lambda: not lives(dead), PATIENCE)
     if victim == "logger":

@@ -45,6 +45,18 @@ def test_no_line_is_lost_while_everything_around_it_is_replaced(host, counter, e
             asked = host.herdpy.herd_in_background("reexec", "virtlogd")
             os.kill(host.herdpy.supervisor(), signal.SIGKILL)
             asked.wait(60)
+        if time == 75:  # herdpy's own programs become others, in the middle of it and then by themselves
+            asked = host.herdpy.herd_in_background("reexec", "virtlogd")
+            host.herdpy.ok("upgrade", "root")
+            host.herdpy.ok("upgrade", "root", "keeper")
+            asked.wait(60)
+        if time == 85:
+            names = [log.name for log in logs]
+            supervisor = host.herdpy.supervisor()
+            host.herdpy.process.kill()
+            host.herdpy.let_succeed(supervisor)
+            logs = [host.path(f"/var/log/libvirt/qemu/{name}") for name in names]
+            host.herdpy.ok("upgrade", "root", "keeper")
         said = host.herdpy.ok("reexec", "virtlogd")
         assert said == f"Service virtlogd has executed itself anew, as PID {pid} still.\n"
     eventually(lambda: host.herdpy.status("libvirtd")["status"] == "running")
