@@ -67,6 +67,17 @@ def kill_young(run: Run, random: Random) -> None:
     run.kill_young(count)
 
 
+def cripple(run: Run, random: Random) -> None:
+    """Kill supervisors until there is only the minimal one, end services under it, and have it replaced."""
+    ends = _some_ends(random)
+    run.await_age()
+    run.kill_until_minimal()
+    run.end_services(ends)
+    run.is_answered()
+    run.fleet.ok("upgrade", "root")
+    run.fleet.await_whole()
+
+
 def kill_services(run: Run, random: Random) -> None:
     """End services' processes, and nothing else."""
     run.end_services(_some_ends(random) or (("plain", True),))
@@ -377,6 +388,7 @@ FAULTS: dict[Fault, int] = {
     restart: 5,
     fail: 2,
     upgrade: 8,
+    cripple: 2,
     add: 4,
     remove: 3,
     change: 3,

@@ -195,6 +195,8 @@ class Fleet:
                 continue
             if words[2:4] == [b"-m", b"herdpy.supervisor"]:
                 found["supervisor"] = child
+            elif words[3:4] and words[3].endswith(b"minimal/__main__.py"):
+                found["minimal"] = child
             elif words[3:4] and words[3].endswith(b"logger/__main__.py") and words[4] != b"archive":
                 found["logger"] = child
         return found
@@ -210,7 +212,7 @@ class Fleet:
         def is_whole() -> bool:
             found.clear()
             found.update(self.programs())
-            return len(found) == len(PROGRAMS) and not set(found.values()) & set(but)
+            return found.keys() == set(PROGRAMS) and not set(found.values()) & set(but)
 
         eventually(is_whole, "herdpy has a keeper, a supervisor and a logger")
         return found

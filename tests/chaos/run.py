@@ -319,6 +319,20 @@ class Run:
                 last = self.fleet.programs()["supervisor"]
         self.fleet.await_whole()
 
+    def kill_until_minimal(self) -> None:
+        """Kill each supervisor before it is ready, until the keeper starts none any more but the minimal one."""
+        last = 0
+        end = time.monotonic() + PATIENCE
+        while "minimal" not in (programs := self.fleet.programs()):
+            if time.monotonic() > end:
+                raise Violation("supervisors were killed before they were ready, and there is no minimal one")
+            if programs.get("supervisor", last) != last:
+                last = programs["supervisor"]
+                signal_safely(last, signal.SIGKILL)
+                self.kills["supervisor"] += 1
+            pause(0.01)
+        self._young_ends = CRASHES
+
     def _alive(self) -> dict[str, list[Record]]:
         return {name: self.fleet.records.alive(name) for name in self.fleet.kinds}
 

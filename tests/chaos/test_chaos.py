@@ -12,8 +12,9 @@ from tests.chaos.faults import FAULTS, schedule
 from tests.conftest import wait_until
 
 ROOT = Path(__file__).parents[2]
-SEED = 20
-COMMAND = [sys.executable, "-m", "tests.chaos", "--seed", str(SEED)]
+COMMAND = [sys.executable, "-m", "tests.chaos", "--seed"]
+RUNS = [("591",), ("515", "--no-cgroups")]
+"""Seeds that between them have each kind of fault, and each set of programs killed, within a minute."""
 
 
 def needs_namespaces() -> None:
@@ -46,10 +47,10 @@ def test_a_seed_makes_the_same_faults_each_time() -> None:
     assert {name for name, _ in first(1)} <= {fault.__name__ for fault in FAULTS}
 
 
-@pytest.mark.parametrize("options", [(), ("--no-cgroups",)], ids=["as it is", "without cgroups"])
+@pytest.mark.parametrize("options", RUNS, ids=["as it is", "without cgroups"])
 def test_a_minute_of_chaos_breaks_no_promise(options: tuple[str, ...], tmp_path: Path) -> None:
     needs_namespaces()
-    command = [*COMMAND, "--duration", "60", "--place", str(tmp_path / "chaos"), *options]
+    command = [*COMMAND, *options, "--duration", "60", "--place", str(tmp_path / "chaos")]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert not left(tmp_path)
@@ -60,7 +61,7 @@ def test_interrupted_it_leaves_nothing(tmp_path: Path) -> None:
     needs_namespaces()
     place = tmp_path / "chaos"
     with subprocess.Popen(
-        [*COMMAND, "--duration", "1000", "--place", str(place)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [*COMMAND, "1", "--duration", "1000", "--place", str(place)], cwd=ROOT, stdout=subprocess.PIPE, text=True
     ) as chaos:
         wait_until((place / "faults").exists)
         chaos.send_signal(signal.SIGINT)
