@@ -52,6 +52,7 @@ bench: $(VENV)/test.stamp
 	@sh tools/packages.sh test
 	$(VENV)/bin/python benchmarks/client.py
 	$(VENV)/bin/python benchmarks/boot.py
+	$(VENV)/bin/python benchmarks/upgrade.py
 	$(VENV)/bin/python benchmarks/peers.py
 
 bench-peers: $(VENV)/test.stamp

@@ -236,8 +236,19 @@ class Output:
         new.name, new.is_wanted = "new logger", False
         self._next = new
 
+        answered = False
+
+        def answer(problem: str | None) -> None:
+            nonlocal answered
+            if not answered:
+                answered = True
+                then(problem)
+
         def give_up() -> None:
-            if self._next is new and self.logger is old:
+            """Not even the old one's being killed helps, when it waits for a disk: then the new one follows later."""
+            if self._next is new and not old.is_wanted:
+                answer("the old logger does not end; the new one follows when it does")
+            elif self._next is new:
                 new.kill()
 
         def new_ended() -> None:  # before it was in charge
@@ -245,7 +256,7 @@ class Output:
             self._next = None
             status = new.status
             how = "could not be started" if status is None else f"{in_words(status)} before it was ready"
-            then(f"the new logger {how}; herdpy's log, or its stderr, says why")
+            answer(f"the new logger {how}; herdpy's log, or its stderr, says why")
 
         def hear_new(packet: memoryview) -> None:
             try:
@@ -253,7 +264,6 @@ class Output:
             except MessageError:
                 is_here = False
             if is_here and new.pid is not None:
-                self._loop.cancel("new logger")
                 new.on_end = lambda: None
                 old.is_wanted = False
                 old.on_end = follow
@@ -264,8 +274,8 @@ class Output:
                     self._loop.after(LEAVE_PATIENCE, "kill old logger", old.kill)
 
         def follow() -> None:
-            self._loop.cancel("kill old logger")
-            self._loop.cancel("begin logger")
+            for timer in ("new logger", "kill old logger", "begin logger"):
+                self._loop.cancel(timer)
             self._next, self.logger = None, new
             new.name, new.is_wanted = old.name, not self._is_over
             new.on_packet, new.on_begin, new.on_end = self._hear_logger, self._tell_new_logger, self._on_end
@@ -275,7 +285,7 @@ class Output:
                 self._tell_new_logger()
             if self._is_over and new.line is not None:
                 new.send(encode({"kind": "end"}))
-            then(None)
+            answer(None)
 
         new.on_packet, new.on_end = hear_new, new_ended
         self._loop.after(patience, "new logger", give_up)

@@ -276,14 +276,18 @@ class Trial:
                 os.close(writing)
         finally:
             os.close(memory)
-        self._is_late = False
         loop.watch(self._pidfd, self._look)
         loop.watch(self._reading, self._hear)
         loop.after(patience, "trial", self._too_late)
 
     def _too_late(self) -> None:
-        self._is_late = True
         os.kill(self.pid, signal.SIGKILL)  # ours and not reaped yet: the number is its own
+        self._answer(f"the new keeper's code was not tried within {self._patience:g} s")
+
+    def _answer(self, problem: str | None) -> None:
+        """Answer, once: it may be late, and end later still."""
+        then, self._then = self._then, lambda problem: None
+        then(problem)
 
     def _hear(self) -> None:
         try:
@@ -309,9 +313,7 @@ class Trial:
         os.close(self._pidfd)
         os.close(self._reading)
         if status == {"exited": 0}:
-            self._then(None)
-        elif self._is_late:
-            self._then(f"the new keeper's code was not tried within {self._patience:g} s")
+            self._answer(None)
         else:
             words = self._said.decode("utf-8", "replace").strip().rpartition("\n")[2]
-            self._then(f"the new keeper's code cannot be used: {words or in_words(status)}")
+            self._answer(f"the new keeper's code cannot be used: {words or in_words(status)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 
@@ -53,7 +54,8 @@ class KeeperLine:
             self.take()
         if state[0]["kind"] == "error":
             sys.exit(f"the keeper refuses: {state[0]['message']}")
-        self.signal = state[0]["signal"]
+        if state[0]["signal"] in (signal.SIGTERM, signal.SIGINT):
+            self.signal = state[0]["signal"]
         self.tell({"kind": "ready"})
 
     def tell(self, packet: Packet, descriptors: Sequence[int] = ()) -> None:
@@ -102,7 +104,7 @@ class KeeperLine:
                 self.processes[told["id"]]["exited"] = told["status"]
             case "note":
                 self.notes[told["key"]] = told["text"]
-            case "signal" if told["signal"] != 1:
+            case "signal" if told["signal"] in (signal.SIGTERM, signal.SIGINT):
                 self.signal = told["signal"]
             case "listener":
                 for descriptor in descriptors:

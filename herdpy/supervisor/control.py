@@ -35,6 +35,8 @@ SOON = 0.3
 """Seconds that are given to whoever waits for an answer before another supervisor takes over."""
 LATE = 10.0
 """Seconds that are given to what cannot be asked again."""
+LONGEST_PASSED = 16 * 1024
+"""Bytes that were read of a request that is left to the next supervisor: they have to go into a note."""
 AGAIN = (
     *("status", "doc", "configuration", "reach", "usage", "doctor", "plan", "overview", "help", "progress"),
     *("start", "stop", "restart", "enable", "disable"),
@@ -270,7 +272,7 @@ def _is_stream(client: Client) -> bool:
 
 def can_pass(client: Client) -> bool:
     """Whether the next supervisor can answer a client, if need be by doing once more what does no harm twice."""
-    if client.is_sending:
+    if client.is_sending or len(client.received) > LONGEST_PASSED:
         return False
     return client.command is None or client.command.names[0] in AGAIN
 

@@ -89,7 +89,7 @@ async def supervise(
             unfinished = kept_plan.unfinished(paths.state, declared.plan, line.notes, remake)
         registry.take_plan(plan if unfinished is None else unfinished.plan, remake)
         if line.is_second:
-            prepare()
+            _prepare()
             missed_signal = await line.prepared()
             log(events.BEGIN, pid=os.getpid())
             registry.catch_up()
@@ -157,7 +157,7 @@ def _refusal(declared: DeclaredPlan) -> str:
     return f"the declarations have mistakes: {first}{more}"
 
 
-def prepare() -> None:
+def _prepare() -> None:
     """As a second supervisor, do beforehand what would cost time once somebody waits for an answer."""
     import gc
 

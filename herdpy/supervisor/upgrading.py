@@ -152,17 +152,26 @@ async def go_on(line: KeeperLine, door: Door, opened: float) -> None:
         opened: when we began to accept connections: CLOCK_MONOTONIC seconds.
     """
     text = line.notes.get(NOTE)
-    handed = None if text is None else msgspec.json.decode(text, type=_Handed)
+    handed = None if text is None else _read(text)
     for name in [name for name in line.listeners if name.startswith(REQUEST)]:
         connection = socket.socket(fileno=line.listeners.pop(name))
         if handed is not None and name == handed.asker:
             await _tell(connection, handed, opened)
         else:
-            door.resume(connection, line.notes.get(name, "").encode("latin-1"))
+            door.resume(connection, line.notes.get(name, "").encode("latin-1", "replace"))
         await line.let_go(name)
         await line.note(name, None)
     if text is not None:
         await line.note(NOTE, None)
+
+
+def _read(text: str) -> _Handed | None:
+    """What the last supervisor has noted; None when it makes no sense: then nobody is told, and we go on."""
+    try:
+        return msgspec.json.decode(text, type=_Handed)
+    except msgspec.MsgspecError as error:
+        log("note-not-understood", key=NOTE, reason=error)
+        return None
 
 
 async def _tell(connection: socket.socket, handed: _Handed, opened: float) -> None:
