@@ -251,6 +251,8 @@ def _moment(at: object) -> str:
     there, here = time.localtime(at), time.localtime(now)
     is_today = there.tm_year == here.tm_year and there.tm_mday == here.tm_mday
     elapsed = int(now) - at
+    if elapsed < 0:
+        return f"{time.strftime('%X' if is_today else '%c', there)} (the clock was set back since)"
     if elapsed < 120:
         ago = _count(elapsed, "second")
     elif elapsed < 7200:

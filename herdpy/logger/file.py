@@ -22,6 +22,9 @@ CONTINUED, NEW_LINE, BROKEN_OFF = range(3)
 ROTATION_RETRY = 60.0
 """Seconds until a rotation that failed is tried again."""
 
+LONGEST_PERIOD = 8 * 86400.0
+"""Seconds; a week may have an hour more than its days."""
+
 _stamp = b""
 _stamped_second = -1
 
@@ -265,7 +268,9 @@ class LogFile:
         if not self._size:
             self._period_end = period_end(rotation.every, now)
             return False
-        if now < self._rotation_retry:
+        if rotation.every is not None and self._period_end > now + LONGEST_PERIOD:  # the clock was set back
+            self._period_end = period_end(rotation.every, now)
+        if self._rotation_retry and time.monotonic() < self._rotation_retry:
             return False
         return now >= self._period_end or (rotation.size is not None and self._size + more > rotation.size)
 
@@ -289,7 +294,7 @@ class LogFile:
         except OSError as error:
             if not self._rotation_retry:
                 self._say(f"cannot rename {self.path} for its rotation: {error.strerror}; it grows on until that works")
-            self._rotation_retry = time.time() + ROTATION_RETRY
+            self._rotation_retry = time.monotonic() + ROTATION_RETRY
             return
         self._rotation_retry = 0.0
         self.close()

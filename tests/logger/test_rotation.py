@@ -55,6 +55,27 @@ def test_by_size_every_line_is_in_one_file_and_no_file_is_much_larger(logger: Lo
     assert logger.rotated == [asked] * len(rotated)
 
 
+def test_by_time_a_clock_that_was_years_ahead_does_not_put_it_off_for_years(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "log"
+    ahead, right = (time.mktime((year, 3, 1, 12, 0, 0, 0, 0, -1)) for year in (2096, 2026))
+    now = ahead
+    monkeypatch.setattr("time.time", lambda: now)
+    with ledger_with_pipe() as (ledger, *pipe):
+        file = LogFile(str(log), ledger, silent)
+        file.rotation = Rotation(every="day")
+        feed(file, ledger, pipe, 1, b"one\n")
+        now = right
+        feed(file, ledger, pipe, 1, b"two\n")
+        assert not archives(str(log))
+        now = right + DAY
+        feed(file, ledger, pipe, 1, b"three\n")
+        file.close()
+    (stamp,) = archives(str(log))
+    assert unstamped(Path(f"{log}.{stamp}").read_bytes()) == [b"one", b"two"]
+
+
 def test_a_line_longer_than_the_size_stays_whole(logger: Logger, tmp_path: Path) -> None:
     log = tmp_path / "log"
     writing = logger.open(log, rotation={"size": 5000})

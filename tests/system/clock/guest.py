@@ -6,6 +6,7 @@ What it prints to the console are lines of JSON; tests/system/clock/test_clock.p
 import ctypes
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -22,6 +23,12 @@ TIMERS = {
     "night": 'cron = "30 1 * * *"\ntime-zone = "Europe/Lisbon"',
     "often": 'every = "4s"',
 }
+STEADY = """
+command = ["/venv/bin/python3", "-IS", "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(1e4)"]
+respawn-delay = 3.0
+respawn-limit = 100
+grace-period = 2.0
+"""
 BEGIN = "2026-03-27 06:00:00"
 """In winter Lisbon's time is UTC; on 29 March 2026 its clocks go from 1:00 to 2:00."""
 
@@ -71,6 +78,67 @@ def last_why(name: str) -> object:
     return past[-1]["why"] if past else None
 
 
+def elapsed(act: Callable[[], object]) -> float:
+    """Seconds that it takes, by a clock that nobody sets."""
+    begin = time.monotonic()
+    act()
+    return time.monotonic() - begin
+
+
+def steady() -> dict[str, object]:
+    """Its status; it may take a while until the next supervisor answers."""
+    answers: list[str] = []
+    wait(lambda: answers.append(herd("--json", "status", "steady")) or answers[-1], 120)
+    status: dict[str, object] = json.loads(answers[-1])
+    return status
+
+
+def supervisors() -> list[int]:
+    found = []
+    for name in filter(str.isdecimal, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{name}/cmdline", "rb") as file:
+                if b"herdpy.supervisor" in file.read():
+                    found.append(int(name))
+        except OSError:
+            continue
+    return found
+
+
+def years(to: str) -> None:
+    """Set the clock while a respawn is waited for, and again while a stop is: neither is sooner or later for that."""
+    herd("start", "steady")
+    before = steady()["pid"]
+    now = time.time()
+
+    def respawn() -> None:
+        os.kill(int(str(before)), signal.SIGKILL)
+        wait(lambda: steady()["status"] == "starting", 60)
+        set_clock(to)
+        for pid in supervisors():
+            os.kill(pid, signal.SIGKILL)
+        wait(lambda: steady()["pid"] not in (None, before), 120)
+
+    took = elapsed(respawn)
+    stop_took = elapsed(lambda: herd("stop", "steady"))
+    ticks = len(ran("often"))
+    came = wait(lambda: len(ran("often")) > ticks + 1, 60)
+    with open(f"{DIRECTORY}/log/herdpy.log", encoding="ascii") as file:
+        last = file.read().splitlines()[-1]
+    answer = herd("status", "steady")
+    time.clock_settime(time.CLOCK_REALTIME, now)
+    tell(
+        step=f"to {to}",
+        respawn=took,
+        stop=stop_took,
+        came=came,
+        last=last,
+        status=steady()["status"],
+        words=answer,
+        back=herd("status", "steady"),
+    )
+
+
 def prepare() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     for kind, place in (("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("tmpfs", "/tmp")):
@@ -82,6 +150,8 @@ def prepare() -> None:
         command = json.dumps([f"{VENV}/bin/python3", "-IS", "-c", NOTED.replace("NAME", repr(name))])
         with open(f"{DIRECTORY}/services/{name}.toml", "w", encoding="ascii") as file:
             file.write(f'type = "timer"\ncommand = {command}\n{schedule}\nauto-start = true\n')
+    with open(f"{DIRECTORY}/services/steady.toml", "w", encoding="ascii") as file:
+        file.write(STEADY)
 
 
 def start() -> None:
@@ -121,6 +191,9 @@ def main() -> None:
 
     came = wait(lambda: len(ran("night")) > 1, 120)
     tell(step="1:30 is skipped", came=came, at=shown(ran("night")[-1][0]), why=last_why("night"))
+
+    years("2096-05-01 12:00:00")
+    years("1985-05-01 12:00:00")
 
     boots = [boot for _, boot in ran("often")]
     tell(step="the interval", seconds=[round(after - boots[0], 2) for after in boots])

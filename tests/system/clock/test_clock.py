@@ -14,7 +14,7 @@ import pytest
 from herdpy.qemu.image import Image
 from tests.system.clock import initramfs
 
-PATIENCE = 420.0
+PATIENCE = 900.0
 """Seconds. Emulated, on a busy machine: it takes a tenth of that."""
 Steps = Mapping[str, Mapping[str, Any]]
 
@@ -96,3 +96,17 @@ def test_an_interval_takes_no_notice_of_the_clock(steps: Steps) -> None:
     assert len(seconds) >= 5
     off = [abs(moment / 4 - round(moment / 4)) * 4 for moment in seconds]
     assert sorted(off)[len(off) // 2] < 1.5, seconds
+
+
+@pytest.mark.parametrize("to", ["2096-05-01 12:00:00", "1985-05-01 12:00:00"])
+def test_years_ahead_or_back_nothing_is_sooner_or_later(steps: Steps, to: str) -> None:
+    """A respawn's delay of 3 s, also of a supervisor that is killed meanwhile, and a grace period of 2 s."""
+    step = steps[f"to {to}"]
+    assert 3 <= step["respawn"] < 60, step
+    assert 2 <= step["stop"] < 60, step
+    assert step["came"]  # timers at intervals
+    assert step["status"] == "stopped"
+    assert step["last"].startswith(to[:10]), step["last"]
+    assert "-" not in step["words"].partition("(")[2].partition(")")[0]
+    if to > "2026":
+        assert "(the clock was set back since)" in step["back"]
