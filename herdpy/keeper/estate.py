@@ -15,7 +15,9 @@ from herdpy.keeper import proc
 from herdpy.keeper.cgroup import Cgroup
 from herdpy.keeper.legacy import Program, find, open_again, take_from
 from herdpy.keeper.message import encode
+from herdpy.keeper.succession import LEDGER
 from herdpy.keeper.table import Process
+from herdpy.keeper.table import identity as identity_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,12 +65,19 @@ class Estate:
         Program(legacy.programs.get("second")).end()
         logger = Program(legacy.programs.get("logger"))
         files = {identity: [path] for identity, path in logger.descriptors().items()}
+        self.held = dict(held or {})
+        copies = [self.held.pop(name) for name in list(self.held) if name.startswith(LEDGER)]
+        for copy in copies:  # the logger may have been killed, too
+            files.setdefault(identity_of(copy) or (0, 0), []).append(f"/proc/self/fd/{copy}")
         for name in legacy.processes:
             self._look_for(name)
         self.own = self._open_own(files)
         self.ledger = self._open_ledger(files)
         self._open_pipes(files)
-        self.held = dict(held) if held is not None else self._take_sockets()
+        for copy in copies:
+            os.close(copy)
+        if held is None:
+            self.held = self._take_sockets()
         # Last: by now we have all that it had, and who writes meanwhile writes into a pipe that has a reader.
         logger.end()
 

@@ -334,7 +334,8 @@ class Keeper:
             told = encode({"kind": "listener", "serial": serial, "name": name})
             companion.send(told, (os.dup(descriptor),), give=True)
         succession = encode({"kind": "succession", "options": self._succession, "was_ready": self._was_ready})
-        companion.send(succession, (os.dup(2),), give=True)
+        # Stderr last: it is all that former versions know of.
+        companion.send(succession, tuple(map(os.dup, (*self._output.ledger, 2))), give=True)
         self._tell_state(companion, serial)
 
     def _tell_state(self, companion: Companion, serial: int) -> None:

@@ -11,8 +11,24 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any, NoReturn
+
+
+LEDGER = "ledger:"
+"""What the names of the ledger's descriptors begin with, among those that are held; a number follows."""
+
+
+def descriptors_told(descriptors: Sequence[int]) -> tuple[int, dict[str, int]]:
+    """Return the keeper's stderr (-1 for none), and the logger's ledger by the names that :func:`succeed` takes.
+
+    Args:
+        descriptors: what came beside the packet ``succession``.
+    """
+    if not descriptors:
+        return -1, {}
+    *ledger, stderr = descriptors
+    return stderr, {f"{LEDGER}{number}": descriptor for number, descriptor in enumerate(ledger)}
 
 
 def succeed(options: Mapping[str, Any], stderr: int, held: Mapping[str, int]) -> NoReturn:
@@ -21,7 +37,7 @@ def succeed(options: Mapping[str, Any], stderr: int, held: Mapping[str, int]) ->
     Args:
         options: as the keeper told them.
         stderr: the keeper's.
-        held: by name, the descriptors that it held.
+        held: by name, the descriptors that it held, and the logger's ledger.
 
     Raises:
         OSError: it cannot be executed.

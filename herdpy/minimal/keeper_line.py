@@ -8,7 +8,7 @@ import socket
 import sys
 
 from herdpy.keeper import message
-from herdpy.keeper.succession import succeed
+from herdpy.keeper.succession import descriptors_told, succeed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class KeeperLine:
         self._answers: dict[int, Callable[[Packet], None]] = {}
         self._succession: Packet | None = None
         self._stderr = -1
+        self._ledger: dict[str, int] = {}
 
     def fileno(self) -> int:
         """The line's descriptor."""
@@ -86,7 +87,7 @@ class KeeperLine:
             return  # it ended without reading all; the next call tells
         if not packet:
             if self._succession is not None and "control" in self.listeners:
-                succeed(self._succession, self._stderr, self.listeners)
+                succeed(self._succession, self._stderr, {**self.listeners, **self._ledger})
             sys.exit("the keeper is gone")
         told = message.decode(packet)
         self._keep(told, message.descriptors(ancillary))
@@ -112,8 +113,7 @@ class KeeperLine:
                 return
             case "succession":
                 self._succession = told["options"] if told["was_ready"] else None
-                for descriptor in descriptors:
-                    self._stderr = descriptor
+                self._stderr, self._ledger = descriptors_told(descriptors)
                 return
         for descriptor in descriptors:
             os.close(descriptor)

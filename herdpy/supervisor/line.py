@@ -149,6 +149,9 @@ class KeeperLine:
         """Of all that the keeper holds, for the day that we have to be the keeper."""
         self._succession: Packet = {}
         self._stderr = -1
+        """The keeper's."""
+        self._ledger: dict[str, int] = {}
+        """The logger's: keeper and logger may be killed at once."""
         self._was_ready = False
         self._may_succeed = False
         self._lost = trio.Event()
@@ -179,9 +182,7 @@ class KeeperLine:
             for descriptor in self._copies.values():
                 os.close(descriptor)
             self._copies.clear()
-            if self._stderr >= 0:
-                os.close(self._stderr)
-                self._stderr = -1
+            self._close_inheritance()
             # Nobody answers any more, and who waits for an answer does so shielded.
             for serial in list(self._answers):
                 self._answer({"kind": "error", "serial": serial, "message": "the line to the keeper is lost"}, [])
@@ -230,10 +231,8 @@ class KeeperLine:
                     self._copy(packet["name"], descriptor)
             case "succession":
                 self._succession, self._was_ready = packet["options"], packet["was_ready"]
-                for descriptor in descriptors:
-                    if self._stderr >= 0:
-                        os.close(self._stderr)
-                    self._stderr = descriptor
+                self._close_inheritance()
+                self._stderr, self._ledger = succession.descriptors_told(descriptors)
             case _:
                 self._answer(packet, descriptors)
 
@@ -563,8 +562,14 @@ class KeeperLine:
         except OSError:
             return  # no room: it would be lost with the keeper
 
+    def _close_inheritance(self) -> None:
+        for descriptor in (self._stderr, *self._ledger.values()):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._stderr, self._ledger = -1, {}
+
     def _succeed(self) -> None:
         if self._may_succeed and self._succession and "control" in self._copies:
             log("keeper-lost", pid=os.getpid())
             self._socket.set_inheritable(False)
-            succession.succeed(self._succession, self._stderr, self._copies)
+            succession.succeed(self._succession, self._stderr, {**self._copies, **self._ledger})
