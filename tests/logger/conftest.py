@@ -72,9 +72,10 @@ class Logger:
         assert told == {"kind": kind, "id": number}
 
     def receive(self) -> dict[str, Any]:
-        """Return what it says next, but for rotated files: those are collected."""
-        while (told := decode(self.line.recv(LIMIT)))["kind"] == "archive":
-            self.rotated.append(told)
+        """Return what it says next, but for rotated files, which are collected, and that it is here."""
+        while (told := decode(self.line.recv(LIMIT)))["kind"] in ("archive", "here"):
+            if told["kind"] == "archive":
+                self.rotated.append(told)
         return told
 
     def drain(self, number: int = 1) -> None:

@@ -117,7 +117,7 @@ def years(to: str) -> None:
         set_clock(to)
         for pid in supervisors():
             os.kill(pid, signal.SIGKILL)
-        wait(lambda: steady()["pid"] not in (None, before), 120)
+        wait(lambda: steady()["pid"] not in (None, before), 300)
 
     took = elapsed(respawn)
     stop_took = elapsed(lambda: herd("stop", "steady"))

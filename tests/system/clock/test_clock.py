@@ -16,6 +16,8 @@ from tests.system.clock import initramfs
 
 PATIENCE = 900.0
 """Seconds. Emulated, on a busy machine: it takes a tenth of that."""
+LATE = 300.0
+"""Seconds. Emulated, on a busy machine, herdpy may be so late; one that waits for the wall clock would be by years."""
 Steps = Mapping[str, Mapping[str, Any]]
 
 
@@ -102,8 +104,8 @@ def test_an_interval_takes_no_notice_of_the_clock(steps: Steps) -> None:
 def test_years_ahead_or_back_nothing_is_sooner_or_later(steps: Steps, to: str) -> None:
     """A respawn's delay of 3 s, also of a supervisor that is killed meanwhile, and a grace period of 2 s."""
     step = steps[f"to {to}"]
-    assert 3 <= step["respawn"] < 60, step
-    assert 2 <= step["stop"] < 60, step
+    assert 3 <= step["respawn"] < LATE, step
+    assert 2 <= step["stop"] < LATE, step
     assert step["came"]  # timers at intervals
     assert step["status"] == "stopped"
     assert step["last"].startswith(to[:10]), step["last"]
