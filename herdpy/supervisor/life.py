@@ -220,17 +220,18 @@ class Life:
         self._inbox.put(_Start(tuple(arguments), reply, transaction))
         return await reply.wait()
 
-    async def stop(self, *, forced: bool = False) -> Outcome:
+    async def stop(self, *, forced: bool = False, is_needed: Callable[[], bool] | None = None) -> Outcome:
         """Stop it, its dependents first, and wait until it has stopped.
 
         Args:
             forced: whether its consent, and that of what is stopped along with it, is not asked for.
+            is_needed: as of :class:`Reply`.
         """
         if self._is_over:
             return Outcome(True)
         if not forced and not self._registry.closing and (refusal := await self._refusal_to_stop()):
             return Outcome(False, (f"cannot stop {self.name}: {refusal}",))
-        reply = Reply()
+        reply = Reply(is_needed)
         self._inbox.put(_Stop(reply))
         return await reply.wait()
 
@@ -413,6 +414,8 @@ class Life:
                 reply.give(Outcome(True, (f"Service {self.name} is already running.",)))
             case _Start(), _:
                 self._next_starts.append(message)
+            case _Stop(reply), _ if not reply.is_needed:  # it was restarted meanwhile, as what requires something else
+                reply.give(Outcome(True))
             case _Stop(reply), "stopped":
                 reply.give(Outcome(True))
             case _Stop(reply), "starting":

@@ -24,7 +24,8 @@ class Reply:
     """The answer to one request, once.
 
     Args:
-        is_needed: of a start that another one entails: whether anybody wants that one still.
+        is_needed: of a start that another one entails: whether anybody wants that one still. Of a stop that another
+            one entails: whether it still does.
     """
 
     __slots__ = ("_arrived", "_is_awaited", "_is_needed", "_outcome")
@@ -38,7 +39,12 @@ class Reply:
     @property
     def is_wanted(self) -> bool:
         """Whether anybody wants it: a start that is stopped no longer wants what it requires, nor what that does."""
-        return self._is_awaited and (self._is_needed is None or self._is_needed())
+        return self._is_awaited and self.is_needed
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether what entails it still does, whoever waits for it."""
+        return self._is_needed is None or self._is_needed()
 
     def give(self, outcome: Outcome) -> None:
         self._outcome = outcome

@@ -353,18 +353,25 @@ class Registry:
     async def stop_dependents(self, service: Service) -> tuple[str, ...]:
         """Stop what requires a service, all at once; returns the canonical names of what was stopped."""
         dependents = (life.name for name in service.provision for life in self._requirers.get(name, ()))
-        return await self.stop_each(dependents, forced=True)
 
-    async def stop_each(self, names: Iterable[str], *, forced: bool = False) -> tuple[str, ...]:
+        def still_depends(life: Life) -> bool:
+            return not set(service.provision).isdisjoint(life.service.requirement)
+
+        return await self.stop_each(dependents, forced=True, is_needed=still_depends)
+
+    async def stop_each(
+        self, names: Iterable[str], *, forced: bool = False, is_needed: Callable[[Life], bool] = lambda _: True
+    ) -> tuple[str, ...]:
         """Stop services, all at once; returns the canonical names of what was stopped.
 
         Args:
             forced: whether their consent is not asked for, because it was when the stop was that entails theirs.
+            is_needed: whether one has to be stopped once it comes to that.
         """
         stopped: list[str] = []
 
         async def stop(life: Life) -> None:
-            stopped.extend((await life.stop(forced=forced)).stopped)
+            stopped.extend((await life.stop(forced=forced, is_needed=lambda: is_needed(life))).stopped)
 
         lives = dict.fromkeys(self.by_name[name] for name in names if name in self.by_name)
         await _each(stop, (life for life in lives if life.status != "stopped"))

@@ -8,6 +8,7 @@ shows for the first time is added.
 """
 
 import argparse
+import contextlib
 import os
 import select
 import shutil
@@ -22,15 +23,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.instants.fleet import PATIENCE, Fleet
-from tests.instants.operations import AROUND, OPERATIONS, Operation
+from tests.instants.operations import AROUND, OPERATIONS, PROGRAMS, Operation
 from tests.instants.series import Series
 from tests.instants.strace import Call, Strace, Trace
 
 WAYS = ("cgroups", "no cgroups")
-PROGRAMS = ("supervisor", "logger", "keeper", "supervisor's threads")
-"""In an order in which nobody waits: a keeper's successor begins the others at once again when they are killed."""
-
-
 APART = ("unshare", "--mount", "--pid", "--fork", "--kill-child=TERM", "--mount-proc")
 """What runs us where there are only our own processes: nothing can be left behind, and a program that looks through
 /proc looks at no others (each would be some more instants)."""
@@ -69,9 +66,9 @@ def main() -> int:
         Series(way, operation.name, program, every=asked.every, offset=asked.offset)
         for way in asked.way or WAYS
         for operation in OPERATIONS
-        for program in asked.program or PROGRAMS
+        for program in operation.programs
         if (not asked.operation or operation.name in asked.operation)
-        and (program != "supervisor's threads" or operation.name == "reload")
+        and (not asked.program or program in asked.program)
     ]
     began = time.monotonic()
     for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell had the first one ignored, in the background
@@ -134,13 +131,13 @@ def _rounds(fleet: Fleet, series: Sequence[Series], is_over: threading.Event) ->
             turn += 1
             of_operation = {one.program: one for one in series if one.operation == operation.name}
             chosen = None
-            for step in range(len(PROGRAMS)):
-                one = of_operation.get(PROGRAMS[(turn + step) % len(PROGRAMS)])
+            for step in range(len(operation.programs)):
+                one = of_operation.get(operation.programs[(turn + step) % len(operation.programs)])
                 if one is not None and (chosen := one.take()) is not None:
                     break
             if one is None or chosen is None:
                 operation.prepare(fleet)
-                operation.act(fleet)
+                operation.act(fleet, lambda: None)
                 fleet.expect()
             elif not _round(fleet, operation, one, chosen[0]):
                 return False
@@ -149,24 +146,42 @@ def _rounds(fleet: Fleet, series: Sequence[Series], is_over: threading.Event) ->
 
 def _round(fleet: Fleet, operation: Operation, series: Series, call: Call | None) -> bool:
     """Do an operation with a kill, or without; return whether all was right."""
-    program = series.program.partition("'")[0]
+    program = series.program.partition("'")[0].rpartition(" ")[2]
     trace = Trace((), is_killed=False)
     outcome, wrong = "", ""
+    strace: Strace | None = None
+    victim = -1
+
+    def attach() -> None:
+        nonlocal strace, victim
+        if series.program.startswith(("second", "next")):
+            threads = [fleet.newborn(program, before[program])]
+        else:
+            threads = _threads(series.program, before)
+        with contextlib.suppress(ProcessLookupError):
+            victim = os.pidfd_open(threads[0] if len(threads) == 1 else before[program])
+        strace = Strace(threads, call, fleet.directory / "trace")
+
     try:
         if fleet.ends[program] >= 2:
             fleet.replace_keeper()
         operation.prepare(fleet)
         before = fleet.programs()
-        victim = os.pidfd_open(before[program])
-        strace = Strace(_threads(series.program, before), call, fleet.directory / "trace")
+        if series.program.startswith(("second", "next")):
+            later = attach
+        else:
+            attach()
+            later = _nothing
         try:
-            outcome = operation.act(fleet)
+            outcome = operation.act(fleet, later)
             fleet.rest()
         finally:
-            trace = strace.end()
-            if trace.is_killed:
-                select.select([victim], [], [], PATIENCE)
-            os.close(victim)
+            if strace is not None:
+                trace = strace.end()
+            if victim >= 0:
+                if trace.is_killed:
+                    select.select([victim], [], [], PATIENCE)
+                os.close(victim)
         if trace.is_killed:
             fleet.ends[program] += 1
             if program == "keeper":
@@ -191,21 +206,23 @@ def _threads(program: str, programs: dict[str, int]) -> list[int]:
     return [int(thread.name) for thread in Path(f"/proc/{main}/task").iterdir() if int(thread.name) != main]
 
 
+def _nothing() -> None:
+    return
+
+
 def _see_who_was_replaced(
     operation: Operation, before: dict[str, int], after: dict[str, int], killed: str | None
 ) -> None:
     """See that nobody has been replaced but who was killed, or was to be; a keeper that was killed, by a supervisor."""
     replaced = {name for name in before if before[name] != after[name]}
-    if killed == "keeper":
-        assert "keeper" in replaced
-        if not operation.replaces:
-            assert after["keeper"] == before["supervisor"], f"the keeper was followed by another: {before} {after}"
-    elif killed is not None and operation.replaces:  # it may have been done, or given up
-        assert killed in replaced
-        assert "keeper" not in replaced, f"the keeper was replaced: {before} {after}"
-    else:
-        wanted = operation.replaces if killed is None else {killed}
-        assert replaced == wanted, f"replaced were {replaced}, killed was {killed}"
+    if killed is None:
+        assert replaced == operation.replaces, f"replaced were {replaced}"
+    elif not operation.replaces:
+        wanted = {"keeper", "supervisor", "logger"} if killed == "keeper" else {killed}
+        assert replaced == wanted, f"replaced were {replaced}, killed was the {killed}"
+        assert killed != "keeper" or after["keeper"] == before["supervisor"], f"who is the keeper: {before} {after}"
+    elif killed != "keeper":  # what the operation replaces may have been replaced by then, or not
+        assert replaced <= {*operation.replaces, killed}, f"replaced were {replaced}, killed was the {killed}"
 
 
 def is_wrong(series: Iterable[Series]) -> bool:

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -182,6 +183,39 @@ class Fleet:
                 elif b"logger/__main__.py" in line:
                     found["logger"] = child
         return found
+
+    def newborn(self, program: str, before: int) -> int:
+        """The PID of the keeper's child that is a program's second, or next, one, as soon as it is there."""
+        word = {"supervisor": b"herdpy.supervisor", "logger": b"logger/__main__.py"}[program]
+        keeper = int(self.pid_file.read_text())
+        found = 0
+
+        def look() -> int:
+            nonlocal found
+            for child in map(int, Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()):
+                with contextlib.suppress(OSError):
+                    if child != before and word in Path(f"/proc/{child}/cmdline").read_bytes():
+                        found = child
+            return found
+
+        end = time.monotonic() + PATIENCE
+        while not look():
+            assert time.monotonic() < end, f"there is no other {program}"
+        return found
+
+    def is_gone(self) -> bool:
+        """Whether there is neither a keeper nor a supervisor, nor one to come."""
+        socket = str(self.herdpy.socket).encode()
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                if entry.name.isdecimal() and socket in (entry / "cmdline").read_bytes():
+                    return False
+        return True
+
+    def has_keeper_after(self, keeper: int) -> bool:
+        """Whether another keeper has all its programs."""
+        programs = self._programs()
+        return len(programs) == 3 and programs["keeper"] != keeper
 
     def replace_keeper(self) -> None:
         """Kill the keeper while nothing happens: the next one's programs begin at once again when they are killed."""

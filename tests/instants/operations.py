@@ -7,33 +7,58 @@ from collections.abc import Callable
 
 import msgspec
 
-from tests.conftest import wait_until
+from tests.conftest import BIN, wait_until
 from tests.instants.fleet import PATIENCE, Fleet
+
+Attach = Callable[[], None]
 
 
 class Operation(msgspec.Struct, frozen=True):
     """What is asked of a fleet.
 
     Attributes:
-        act: asks it, and returns what the client was answered; changes ``fleet.expected``.
+        act: asks it, and returns what the client was answered; changes ``fleet.expected``. It calls its second argument
+            when a program comes to be that may be the one to be killed.
         prepare: what must be so before, such as a thread that waits for work.
+        programs: which may be killed in it. The second, or next, one is the one that comes to be in it.
         replaces: the programs that it has followed by others.
     """
 
     name: str
-    act: Callable[[Fleet], str]
+    act: Callable[[Fleet, Attach], str]
     prepare: Callable[[Fleet], None] = lambda fleet: None
+    programs: tuple[str, ...] = ("supervisor", "logger", "keeper")
     replaces: frozenset[str] = frozenset()
 
 
-def _herd(fleet: Fleet, *arguments: str) -> str:
-    """Run the client as a user does; what it says on either side."""
-    done: subprocess.CompletedProcess[str] = fleet.herdpy.herd(*arguments, timeout=2 * PATIENCE, start_new_session=True)
-    assert done.returncode == 0, f"herd {' '.join(arguments)} ends with {done.returncode}: {done.stdout}{done.stderr}"
-    return f"{done.stderr}{done.stdout}".strip()
+def _herd(fleet: Fleet, *arguments: str, attach: Attach = lambda: None, refusal: str | None = None) -> str:
+    """Run the client as a user does; what it says on either side.
+
+    Args:
+        refusal: what it may say when it ends with 1.
+    """
+    herd = subprocess.Popen(
+        [str(BIN / "herd"), *arguments],
+        env=fleet.herdpy.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        text=True,
+    )
+    with herd:
+        try:
+            attach()
+            said, _ = herd.communicate(timeout=2 * PATIENCE)
+        except BaseException:
+            herd.kill()
+            raise
+    is_refused = herd.returncode == 1 and refusal is not None and refusal in said
+    assert herd.returncode == 0 or is_refused, f"herd {' '.join(arguments)} ends with {herd.returncode}: {said}"
+    return said.strip()
 
 
-def _start(fleet: Fleet) -> str:
+def _start(fleet: Fleet, _: Attach) -> str:
     worker = fleet.expected["worker"]
     worker.status, worker.begun = "running", worker.begun + 1
     said = _herd(fleet, "start", "worker")
@@ -41,13 +66,13 @@ def _start(fleet: Fleet) -> str:
     return said
 
 
-def _stop(fleet: Fleet) -> str:
+def _stop(fleet: Fleet, _: Attach) -> str:
     worker = fleet.expected["worker"]
     worker.status, worker.ended = "stopped", worker.ended + 1
     return _herd(fleet, "stop", "worker")
 
 
-def _respawn(fleet: Fleet) -> str:
+def _respawn(fleet: Fleet, _: Attach) -> str:
     worker = fleet.expected["worker"]
     worker.begun, worker.ended = worker.begun + 1, worker.ended + 1
     os.kill(fleet.running("worker"), signal.SIGUSR1)
@@ -55,7 +80,8 @@ def _respawn(fleet: Fleet) -> str:
     return _herd(fleet, "status", "worker").splitlines()[0]
 
 
-def _reload(fleet: Fleet) -> str:
+def _configure(fleet: Fleet) -> None:
+    """Declare everything otherwise, and expect what follows: one goes, one comes, three change each in its own way."""
     goes, comes = ("even", "odd")[:: 1 if fleet.variant == 0 else -1]
     expected = fleet.expected
     expected[goes].status, expected[goes].ended = None, expected[goes].ended + 1
@@ -64,6 +90,10 @@ def _reload(fleet: Fleet) -> str:
         expected[name].begun, expected[name].ended = expected[name].begun + 1, expected[name].ended + 1
     expected["changed"].pending = not expected["changed"].pending
     fleet.configure(1 - fleet.variant)
+
+
+def _reload(fleet: Fleet, _: Attach) -> str:
+    _configure(fleet)
     return _herd(fleet, "reload", "root")
 
 
@@ -72,22 +102,54 @@ def _warm(fleet: Fleet) -> None:
     _herd(fleet, "plan")
 
 
-def _upgrade(fleet: Fleet) -> str:
-    return _herd(fleet, "upgrade", "root")
+def _upgrade(fleet: Fleet, attach: Attach) -> str:
+    return _herd(fleet, "upgrade", "root", attach=attach, refusal="; nothing is changed")
 
 
-def _upgrade_keeper(fleet: Fleet) -> str:
+def _upgrade_keeper(fleet: Fleet, _: Attach) -> str:
     return _herd(fleet, "upgrade", "root", "keeper")
+
+
+def _take_over(fleet: Fleet, attach: Attach) -> str:
+    """Kill the supervisor before it has begun with a reload: the next one does all of it."""
+    supervisor = fleet.programs()["supervisor"]
+    os.kill(supervisor, signal.SIGSTOP)
+    _configure(fleet)
+    os.kill(supervisor, signal.SIGKILL)
+    fleet.ends["supervisor"] += 1
+    attach()
+    fleet.rest()
+    return _herd(fleet, "status", "steady").splitlines()[0]
+
+
+def _succeed(fleet: Fleet, _: Attach) -> str:
+    """Kill the keeper: the supervisor becomes the next one. When that is killed, too, start another herdpy."""
+    keeper = fleet.programs()["keeper"]
+    os.kill(keeper, signal.SIGKILL)
+    fleet.ends.clear()
+    wait_until(lambda: fleet.is_gone() or fleet.has_keeper_after(keeper), PATIENCE)
+    if fleet.is_gone():
+        fleet.start()
+        return "herdpy was over, and started again"
+    return _herd(fleet, "status", "steady").splitlines()[0]
 
 
 OPERATIONS = (
     Operation("start", _start),
     Operation("respawn", _respawn),
     Operation("stop", _stop),
-    Operation("reload", _reload, _warm),
-    Operation("upgrade", _upgrade, replaces=frozenset({"supervisor", "logger"})),
+    Operation("reload", _reload, _warm, ("supervisor", "logger", "keeper", "supervisor's threads")),
+    Operation(
+        "upgrade",
+        _upgrade,
+        programs=("supervisor", "logger", "keeper", "second supervisor", "second logger"),
+        replaces=frozenset({"supervisor", "logger"}),
+    ),
     Operation("renewal", _upgrade_keeper),
+    Operation("takeover", _take_over, programs=("next supervisor",), replaces=frozenset({"supervisor"})),
+    Operation("succession", _succeed, programs=("supervisor",), replaces=frozenset({"supervisor", "logger", "keeper"})),
 )
 """In an order in which each finds what it needs."""
 AROUND = OPERATIONS[:3]
 """Those that are done together, or not at all: each leaves what the next one needs."""
+PROGRAMS = tuple(dict.fromkeys(program for operation in OPERATIONS for program in operation.programs))

@@ -10,7 +10,8 @@ from tests.instants.strace import Call, Trace
 DRY_RUNS = 3
 """So often an operation is done without a kill, to see which calls it makes: what comes each time must be hit."""
 TRIES = 8
-"""Runs in which a call did not come, and was not hit, until it counts as one that does not come as a rule."""
+"""So often a kill is set at a call that does not come, until it counts as one that does not come as a rule; fewer times
+if that many runs have shown as much, and it came in no more than half of all."""
 
 
 class Kill(msgspec.Struct, frozen=True):
@@ -61,7 +62,7 @@ class Series:
                 self._under_way.append(None)
                 return (None,)
             for call in self._chosen():
-                if call not in self._kills and call not in self._under_way and self._tries[call] < TRIES:
+                if call not in self._under_way and not self._is_settled(call):
                     self._under_way.append(call)
                     return (call,)
             return None
@@ -69,11 +70,7 @@ class Series:
     def is_done(self) -> bool:
         """Whether nothing is left, and nothing is under way."""
         with self._lock:
-            return (
-                self._dry_runs >= DRY_RUNS
-                and not self._under_way
-                and all(call in self._kills or self._tries[call] >= TRIES for call in self._chosen())
-            )
+            return self._dry_runs >= DRY_RUNS and not self._under_way and all(map(self._is_settled, self._chosen()))
 
     def seen(self, call: Call | None, trace: Trace, outcome: str, wrong: str) -> None:
         """Take what was seen in a round."""
@@ -90,8 +87,8 @@ class Series:
                 self._dry_runs += 1
             run = {found for found, _ in trace.calls}
             self._runs.append(run)
-            for known in self._arguments:  # a kill that was set there would not have come, either
-                self._tries[known] += known not in run
+            if call is not None:
+                self._tries[call] += 1
 
     @property
     def kills(self) -> list[Kill]:
@@ -128,7 +125,16 @@ class Series:
             )
         return rows
 
+    def _is_settled(self, call: Call) -> bool:
+        absent = len(self._runs) - self._came(call)
+        is_given_up = absent >= TRIES and not self._comes_as_a_rule(call)
+        return call in self._kills or self._tries[call] >= TRIES or is_given_up
+
+    def _comes_as_a_rule(self, call: Call) -> bool:
+        return 2 * self._came(call) > len(self._runs)
+
     def _came(self, call: Call) -> int:
+        """In how many of the runs without a kill."""
         return sum(call in run for run in self._runs)
 
     def _chosen(self) -> list[Call]:

@@ -78,4 +78,6 @@ class Strace:
             counts[thread, name] += 1
             call = Call(name, counts[thread, name])
             calls.setdefault(call, UNSTEADY_NUMBER.sub("0x", arguments)[:100])
-        return Trace(tuple(calls.items()), self._call in calls)
+        arguments = None if self._call is None else calls.get(self._call)
+        # That it was entered while strace was leaving: nobody was killed.
+        return Trace(tuple(calls.items()), arguments is not None and "<detached" not in arguments)
