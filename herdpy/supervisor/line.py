@@ -285,7 +285,7 @@ class KeeperLine:
             try:
                 await self._send({**packet, "serial": serial}, descriptors)
             except Refused:
-                del self._answers[serial]
+                self._answers.pop(serial, None)  # the line's end has answered it, perhaps
                 raise
             with trio.move_on_after(SILENCE):
                 await answer.arrived.wait()

@@ -14,6 +14,7 @@ TOLD = (
     "start-begins-anew",
 )
 """The events that tell an end."""
+RUN_ENDED = "timer-run-ended"
 UNSEEN = 2.0
 """Seconds before the keeper's end from which it may not have seen what ended: it may not have had its turn."""
 
@@ -113,13 +114,14 @@ class Ends:
         """
         events = self._events.get(name, [])
         at = self._next_event.get(name, 0)
+        is_run = self._kinds[name].ends == RUN_ENDED
         is_repeated = before is not None and self._may_be_unknown(before)
         if is_repeated:
             at = self._after_its_start(events, at, record)
         while at < len(events):
             event = events[at]
             at += 1
-            if event.name not in TOLD or self._is_cut(event):
+            if event.name not in TOLD or self._is_cut(event) or (is_run and event.name != RUN_ENDED):
                 continue
             reason = str(event.fields.get("reason", ""))
             if self._is_right(name, record, event.name, reason):
@@ -163,6 +165,8 @@ class Ends:
                 raise Violation(f"{name}: {record.label} was stopped, and nobody had asked for that")
             self.stops[name] -= 1
             return True
+        if told == RUN_ENDED and record.asked == signal.SIGTERM and not self.stops.get(name, 0):
+            raise Violation(f"{name}: its run {record.label} was stopped, and nobody had asked for that")
         possible = []
         if record.code is not None:
             possible.append(f"exited with {record.code}")
