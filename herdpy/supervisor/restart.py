@@ -115,7 +115,9 @@ async def _finish(registry: "Registry", key: str, text: str) -> None:
         if life is not None and not registry.closing:
             log("restart-goes-on", service=life.name)
             before = None if begun.process is None else registry.line.held.get(begun.process)
-            if begun.process is None or (before is not None and not before.exited.is_set()):
+            # Of what had no process, its state tells: one that stops, or has stopped, does so for this restart.
+            is_yet_to_stop = begun.process is None and life.status in ("starting", "running")
+            if is_yet_to_stop or (before is not None and not before.exited.is_set()):
                 await life.stop()
             await _start_again(registry, life, begun.others)
     finally:

@@ -124,6 +124,8 @@ class Ends:
             if event.name not in TOLD or self._is_cut(event) or (is_run and event.name != RUN_ENDED):
                 continue
             reason = str(event.fields.get("reason", ""))
+            if "was killed by SIGTERM" in reason:
+                continue  # before it could record anything, and without its lines
             if self._is_right(name, record, event.name, reason):
                 self.told += 1
             elif UNKNOWN in reason and self._may_be_unknown(record):
