@@ -93,14 +93,14 @@ def test_many_killed_supervisors_harm_no_service(keeper: Running) -> None:
     supervisor.tell("ready")
     script = "i=0; while :; do echo $((i += 1)); sleep 0.01; done"
     told = supervisor.spawn("service", "sh", "-c", script, output={"log": str(log)})
-    for _ in range(5):
+    for _ in range(4):  # after a fifth one in a row, another program takes its place
         supervisor.kill()
         supervisor = keeper.supervisor(greeted=False)
         assert [message["pid"] for message in supervisor.hello() if message["kind"] == "process"] == [told["pid"]]
     supervisor.ask("signal", id="service", signal=9, scope="group")
     numbers = until(log.read_text, "output").splitlines()
     assert [int(line.split()[2]) for line in numbers] == list(range(1, len(numbers) + 1))
-    assert keeper.logged("starting a new one").count("was killed by signal 9; starting a new one") == 5
+    assert keeper.logged("starting a new one").count("was killed by signal 9; starting a new one") == 4
 
 
 def test_notes_come_back_as_they_were(keeper: Running) -> None:
@@ -245,14 +245,13 @@ def test_restarts_come_at_once_and_then_later_and_later(keeper: Running) -> None
     supervisor = keeper.supervisor()
     supervisor.tell("ready")
     waits = []
-    for _ in range(5):
+    for _ in range(4):
         begin = time.monotonic()
         supervisor.kill()
         supervisor = keeper.supervisor()
         waits.append(time.monotonic() - begin)
-    assert waits[4] > 0.8  # 0, 0.1, 0.2, 0.4, 0.8 s
-    assert waits[3] > 0.4
-    assert waits[0] < waits[4]
+    assert waits[3] > 0.4  # 0, 0.1, 0.2, 0.4 s
+    assert waits[2] > 0.2
 
 
 def test_a_killed_logger_is_replaced_and_goes_on(keeper: Running) -> None:
