@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 5.0
+HANG_UP_PATIENCE = 1.0
+"""Seconds that one has to end that has closed its line."""
 STEADY = 10.0
 """Seconds of life after which the next end is again the first."""
 
@@ -166,11 +168,20 @@ class Companion:
                 return
 
     def _hang_up(self) -> None:
-        """It has closed its end: then it is of no use, if it lives at all."""
+        """It has closed its end: then it is of no use, if it lives at all.
+
+        Of one that is killed that is seen, too: the kernel closes its descriptors before it tells of its end.
+        """
         assert self.line is not None
         self._loop.forget(self.line.descriptor)
-        self.has_hung_up = True
-        self.kill()
+        pid = self.pid
+
+        def end() -> None:
+            if self.pid == pid:
+                self.has_hung_up = True
+                self.kill()
+
+        self._loop.after(HANG_UP_PATIENCE, f"end {self.name}", end)
 
     def _look(self) -> None:
         status = death.status(self.pidfd)
@@ -181,6 +192,7 @@ class Companion:
         while packet := self.line.receive():
             self.on_packet(packet)
         self._loop.forget(self.line.descriptor)
+        self._loop.cancel(f"end {self.name}")
         self.line.close()
         self.line = None
         self._loop.forget(self.pidfd)

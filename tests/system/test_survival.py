@@ -178,6 +178,16 @@ def test_what_ended_unseen_is_respawned_and_an_end_seen_later_has_its_status(fle
     assert "exited with 7" in fleet.herdpy.said(), fleet.herdpy.said()
 
 
+def test_to_be_killed_when_it_was_ready_is_no_mistake_of_the_supervisors(fleet: Fleet) -> None:
+    fleet.start()
+    for _ in range(6):
+        before = fleet.programs()["supervisor"]
+        os.kill(before, signal.SIGKILL)
+        fleet.eventually(lambda before=before: fleet.programs().get("supervisor") not in (None, before), PATIENCE)
+        fleet.herdpy.ok("status", "root")
+    assert "crashed" not in fleet.herdpy.said()
+
+
 def test_a_logger_that_followed_a_killed_one_is_known_to_the_next_herdpy(fleet: Fleet) -> None:
     fleet.declare("plain", ["sh", "-c", COUNTING], "auto-start = true")
     fleet.start()
