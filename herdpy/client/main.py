@@ -56,10 +56,10 @@ MAKING = ("spawn", "schedule")
 """Actions that make services, from options that name files of the client's."""
 AS_JSON = ("configuration", "plan", "runs", "platforms", "lookup", "doctor")
 """Actions that answer in JSON themselves."""
-LASTING = ("start", "restart", "stop")
+LASTING = ("start", "restart", "stop", "upgrade")
 """Actions that go on when the client is interrupted."""
 REPEATABLE = (
-    *("enable", "disable", "doc", "configuration", "usage", "overview", "help", "reload", "upgrade"),
+    *("enable", "disable", "doc", "configuration", "usage", "overview", "help", "reload"),
     *(*LASTING, *VIEWS),
 )
 """Actions that may be asked for again when the supervisor was replaced before it answered. The next one finishes a
