@@ -268,18 +268,21 @@ class Others:
 def _strays(process: Process) -> list[int]:
     """Return those who are of a service that a keeper before us has spawned: their orphans came to somebody else.
 
-    They are in its session, or write to its output, have not begun before it, and say nothing else of themselves.
+    None of them has begun before it. Their environment says its id, which no other spawn of this boot has had; or says
+    nothing, and they are in its session or write to its output.
     """
     found = []
     for pid in proc.all_pids():
         seen = proc.stat(pid)
         if seen is None or seen.has_ended() or seen.start_time < process.born or pid == process.pid:
             continue
-        in_session = process.session is not None and seen.session == process.session and pid != process.session
-        if not in_session and process.output not in proc.writes_to(pid):
-            continue
         named = proc.environment(pid, VARIABLE.encode())
-        if named is None or os.fsdecode(named) == process.id:
+        if named is not None:
+            belongs = os.fsdecode(named) == process.id
+        else:
+            in_session = process.session is not None and seen.session == process.session and pid != process.session
+            belongs = in_session or process.output in proc.writes_to(pid)
+        if belongs:
             found.append(pid)
     return found
 

@@ -370,3 +370,27 @@ def test_a_process_whose_spawn_was_not_recorded_as_done_is_found(fleet: Fleet, h
     fleet.start()
     assert identity(fleet.pid("service")) == before
     assert fleet.herdpy.status("service")["status"] == "running"
+
+
+WITHOUT_CGROUPS = 'umount --lazy --all --types cgroup2 && exec "$@"'
+STRAY = "(setsid sh -c 'exec sleep {word} >/dev/null 2>&1' &); exec sleep 1000"
+
+
+@pytest.mark.parametrize("which", PROGRAMS)
+def test_a_stray_without_a_cgroup_is_its_service_s_still(
+    fleet: Fleet, eventually: Callable[..., None], which: str
+) -> None:
+    """It has a session of its own and another output, and its keeper, to whom it came, was killed."""
+    as_root = () if os.geteuid() == 0 else ("--map-root-user",)
+    fleet.herdpy.prefix = ("unshare", *as_root, "--mount", "sh", "-c", WITHOUT_CGROUPS, "sh")
+    word = f"2{os.getpid()}.{PROGRAMS.index(which)}"
+    fleet.declare("strays", ["sh", "-c", STRAY.format(word=word)], "auto-start = true")
+    fleet.start()
+    eventually(lambda: running(word))
+    pid = fleet.pid("strays")
+    assert "herdpy" not in Path(f"/proc/{pid}/cgroup").read_text()
+    fleet.kill(which)
+    assert fleet.pid("strays") == pid
+    assert running(word)
+    fleet.herdpy.ok("stop", "strays")
+    eventually(lambda: not running(word))
