@@ -56,7 +56,8 @@ async def restart(registry: "Registry", life: "Life") -> Outcome:
             return stop
         # From now on a stop would undo what the restart is about.
         await registry.line.note(key, msgspec.json.encode(msgspec.structs.replace(begun, process=_ENDED)).decode())
-        return await _start_again(registry, life, stop.stopped)
+        # Others too: a start of theirs that waited for this one has failed meanwhile, and was nothing to stop.
+        return await _start_again(registry, life, dict.fromkeys((*stop.stopped, *others)))
     finally:
         with trio.CancelScope(shield=True):  # it is sent at once
             await registry.line.note(key, None)

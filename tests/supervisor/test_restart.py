@@ -82,3 +82,19 @@ def test_a_restart_of_what_was_stopped_starts_it(herdpy):
     herdpy.start()
     herdpy.ok("restart", "lone")
     assert herdpy.status("lone")["status"] == "running"
+
+
+def test_one_that_cuts_a_start_short_starts_what_had_waited_for_that(herdpy, tmp_path, eventually):
+    herdpy.declare(
+        "gate", f'command = ["sh", "-c", "while [ ! -e {tmp_path}/open ]; do sleep 0.02; done"]\none-shot=true'
+    )
+    herdpy.declare("base", 'command = ["sleep", "1000"]\nrequirement = ["gate"]')
+    herdpy.declare("top", 'command = ["sleep", "1000"]\nrequirement = ["base"]')
+    herdpy.start()
+    starting = herdpy.herd_in_background("start", "top")
+    eventually(lambda: herdpy.status("gate")["status"] == "starting")
+    restarting = herdpy.herd_in_background("restart", "base")
+    assert starting.wait(30) == 1
+    (tmp_path / "open").touch()
+    assert restarting.wait(30) == 0
+    assert herdpy.status("top")["status"] == "running"
