@@ -48,7 +48,7 @@ class Archiving:
         self._path = ""
         self._is_over = False
 
-    def ask(self, path: str, packet: memoryview) -> None:
+    def ask(self, path: str, packet: bytes) -> None:
         """Have the rotated files of a log dealt with, as the logger's packet says."""
         self._waiting[path] = str(packet, "ascii")
         if self.pid is None:

@@ -7,6 +7,7 @@ import time
 
 from herdpy.keeper import death
 from herdpy.keeper.line import Line, pair, resumed
+from herdpy.keeper.message import apart
 from herdpy.keeper.spawn import SpawnFailure, identify
 
 TYPE_CHECKING = False
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from herdpy.keeper.spawn import Spawner
 
 FIRST_DELAY = 0.1
+MANY = 8
+"""Messages that are sent before the turn is over: the other end has something to do meanwhile."""
 LONGEST_DELAY = 5.0
 HANG_UP_PATIENCE = 1.0
 """Seconds that one has to end that has closed its line."""
@@ -55,7 +58,9 @@ class Companion:
         self._is_paused = False
         self.on_begin: Callable[[], None] = lambda: None
         self.on_end: Callable[[], None] = lambda: None
-        self.on_packet: Callable[[memoryview], None] = lambda packet: None
+        self.on_message: Callable[[bytes], None] = lambda message: None
+        self.before_sending: Callable[[], None] = lambda: None
+        """What must be done before anything is sent that was said since."""
         self._environment = environment
         self._loop = loop
         self._spawner = spawner
@@ -131,21 +136,34 @@ class Companion:
         if self.line is not None:
             self._loop.watch_writing(self.line.descriptor, wanted=self._is_waiting)
 
-    def send(self, packet: bytes, descriptors: tuple[int, ...] = (), *, give: bool = False) -> None:
-        """Send a packet, now or as soon as it is taken. There must be a line."""
+    def send(
+        self, packet: bytes, descriptors: tuple[int, ...] = (), *, give: bool = False, joins: bool = False
+    ) -> None:
+        """Send a message at the end of this turn, or as soon as it is taken. There must be a line.
+
+        Args:
+            joins: as of :meth:`Line.put`.
+        """
         assert self.line is not None
-        if not self.line.send(packet, descriptors, give=give):
-            self._wait_to_write()
+        count = self.line.put(packet, descriptors, give=give, joins=joins)
+        if count == 1:
+            self._loop.soon(self.flush)
+        elif count >= MANY:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what waits, as far as it is taken; the rest goes by itself."""
+        if self.line is None or self._is_waiting:
+            return
+        self.before_sending()
+        if not self.line.flush():
+            self._loop.watch_writing(self.line.descriptor, wanted=True, reading=not self._is_paused)
+            self._is_waiting = True
 
     def kill(self) -> None:
         """End it with SIGKILL."""
         if self.pid is not None:
             os.kill(self.pid, 9)  # ours and not reaped yet: the number is its own
-
-    def _wait_to_write(self) -> None:
-        if self.line is not None and not self._is_waiting:
-            self._loop.watch_writing(self.line.descriptor, wanted=True, reading=not self._is_paused)
-            self._is_waiting = True
 
     def _talk(self) -> None:
         line = self.line
@@ -163,9 +181,10 @@ class Companion:
             if not packet:
                 self._hang_up()
                 return
-            self.on_packet(packet)
-            if self.line is not line:
-                return
+            for message in apart(packet):
+                self.on_message(message)
+                if self.line is not line:
+                    return
 
     def _hang_up(self) -> None:
         """It has closed its end: then it is of no use, if it lives at all.
@@ -190,7 +209,8 @@ class Companion:
         self.status = status
         # What it said before it ended counts.
         while packet := self.line.receive():
-            self.on_packet(packet)
+            for message in apart(packet):
+                self.on_message(message)
         self._loop.forget(self.line.descriptor)
         self._loop.cancel(f"end {self.name}")
         self.line.close()

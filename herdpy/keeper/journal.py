@@ -46,6 +46,7 @@ class Journal:
         content: Callable[[], Iterable[bytes]],
         say: Callable[[str], None],
         later: Callable[[float, Callable[[], None]], None],
+        soon: Callable[[Callable[[], None]], None],
         keep_place: Callable[[], str | None] = lambda: None,
     ) -> None:
         """Nothing is written yet.
@@ -55,6 +56,7 @@ class Journal:
             content: returns the packets that say all that is held now.
             say: takes a line about what is wrong.
             later: calls back after so many seconds.
+            soon: calls back before anything is waited for.
             keep_place: sees that nobody else writes there; returns why somebody may, in words.
         """
         self._path = path
@@ -62,8 +64,10 @@ class Journal:
         self._content = content
         self._say = say
         self._later = later
+        self._soon = soon
         self._keep_place = keep_place
         self._file = -1
+        self._pending: list[bytes] = []
         self._written = path
         """Where the file is."""
         self._identity = (0, 0)
@@ -73,17 +77,25 @@ class Journal:
         self._is_over = False
 
     def append(self, *messages: Mapping[str, object]) -> None:
-        """Write records, now. When that cannot be done, it is said once, all is written elsewhere, and anew later."""
-        if self._file >= 0:
-            self.append_packets(map(encode, messages))
+        """Keep records until :meth:`sync`, which comes by itself before anything is waited for."""
+        for message in messages:
+            self.append_packet(encode(message))
 
-    def append_packets(self, packets: Iterable[bytes]) -> None:
-        """Write records that are encoded already."""
-        if self._file < 0:
+    def append_packet(self, packet: bytes) -> None:
+        """Keep a record that is encoded already."""
+        if self._file >= 0:
+            self._pending.append(packet)
+            if len(self._pending) == 1:
+                self._soon(self.sync)
+
+    def sync(self) -> None:
+        """Write what is kept, now. When that cannot be done, it is said once, all is written elsewhere, and anew later."""
+        if not self._pending:
             return
+        pending, self._pending = self._pending, []
         if self._size > self._most:
             self._rewrite()
-        lines = b"".join(map(record, packets))
+        lines = b"".join(map(record, pending))
         problem = self._append(lines)
         if problem is None:
             return
@@ -171,6 +183,7 @@ class Journal:
             return error.strerror or str(error)
         if self._file >= 0:
             os.close(self._file)
+        self._pending.clear()  # it is in there
         self._file, self._size, self._written = file, len(content), path
         self._identity = seen.st_dev, seen.st_ino
         self._most = 2 * self._size + ROOM

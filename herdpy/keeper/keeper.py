@@ -142,6 +142,7 @@ class Keeper:
             self._content,
             self._say,
             lambda seconds, then: self._loop.after(seconds, "journal", then),
+            self._loop.soon,
             keep_place,
         )
         writing = self._output.writing
@@ -160,7 +161,7 @@ class Keeper:
             self._take_up(estate)
         if isinstance(estate, Table):
             self._resume(estate)
-        self._requests: dict[str, Callable[[Mapping[str, Any], memoryview], None]] = {
+        self._requests: dict[str, Callable[[Mapping[str, Any], bytes], None]] = {
             "hello": self._hello,
             "spawn": self._spawn,
             "signal": self._send_signal,
@@ -299,7 +300,7 @@ class Keeper:
         trial = () if self._trial is None else (self._trial.pid,)
         return self._pids.union(supervisors, trial, self._retired.pids(), self._output.pids())
 
-    def _hear_supervisor(self, packet: memoryview) -> None:
+    def _hear_supervisor(self, packet: bytes) -> None:
         asked: dict[str, Any] = {}
         try:
             asked = decode(packet)
@@ -314,7 +315,7 @@ class Keeper:
 
     # Requests.
 
-    def _hello(self, asked: Mapping[str, Any], _: memoryview) -> None:
+    def _hello(self, asked: Mapping[str, Any], _: bytes) -> None:
         self._greet(self._supervisor, asked)
         self._is_known = True
         self._watchdog.know()
@@ -354,7 +355,7 @@ class Keeper:
         if self._signal == signal.SIGHUP and not is_second:
             self._signal = None
 
-    def _spawn(self, asked: Mapping[str, Any], _: memoryview) -> None:
+    def _spawn(self, asked: Mapping[str, Any], _: bytes) -> None:
         serial = request.number(asked, "serial")
         name = request.text(asked, "id")
         if name in self._processes:
@@ -450,6 +451,7 @@ class Keeper:
         path = None if cgroup is None else cgroup.path
         records.append(intention(name, scope, proc.now(), child.uid, path, identity(reading), number))
         self._journal.append(*records)
+        self._journal.sync()
 
     def _watch(self, process: Process) -> None:
         self._loop.watch(process.pidfd, lambda: self._look(process))
@@ -490,7 +492,7 @@ class Keeper:
             os.close(reading)
         process.asker = None
 
-    def _send_signal(self, asked: Mapping[str, Any], _: memoryview) -> None:
+    def _send_signal(self, asked: Mapping[str, Any], _: bytes) -> None:
         process = self._find(asked)
         number = request.number(asked, "signal", 64)
         serial = request.number(asked, "serial")
@@ -510,7 +512,7 @@ class Keeper:
             raise BadRequest(f"cannot send signal {number} to {process.id}: {error.strerror}") from None
         self._answer({"kind": "signalled", "serial": serial, "delivered": delivered})
 
-    def _release(self, asked: Mapping[str, Any], _: memoryview) -> None:
+    def _release(self, asked: Mapping[str, Any], _: bytes) -> None:
         process = self._find(asked)
         serial = request.number(asked, "serial")
         if process.status is None:
@@ -543,7 +545,7 @@ class Keeper:
         self._drop(process)
         self._answer({"kind": "released", "serial": process.serial, "left": left})
 
-    def _tell_rest(self, asked: Mapping[str, Any], _: memoryview) -> None:
+    def _tell_rest(self, asked: Mapping[str, Any], _: bytes) -> None:
         process = self._find(asked)
         serial = request.number(asked, "serial")
         if process.status is None:
@@ -571,7 +573,7 @@ class Keeper:
             process.others.close()
             process.others = None
 
-    def _adopt(self, asked: Mapping[str, Any], _: memoryview) -> None:
+    def _adopt(self, asked: Mapping[str, Any], _: bytes) -> None:
         process = self._find(asked)
         serial = request.number(asked, "serial")
         pid = request.number(asked, "pid", LAST_PID, 1)
@@ -632,7 +634,7 @@ class Keeper:
         self._journal.append(process.outcome())
         self._watch(process)
 
-    def _hold(self, asked: Mapping[str, Any], _: memoryview) -> None:
+    def _hold(self, asked: Mapping[str, Any], _: bytes) -> None:
         serial = request.number(asked, "serial")
         name = request.text(asked, "name")
         descriptor = self._beside("hold")
@@ -644,7 +646,7 @@ class Keeper:
         self._journal.append({"kind": "held", "name": name, "identity": identity(descriptor)})
         self._answer({"kind": "held", "serial": serial, "name": name})
 
-    def _let_go(self, asked: Mapping[str, Any], _: memoryview) -> None:
+    def _let_go(self, asked: Mapping[str, Any], _: bytes) -> None:
         serial = request.number(asked, "serial")
         name = request.text(asked, "name")
         descriptor = self._descriptor(name, "let_go")
@@ -656,7 +658,7 @@ class Keeper:
         os.close(descriptor)
         self._answer({"kind": "let_go", "serial": serial, "name": name})
 
-    def _accept(self, asked: Mapping[str, Any], _: memoryview) -> None:
+    def _accept(self, asked: Mapping[str, Any], _: bytes) -> None:
         """Take a connection, and hold it: one that a supervisor had taken would be lost with it."""
         serial = request.number(asked, "serial")
         name = request.text(asked, "connection")
@@ -694,23 +696,23 @@ class Keeper:
         assert self._supervisor.line is not None
         self._supervisor.line.beside.remove(descriptor)
 
-    def _note(self, asked: Mapping[str, Any], packet: memoryview) -> None:
+    def _note(self, asked: Mapping[str, Any], packet: bytes) -> None:
         """Keep a note as the packet it came in: it is sent back as it was, whatever it says."""
         key = request.text(asked, "key")
         if isinstance(asked.get("text"), str | None):
-            self._journal.append_packets((bytes(packet),))
+            self._journal.append_packet(packet)
         self._changed("notes", key)
         if asked.get("text") is None:
             self._notes.pop(key, None)
         elif isinstance(asked["text"], str):
-            self._notes[key] = bytes(packet)
+            self._notes[key] = packet
         else:
             raise BadRequest("note: text must be a string or null")
 
-    def _announce(self, asked: Mapping[str, Any], _: memoryview) -> None:
+    def _announce(self, asked: Mapping[str, Any], _: bytes) -> None:
         self._watchdog.pass_on(request.text(asked, "text"))
 
-    def _ready(self, asked: Mapping[str, Any], _: memoryview) -> None:
+    def _ready(self, asked: Mapping[str, Any], _: bytes) -> None:
         if not self._was_ready:
             self._journal.append({"kind": "ready"})
         self._was_ready, self._began_anew, self._is_ready = True, False, True
@@ -722,7 +724,7 @@ class Keeper:
             on_ready()
         self._watchdog.tell("READY=1")
 
-    def _exit(self, asked: Mapping[str, Any], _: memoryview) -> None:
+    def _exit(self, asked: Mapping[str, Any], _: bytes) -> None:
         status = request.number(asked, "status")
         message = None if asked.get("message") is None else request.text(asked, "message")
         if self._is_ending:
@@ -732,7 +734,7 @@ class Keeper:
 
     # Upgrades.
 
-    def _upgrade(self, asked: Mapping[str, Any], _: memoryview) -> None:
+    def _upgrade(self, asked: Mapping[str, Any], _: bytes) -> None:
         """Start a second supervisor; the answer comes when it is ready, or will never be."""
         serial = request.number(asked, "serial")
         patience = request.number(asked, "patience", 3600, 1)
@@ -772,7 +774,7 @@ class Keeper:
         else:
             self._say(reason)
 
-    def _dismiss(self, asked: Mapping[str, Any], _: memoryview) -> None:
+    def _dismiss(self, asked: Mapping[str, Any], _: bytes) -> None:
         """A second supervisor is not wanted any more."""
         serial = request.number(asked, "serial")
         self._end_second()
@@ -784,7 +786,7 @@ class Keeper:
             second.end()
             self._retired.add(second.companion)
 
-    def _hand_over(self, asked: Mapping[str, Any], _: memoryview) -> None:
+    def _hand_over(self, asked: Mapping[str, Any], _: bytes) -> None:
         serial = request.number(asked, "serial")
         if self._second is None or self._second.prepared is None:
             raise BadRequest("hand_over: there is no second supervisor any more")
@@ -813,15 +815,16 @@ class Keeper:
 
     def _be_supervisor(self, companion: Companion) -> None:
         companion.on_end = self._supervisor_ended
-        companion.on_packet = self._hear_supervisor
+        companion.on_message = self._hear_supervisor
         companion.on_begin = self._supervisor_began
+        companion.before_sending = self._journal.sync
 
     def _changed(self, what: str, key: str) -> None:
         """Something is otherwise than a second supervisor was told."""
         if self._second is not None:
             self._second.note_change(getattr(self._second, what), key)
 
-    def _renew_logger(self, asked: Mapping[str, Any], _: memoryview) -> None:
+    def _renew_logger(self, asked: Mapping[str, Any], _: bytes) -> None:
         """Have the logger followed by one of the code that is installed by now."""
         serial = request.number(asked, "serial")
         patience = request.number(asked, "patience", 3600, 1)
@@ -838,7 +841,7 @@ class Keeper:
 
     # The keeper itself (herdpy/keeper/renewal.py).
 
-    def _renew_keeper(self, asked: Mapping[str, Any], _: memoryview) -> None:
+    def _renew_keeper(self, asked: Mapping[str, Any], _: bytes) -> None:
         """Try the code that is installed by now; if it can go on with what we hold, execute it in our place."""
         serial = request.number(asked, "serial")
         patience = request.number(asked, "patience", 3600, 1)
@@ -1175,7 +1178,7 @@ class Keeper:
         return self._output.last_words()
 
 
-def _refuse(asked: Mapping[str, Any], _: memoryview) -> None:
+def _refuse(asked: Mapping[str, Any], _: bytes) -> None:
     raise BadRequest(f"there is no request {asked['kind']!r}")
 
 

@@ -6,12 +6,15 @@ import _socket
 import errno
 import os
 
-from herdpy.keeper.message import ANCILLARY_SIZE, LIMIT, ancillary
+from herdpy.keeper.message import ANCILLARY_SIZE, DESCRIPTORS, LIMIT, ancillary, together
 from herdpy.keeper.message import descriptors as descriptors_in
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+TOGETHER = 64
+"""Messages in one packet at most."""
 
 _room = memoryview(bytearray(LIMIT + 1))
 
@@ -47,7 +50,7 @@ class Line:
     def __init__(self, socket: _socket.socket) -> None:
         self.beside: list[int] = []
         self._socket: _socket.socket | None = socket
-        self._waiting: list[tuple[bytes, Sequence[int], bool]] = []
+        self._waiting: list[tuple[bytes, Sequence[int], bool, bool]] = []
         self.descriptor = socket.fileno()
 
     @property
@@ -59,38 +62,51 @@ class Line:
     def is_open(self) -> bool:
         return self._socket is not None
 
-    def send(self, packet: bytes, descriptors: Sequence[int] = (), *, give: bool = False) -> bool:
-        """Send a packet, or keep it until :meth:`flush`.
+    def put(self, message: bytes, descriptors: Sequence[int] = (), *, give: bool = False, joins: bool = False) -> int:
+        """Keep a message until :meth:`flush`; return how many are kept.
 
         Args:
             descriptors: go beside it; they must stay open until they are gone.
             give: whether we close them then.
-
-        Returns:
-            Whether everything has been sent.
+            joins: whether it may be in one packet with others that have descriptors, since the other end knows how many
+                it takes.
         """
-        self._waiting.append((packet, descriptors, give))
-        return len(self._waiting) > 1 or self.flush()
+        self._waiting.append((message, descriptors, give, joins or not descriptors))
+        return len(self._waiting)
 
     def flush(self) -> bool:
         """Send what waits, as far as the other end takes it; tell whether nothing waits any more."""
-        sent = 0
-        for packet, descriptors, give in self._waiting:
+        while self._waiting:
+            packet, count, passed = self._next()
             if self._socket is not None:
                 try:
-                    self._socket.sendmsg((packet,), ancillary(descriptors))
+                    self._socket.sendmsg((packet,), ancillary(passed))
                 except BlockingIOError:
-                    break
+                    return False
                 except OSError as error:
                     # Too many descriptors of ours are on their way (unix(7)): the other end must take some first.
                     if error.errno in (errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM):
-                        break
+                        return False
                     # The other end is gone; the end of its process is told by its pidfd.
-            sent += 1
-            if give:
-                _close(descriptors)
-        del self._waiting[:sent]
-        return not self._waiting
+            for _, descriptors, give, _ in self._waiting[:count]:
+                if give:
+                    _close(descriptors)
+            del self._waiting[:count]
+        return True
+
+    def _next(self) -> tuple[bytes, int, Sequence[int]]:
+        """Return the next packet, how many messages it is, and what goes beside it."""
+        message, descriptors, _, joins = self._waiting[0]
+        if len(self._waiting) == 1 or not joins:
+            return message, 1, descriptors
+        messages, passed = [message], list(descriptors)
+        for message, descriptors, _, joins in self._waiting[1:TOGETHER]:
+            if not joins or len(passed) + len(descriptors) > DESCRIPTORS:
+                break
+            messages.append(message)
+            passed += descriptors
+        packet, count = together(messages)
+        return packet, count, passed if count == len(messages) else _first(self._waiting[:count])
 
     def receive(self) -> memoryview | None:
         """Return the next packet, valid until the next call; empty at the end; None when there is none now."""
@@ -116,7 +132,7 @@ class Line:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-        for _, descriptors, give in self._waiting:
+        for _, descriptors, give, _ in self._waiting:
             if give:
                 _close(descriptors)
         self._waiting.clear()
@@ -125,6 +141,10 @@ class Line:
         if self.beside:
             passed, self.beside = self.beside, []
             _close(passed)
+
+
+def _first(waiting: Sequence[tuple[bytes, Sequence[int], bool, bool]]) -> list[int]:
+    return [descriptor for _, descriptors, _, _ in waiting for descriptor in descriptors]
 
 
 def _close(descriptors: Sequence[int]) -> None:

@@ -23,6 +23,7 @@ class Loop:
         self._timers: dict[str, tuple[float, Callable[[], None]]] = {}
         self._on_error = on_error
         self._is_running = True
+        self._soon: list[Callable[[], None]] = []
         self.turns = 0
         """How often it has been woken up."""
         self.on_turn: Callable[[], None] | None = None
@@ -59,6 +60,10 @@ class Loop:
         """Forget the timer of this name, if there is one."""
         self._timers.pop(name, None)
 
+    def soon(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` once, at the end of this turn: before anything is waited for."""
+        self._soon.append(callback)
+
     def stop(self) -> None:
         """Return from :meth:`run` at the end of this turn."""
         self._is_running = False
@@ -66,6 +71,7 @@ class Loop:
     def run(self) -> None:
         """Turn until :meth:`stop`. What a callback raises goes to ``on_error``: nothing ends the keeper by mistake."""
         while self._is_running:
+            self._end_turn()
             ready = self._epoll.poll(self._patience())
             self.turns += 1
             for descriptor, _ in ready:
@@ -78,8 +84,16 @@ class Loop:
                     if when <= now and self._timers.pop(name, None) is not None:
                         self._call(callback)
             if self.on_turn is not None:
+                self._end_turn()
                 self._call(self.on_turn)
+        self._end_turn()
         self._epoll.close()
+
+    def _end_turn(self) -> None:
+        while self._soon:
+            callbacks, self._soon = self._soon, []
+            for callback in callbacks:
+                self._call(callback)
 
     def _patience(self) -> float | None:
         if not self._timers:

@@ -1,8 +1,9 @@
 """The packets that keeper, supervisor and logger exchange.
 
-They travel over ``SOCK_SEQPACKET`` socket pairs: one packet is one JSON object with a ``kind``, and the kernel keeps
-its bounds (unix(7)). Descriptors travel beside it (``SCM_RIGHTS``). The functions here do no I/O, so that both ends can
-use them: the keeper's epoll loop and the supervisor's trio.
+They travel over ``SOCK_SEQPACKET`` socket pairs, whose bounds the kernel keeps (unix(7)): one packet is one JSON object
+with a ``kind``, or several, a line each, when there is much to say at once. Descriptors travel beside it
+(``SCM_RIGHTS``). The functions here do no I/O, so that both ends can use them: the keeper's epoll loop and the
+supervisor's trio.
 
 The json package imports re, which costs the keeper 1.2 MiB and as much time as the interpreter's own start. Its C half,
 ``_json``, does all the work and imports nothing.
@@ -101,6 +102,20 @@ def decode(packet: bytes | bytearray | memoryview) -> dict[str, Any]:
     if end != len(text) or not isinstance(message, dict) or not isinstance(message.get("kind"), str):
         raise MessageError("a packet that is not one JSON object with a kind")
     return message
+
+
+def together(messages: Sequence[bytes]) -> tuple[bytes, int]:
+    """Return a packet of as many encoded messages as fit into one, the first ones, and how many these are."""
+    size, count = len(messages[0]), 1
+    while count < len(messages) and size + 1 + len(messages[count]) <= LIMIT:
+        size += 1 + len(messages[count])
+        count += 1
+    return (messages[0] if count == 1 else b"\n".join(messages[:count])), count
+
+
+def apart(packet: bytes | bytearray | memoryview) -> list[bytes]:
+    """Return the encoded messages of a packet."""
+    return bytes(packet).split(b"\n")
 
 
 def ancillary(descriptors: Sequence[int]) -> list[tuple[int, int, bytes]]:

@@ -82,7 +82,7 @@ class Output:
         self.logger = self._make_logger()
         self.logger.on_begin = self._tell_new_logger
         self.logger.on_end = on_end
-        self.logger.on_packet = self._hear_logger
+        self.logger.on_message = self._hear_logger
         self._next: Companion | None = None  # a logger that gets ready to follow
         self._is_over = False
         self._when_written: Callable[[], None] | None = None
@@ -258,7 +258,7 @@ class Output:
             how = "could not be started" if status is None else f"{in_words(status)} before it was ready"
             answer(f"the new logger {how}; herdpy's log, or its stderr, says why")
 
-        def hear_new(packet: memoryview) -> None:
+        def hear_new(packet: bytes) -> None:
             try:
                 is_here = decode(packet)["kind"] == "here"
             except MessageError:
@@ -278,7 +278,7 @@ class Output:
                 self._loop.cancel(timer)
             self._next, self.logger = None, new
             new.name, new.is_wanted = old.name, not self._is_over
-            new.on_packet, new.on_begin, new.on_end = self._hear_logger, self._tell_new_logger, self._on_end
+            new.on_message, new.on_begin, new.on_end = self._hear_logger, self._tell_new_logger, self._on_end
             if new.line is None:  # it has ended meanwhile
                 new.begin()
             else:
@@ -287,7 +287,7 @@ class Output:
                 new.send(encode({"kind": "end"}))
             answer(None)
 
-        new.on_packet, new.on_end = hear_new, new_ended
+        new.on_message, new.on_end = hear_new, new_ended
         self._loop.after(patience, "new logger", give_up)
         new.begin()
         return True
@@ -310,7 +310,7 @@ class Output:
             "rotation": pipe.rotation,
             "echo": pipe.echo,
         }
-        self.logger.send(encode(opening), (pipe.reading,))
+        self.logger.send(encode(opening), (pipe.reading,), joins=True)
 
     def _offer_again(self) -> None:
         refused, self._refused = self._refused, {}
@@ -334,7 +334,7 @@ class Output:
             if pipe.process is not None:
                 self._ask_to_drain(pipe)
 
-    def _hear_logger(self, packet: memoryview) -> None:
+    def _hear_logger(self, packet: bytes) -> None:
         try:
             told = decode(packet)
         except MessageError as error:

@@ -67,10 +67,11 @@ def child(request: Request) -> Child:
     environment = request.get("environment")
     if not isinstance(environment, dict):
         raise BadRequest("spawn: environment must be an object of strings")
-    for name, value in environment.items():
-        _text(value, f"spawn: environment: {name}")
-        if not _text(name, "spawn: environment") or "=" in name:
-            raise BadRequest(f"spawn: environment: {name!r} is no variable's name")
+    if not _is_plain(environment):
+        for name, value in environment.items():
+            _text(value, f"spawn: environment: {name}")
+            if not _text(name, "spawn: environment") or "=" in name:
+                raise BadRequest(f"spawn: environment: {name!r} is no variable's name")
     groups = request.get("groups")
     if groups is not None and not (
         isinstance(groups, list) and all(type(gid) is int and 0 <= gid <= LAST_ID for gid in groups)
@@ -179,9 +180,24 @@ def _optional_number(request: Request, key: str, most: int, least: int = 0) -> i
     return None if request.get(key) is None else number(request, key, most, least)
 
 
+def _is_plain(environment: Mapping[str, Any]) -> bool:
+    """Tell quickly of most environments that they can be told to the kernel as they are."""
+    try:
+        names, values = "".join(environment), "".join(environment.values())
+    except TypeError:
+        return False
+    return "" not in environment and "=" not in names and _is_told(names) and _is_told(values)
+
+
+def _is_told(words: str) -> bool:
+    return words.isascii() and "\0" not in words
+
+
 def _text(found: object, what: str) -> str:
     if not isinstance(found, str):
         raise BadRequest(f"{what} must be a string")
+    if _is_told(found):
+        return found
     if "\0" in found:
         raise BadRequest(f"{what} must not hold a NUL")
     try:

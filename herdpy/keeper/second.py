@@ -72,7 +72,7 @@ class Second:
         self._on_failure = on_failure
         self.companion = Companion(loop, "second supervisor", command, environment, spawner, output, say)
         self.companion.is_wanted = False
-        self.companion.on_packet = self._hear
+        self.companion.on_message = self._hear
         self.companion.on_end = self._ended
         self.companion.on_begin = on_begin
 
@@ -111,7 +111,7 @@ class Second:
         how = "could not be started" if status is None else f"{in_words(status)} before it was in charge"
         self._fail(f"the second supervisor {how}; herdpy's log says why")
 
-    def _hear(self, packet: memoryview) -> None:
+    def _hear(self, packet: bytes) -> None:
         asked: dict[str, Any] = {}
         try:
             asked = decode(packet)
@@ -149,7 +149,7 @@ class Retired:
     def add(self, companion: Companion) -> None:
         """Let one end."""
         companion.is_wanted = False
-        companion.on_packet = lambda packet: None
+        companion.on_message = lambda packet: None
         companion.on_end = lambda: self._there.remove(companion)
         if companion.pid is not None:
             self._there.append(companion)

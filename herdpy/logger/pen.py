@@ -7,7 +7,7 @@ import os
 import select
 import sys
 
-from herdpy.keeper.message import ANCILLARY_SIZE, LIMIT, MessageError, decode, descriptors, encode
+from herdpy.keeper.message import ANCILLARY_SIZE, LIMIT, MessageError, apart, decode, descriptors, encode
 from herdpy.logger.file import LogFile
 from herdpy.logger.ledger import READ_SIZE, Ledger
 from herdpy.logger.rotation import rotation
@@ -80,10 +80,11 @@ class Pen:
             line.close()
             self._line = None
             return
-        try:
-            self._obey(decode(packet), passed)
-        except (MessageError, KeyError, TypeError) as error:
-            self._say(f"the keeper sent what makes no sense: {error}")
+        for message in apart(packet):
+            try:
+                self._obey(decode(message), passed)
+            except (MessageError, KeyError, TypeError) as error:
+                self._say(f"the keeper sent what makes no sense: {error}")
         for descriptor in passed:
             os.close(descriptor)
 

@@ -15,6 +15,7 @@ import trio
 
 from herdpy import protocol, sexp
 from herdpy.supervisor.answers import Answers
+from herdpy.supervisor.line import KeeperLine
 from herdpy.supervisor.log import log
 from herdpy.supervisor.peer import Peer, peer_of
 from herdpy.supervisor.rights import Groups, Right, right_of
@@ -50,10 +51,11 @@ UNUSUAL = b"[]{}|;'`,\\"
 class Client:
     """Who is at the other end of a connection, and what may be sent there."""
 
-    __slots__ = ("_connection", "_elsewhere", "command", "is_sending", "peer", "received", "right")
+    __slots__ = ("_connection", "_elsewhere", "_line", "command", "is_sending", "peer", "received", "right")
 
-    def __init__(self, connection: socket.socket, peer: Peer, right: Right) -> None:
+    def __init__(self, connection: socket.socket, peer: Peer, right: Right, line: KeeperLine) -> None:
         self._connection = connection
+        self._line = line
         self.peer = peer
         self.right = right
         self.received = b""
@@ -89,6 +91,7 @@ class Client:
             trio.TooSlowError: it has not read it within ``patience`` (seconds).
         """
         rest = memoryview(piece)
+        await self._line.settle()  # what is told here has happened, whatever becomes of us
         with trio.fail_after(patience):
             while rest:
                 await self.ours()
@@ -109,10 +112,12 @@ class Door:
 
     Args:
         groups: whose members may ask, besides root and our own user.
+        line: to the keeper, which remembers what is told here.
     """
 
-    def __init__(self, answers: Answers, groups: Groups) -> None:
+    def __init__(self, answers: Answers, groups: Groups, line: KeeperLine) -> None:
         self._answers = answers
+        self._line = line
         self._groups = groups
         self._open: Counter[int] = Counter()
         """Connections at the moment of each user who has not all rights, by UID."""
@@ -206,12 +211,13 @@ class Door:
                 log("connection-refused", reason=reason, uid=peer.uid)
                 connection.close()
                 return True
-            client = Client(connection, peer, right)
+            client = Client(connection, peer, right, self._line)
             begin = received or _receive_now(connection)
             client.received = begin or b""
             command = None if begin is None else _usual_command(begin)
             reply = None if command is None else self._answers.at_once(command, client)
             if reply is not None:
+                self._line.flush()
                 sent = _send(connection, reply)
                 if sent == len(reply):
                     connection.close()

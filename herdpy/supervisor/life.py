@@ -501,7 +501,7 @@ class Life:
             self.service.stop.grace_period,
         )
         try:
-            await self._line.note(f"service:{self.name}", msgspec.json.encode(note).decode())
+            self._line.note_soon(f"service:{self.name}", msgspec.json.encode(note).decode())
         except (Refused, ValueError) as error:
             # Longer than a packet, or no UTF-8: the next supervisor will know less, but this one goes on.
             log("note-refused", service=self.name, reason=error)
@@ -516,6 +516,7 @@ class Life:
             result: _Result | None = None
             try:
                 with scope:
+                    await self._line.settle()  # what was noted is known before anything is done
                     result = await work()
             except Exception as error:
                 self._inbox.put(_Finished(partial(self._settle, error)))

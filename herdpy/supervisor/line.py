@@ -5,9 +5,10 @@ waits for its answer. What goes over the line is described in docs/explanation/a
 """
 
 import errno
+import math
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import trio
@@ -66,6 +67,15 @@ class Refused(Exception):  # noqa: N818 - the keeper's word for it
     """The keeper answered ``error``: the supervisor asked for something that makes no sense. ``str()`` says what."""
 
 
+def _until_parcel(waiting: "Iterable[bytes | _Parcel]") -> list[bytes]:
+    found = []
+    for one in waiting:
+        if isinstance(one, _Parcel):
+            break
+        found.append(one)
+    return found
+
+
 class Held:
     """A process that the keeper holds, from its spawn (or from the keeper's telling) to its release."""
 
@@ -106,25 +116,69 @@ SILENCE = 10.0
 
 
 class _Answer:
-    __slots__ = ("arrived", "asked", "descriptors", "packet", "what")
+    __slots__ = ("asked", "asker", "descriptors", "is_late", "packet", "request")
 
-    def __init__(self, what: str) -> None:
-        self.what = what
-        """The request: its kind, and what it is about."""
+    def __init__(self, request: Packet) -> None:
+        self.request = request
         self.asked = trio.current_time()
-        self.arrived = trio.Event()
+        self.is_late = False
+        """Whether that has been told."""
+        self.asker: trio.lowlevel.Task | None = None
+        """Who waits for it."""
         self.packet: Packet = {}
         self.descriptors: list[int] = []
+
+    @property
+    def what(self) -> str:
+        """The request: its kind, and what it is about."""
+        about = self.request.get("id") or self.request.get("name")
+        return f"{self.request['kind']} {about}" if about else str(self.request["kind"])
+
+    async def arrival(self) -> None:
+        """Wait until it is there. Cannot be cancelled: what it tells must be known."""
+        if not self.packet:
+            self.asker = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.FAILED)
+
+    def arrive(self, packet: Packet, descriptors: list[int]) -> None:
+        self.packet, self.descriptors = packet, descriptors
+        if self.asker is not None:
+            trio.lowlevel.reschedule(self.asker)
+
+
+class _Parcel:
+    """A message with descriptors beside it, which are the sender's to close when it is gone."""
+
+    __slots__ = ("descriptors", "error", "message")
+
+    def __init__(self, encoded: bytes, descriptors: Sequence[int]) -> None:
+        self.message = encoded
+        self.descriptors = descriptors
+        self.error: OSError | None = None
+        """Why it could not be sent."""
+
+
+TURN = 64
+"""Packets that are taken before others have their turn, and messages that are put into one packet."""
 
 
 class KeeperLine:
     """Requests to the keeper and the processes it holds. ``run`` reads until the keeper closes the line."""
 
     def __init__(self, descriptor: int, on_signal: Callable[[int], None]) -> None:
-        self._socket = trio.socket.from_stdlib_socket(
-            socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=descriptor)
-        )
-        self._send_lock = trio.StrictFIFOLock()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=descriptor)
+        self._socket.setblocking(False)
+        self._room = memoryview(bytearray(message.LIMIT))
+        self._outbox: list[bytes | _Parcel] = []
+        """What is to be sent, at the latest when whoever runs now lets others run."""
+        self._sender: trio.lowlevel.Task | None = None
+        """The task that sends it, while it has nothing to do."""
+        self._emptied: trio.Event | None = None
+        """Set when all of it is sent, if anyone waits for that."""
+        self._silence = trio.CancelScope()
+        """Is over when the first of the answers that are waited for is late."""
+        self._broken: str | None = None
+        """Why nothing can be sent any more."""
         self._serial = 0
         self._answers: dict[int, _Answer] = {}
         self._on_signal = on_signal
@@ -164,21 +218,21 @@ class KeeperLine:
             EOFError: the keeper is gone, and had not told yet what its successor has to know, or was never ready.
         """
         try:
-            while True:
-                try:
-                    packet, ancillary, _, _ = await self._socket.recvmsg(
-                        message.LIMIT, message.ANCILLARY_SIZE, socket.MSG_CMSG_CLOEXEC
-                    )
-                except ConnectionResetError:
-                    continue  # it ended without reading all; told once, and what it said before is still to be read
-                if not packet:
-                    if self.is_second:
-                        os._exit(0)  # nobody is waiting for us any more, and there is nothing that is ours
-                    self._succeed()
-                    raise EOFError("the keeper closed the line")
-                self._take(message.decode(packet), message.descriptors(ancillary))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._deliver)
+                nursery.start_soon(self._watch_silence)
+                while self._receive():
+                    await trio.lowlevel.wait_readable(self._socket)
+                if self.is_second:
+                    os._exit(0)  # nobody is waiting for us any more, and there is nothing that is ours
+                self._succeed()
+                nursery.cancel_scope.cancel()
+            raise EOFError("the keeper closed the line")
         finally:
+            self._broken = self._broken or "the line is closed"
+            self._outbox.clear()
             self._lost.set()
+            self._socket.close()
             for descriptor in self._copies.values():
                 os.close(descriptor)
             self._copies.clear()
@@ -186,6 +240,95 @@ class KeeperLine:
             # Nobody answers any more, and who waits for an answer does so shielded.
             for serial in list(self._answers):
                 self._answer({"kind": "error", "serial": serial, "message": "the line to the keeper is lost"}, [])
+
+    def _receive(self) -> bool:
+        """Take what has come; tell whether the line is open still."""
+        for _ in range(TURN):
+            try:
+                length, ancillary, _, _ = self._socket.recvmsg_into(
+                    (self._room,), message.ANCILLARY_SIZE, socket.MSG_CMSG_CLOEXEC
+                )
+            except BlockingIOError:
+                return True
+            except ConnectionResetError:
+                continue  # it ended without reading all; told once, and what it said before is still to be read
+            if not length:
+                return False
+            descriptors = message.descriptors(ancillary)
+            for encoded in message.apart(self._room[:length]):
+                self._take(message.decode(encoded), descriptors)
+                descriptors = []
+        return True
+
+    async def _deliver(self) -> None:
+        """Send what is in the outbox, whenever there is something."""
+
+        def leave(_: object) -> trio.lowlevel.Abort:
+            self._sender = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        while True:
+            if self.flush():
+                self._sender = trio.lowlevel.current_task()
+                await trio.lowlevel.wait_task_rescheduled(leave)
+            else:
+                await trio.lowlevel.wait_writable(self._socket)
+
+    def flush(self) -> bool:
+        """Send what is to be sent, as far as the keeper's end takes it now; tell whether nothing is left."""
+        while self._outbox:
+            first = self._outbox[0]
+            descriptors: Sequence[int] = ()
+            count = 1
+            if isinstance(first, _Parcel):
+                packet, descriptors = first.message, first.descriptors
+            else:
+                packet, count = message.together(_until_parcel(self._outbox[:TURN]))
+            try:
+                self._socket.sendmsg((packet,), message.ancillary(descriptors))
+            except BlockingIOError:
+                return False
+            except (BrokenPipeError, ConnectionResetError) as error:
+                self._broken = error.strerror
+                self._outbox.clear()
+                break
+            except OSError as error:  # too many descriptors are on their way (unix(7), ETOOMANYREFS)
+                if not isinstance(first, _Parcel):
+                    raise
+                first.error = error
+            del self._outbox[:count]
+        if self._emptied is not None:
+            self._emptied.set()
+            self._emptied = None
+        return True
+
+    async def settle(self) -> None:
+        """Wait until the keeper's end has all that it was told: it is remembered, whatever becomes of us."""
+        if not self.flush():
+            if self._emptied is None:
+                self._emptied = trio.Event()
+            await self._emptied.wait()
+        # Nobody may be told of a keeper that was killed: if we are to be the next one, we are before this ends.
+        if self._broken is not None and self._may_succeed:
+            await self._lost.wait()
+
+    def _put(self, packet: Packet, descriptors: Sequence[int] = ()) -> "_Parcel | None":
+        """Put a message into the outbox.
+
+        Raises:
+            Refused: it cannot be sent.
+        """
+        try:
+            encoded = message.encode(packet)
+        except message.MessageError as error:
+            raise Refused(str(error)) from None
+        parcel = _Parcel(encoded, descriptors) if descriptors else None
+        if self._broken is None:
+            self._outbox.append(parcel or encoded)
+            if self._sender is not None:
+                sender, self._sender = self._sender, None
+                trio.lowlevel.reschedule(sender)
+        return parcel
 
     def _take(self, packet: Packet, descriptors: list[int]) -> None:
         match packet["kind"]:
@@ -248,51 +391,63 @@ class KeeperLine:
             for descriptor in descriptors:
                 self._copy(packet["name"], descriptor)
         answer = self._answers.pop(packet.get("serial", 0), None)
+        if not self._answers:
+            self._silence.deadline = math.inf
         if answer is None:
             for descriptor in descriptors:
                 os.close(descriptor)
             return
-        answer.packet, answer.descriptors = packet, descriptors
-        answer.arrived.set()
+        if answer.is_late:
+            log("keeper-answers", request=answer.what, seconds=round(trio.current_time() - answer.asked))
+        answer.arrive(packet, descriptors)
+
+    def _expect(self, serial: int, answer: _Answer) -> None:
+        if not self._answers:
+            self._silence.deadline = answer.asked + SILENCE
+        self._answers[serial] = answer
+
+    async def _watch_silence(self) -> None:
+        """Tell of answers that are long in coming."""
+        while True:
+            with self._silence:
+                await trio.sleep_forever()
+            now, self._silence = trio.current_time(), trio.CancelScope()
+            for answer in self._answers.values():
+                if not answer.is_late and answer.asked + SILENCE <= now:
+                    answer.is_late = True
+                    log("keeper-silent", request=answer.what, seconds=SILENCE)
+            waiting = [answer.asked for answer in self._answers.values() if not answer.is_late]
+            if waiting:
+                self._silence.deadline = min(waiting) + SILENCE
 
     async def _send(self, packet: Packet, descriptors: Sequence[int] = ()) -> None:
-        try:
-            encoded = message.encode(packet)
-        except message.MessageError as error:
-            raise Refused(str(error)) from None
-        try:
-            async with self._send_lock:
-                if descriptors:
-                    await self._socket.sendmsg([encoded], message.ancillary(descriptors))
-                else:
-                    await self._socket.send(encoded)
-        except (BrokenPipeError, ConnectionResetError) as error:
-            # Nobody may be told of that: if we are to be the next keeper, we are before this ends.
-            if self._may_succeed:
-                await self._lost.wait()
-            raise Refused(f"cannot ask the keeper: {error.strerror}") from None
-        except OSError as error:  # too many descriptors are on their way (unix(7), ETOOMANYREFS)
-            raise Refused(f"cannot ask the keeper: {error.strerror}") from None
+        """Send a message, and wait until it is.
+
+        Raises:
+            Refused: it cannot be sent.
+        """
+        parcel = self._put(packet, descriptors)
+        await self.settle()
+        reason = parcel.error.strerror if parcel is not None and parcel.error is not None else self._broken
+        if reason is not None:
+            raise Refused(f"cannot ask the keeper: {reason}")
 
     async def _ask(self, packet: Packet, descriptors: Sequence[int] = ()) -> _Answer:
         self._serial += 1
-        about = packet.get("id") or packet.get("name")
-        what = f"{packet['kind']} {about}" if about else packet["kind"]
-        answer = self._answers[self._serial] = _Answer(what)
-        # Once sent, a request is carried out: its answer is always taken, or a process would be held that nobody knows.
-        serial = self._serial
-        with trio.CancelScope(shield=True):
-            try:
-                await self._send({**packet, "serial": serial}, descriptors)
-            except Refused:
-                self._answers.pop(serial, None)  # the line's end has answered it, perhaps
-                raise
-            with trio.move_on_after(SILENCE):
-                await answer.arrived.wait()
-            if not answer.arrived.is_set():
-                log("keeper-silent", request=answer.what, seconds=SILENCE)
-                await answer.arrived.wait()
-                log("keeper-answers", request=answer.what, seconds=round(trio.current_time() - answer.asked))
+        serial, answer = self._serial, _Answer(packet)
+        if descriptors or self._broken is not None:
+            # Once sent, a request is carried out: its answer is always taken, or something would be held unknown.
+            with trio.CancelScope(shield=True):
+                self._expect(serial, answer)
+                try:
+                    await self._send({**packet, "serial": serial}, descriptors)
+                except Refused:
+                    self._answers.pop(serial, None)  # the line's end has answered it, perhaps
+                    raise
+        else:
+            self._put({**packet, "serial": serial})
+            self._expect(serial, answer)
+        await answer.arrival()
         if answer.packet["kind"] == "error":
             raise Refused(answer.packet["message"])
         return answer
@@ -535,7 +690,11 @@ class KeeperLine:
         return answer.descriptors[0] if answer.descriptors else None
 
     async def note(self, key: str, text: str | None) -> None:
-        """Have the keeper remember a text under a key, for the next supervisor; None forgets it."""
+        """Have the keeper remember a text under a key, for the next supervisor; None forgets it.
+
+        Raises:
+            Refused: it is too long.
+        """
         await self._send({"kind": "note", "key": key, "text": text})
 
     async def announce(self, *lines: str) -> None:
@@ -543,6 +702,15 @@ class KeeperLine:
         The first time is the promise to go on, if there is a watchdog."""
         if self.is_heard and lines:
             await self._send({"kind": "announce", "text": "\n".join(lines)})
+
+    def note_soon(self, key: str, text: str) -> None:
+        """The same, but it is sent along with what else is: before anything that is asked of the keeper afterwards, and
+        for what concerns others, :meth:`settle` waits.
+
+        Raises:
+            Refused: it is too long.
+        """
+        self._put({"kind": "note", "key": key, "text": text})
 
     async def ready(self) -> None:
         """Say that the control socket answers: the PID file may appear."""

@@ -1,9 +1,11 @@
 """The supervisor's life: learn what there is, go on with it, answer, and stop everything when told to."""
 
+import gc
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 import trio
 
@@ -20,6 +22,9 @@ from herdpy.supervisor.registry import Registry
 from herdpy.supervisor.reload import Reloading
 from herdpy.supervisor.rights import Groups
 from herdpy.supervisor.shutdown import Shutdown
+
+CALM = 2.0
+"""Seconds until that is done which no start waits for, such as importing structlog, even if starts still go on."""
 
 MISTAKES_STATUS = 2
 """Exit status of herdpy when the configuration has mistakes, as of ``herdpy check``."""
@@ -96,7 +101,7 @@ async def supervise(
         if unfinished is not None:
             reloading.go_on_with(unfinished)
         answers = Answers(registry, reloading, read)
-        door = control.Door(answers, groups)
+        door = control.Door(answers, groups, line)
         answers.upgrading = upgrading.Upgrading(line, door, shutdown)
         try:
             admission.admit(paths.socket, groups.read | groups.operate)
@@ -120,6 +125,7 @@ async def supervise(
             on_signal(missed_signal)
         if restart.unfinished(registry):
             nursery.start_soon(restart.finish, registry)
+        begun = trio.Event()
         state, *memory = line.notes.get("supervisor", "starting").split(" ")
         deadline: float | None = None
         if state == "stopping" and not line.began_anew:  # a shutdown that was cut short ends with those it was asked of
@@ -128,16 +134,21 @@ async def supervise(
                 shutdown.ask()
         elif state != "started":
             await line.note("supervisor", "starting")
-            nursery.start_soon(_start_automatic, registry)
-        nursery.start_soon(reloading.remember_layers)
-        nursery.start_soon(own_log.start)
-        nursery.start_soon(_let_read, paths.log, groups)
+            nursery.start_soon(_start_automatic, registry, begun)
+        else:
+            begun.set()
+        later: list[Callable[[], Awaitable[None]]] = [
+            reloading.remember_layers,
+            own_log.start,
+            partial(_let_read, paths.log, groups),
+            partial(_watch, paths.layers, began, reloading),
+        ]
         if unfinished is not None:
             log("reload-goes-on")
             nursery.start_soon(reloading.reload)
         elif declared.plan is not None:
-            nursery.start_soon(kept_plan.keep, line, paths.state, declared.plan)
-        nursery.start_soon(_watch, paths.layers, began, reloading)
+            later.append(partial(kept_plan.keep, line, paths.state, declared.plan))
+        nursery.start_soon(_do_later, begun, later)
         await shutdown.asked.wait()
         registry.closing = True  # before the note: nobody may write "started" over it
         deadline = deadline or shutdown.deadline()
@@ -159,14 +170,24 @@ def _refusal(declared: DeclaredPlan) -> str:
 
 def _prepare() -> None:
     """As a second supervisor, do beforehand what would cost time once somebody waits for an answer."""
-    import gc
-
     from herdpy.supervisor import watching  # noqa: F401 - imported late elsewhere
 
     own_log.load()
     # What is here by now stays; to look through it again would take some tens of milliseconds.
     gc.collect()
     gc.freeze()
+
+
+async def _do_later(begun: trio.Event, works: Sequence[Callable[[], Awaitable[None]]]) -> None:
+    """Do what no service waits for when those that start with herdpy run, or after a while."""
+    gc.disable()  # a boot makes much, and drops next to nothing that only the collector would find
+    with trio.move_on_after(CALM):
+        await begun.wait()
+    gc.freeze()
+    gc.enable()
+    async with trio.open_nursery() as nursery:
+        for work in works:
+            nursery.start_soon(work)
 
 
 async def _let_read(log_dir: str, groups: Groups) -> None:
@@ -183,9 +204,10 @@ async def _watch(layers: Sequence[str], since: float, reloading: Reloading) -> N
     await watch(layers, since, reloading.reload)
 
 
-async def _start_automatic(registry: Registry) -> None:
+async def _start_automatic(registry: Registry, begun: trio.Event) -> None:
     """Start what starts with herdpy. Done once: a supervisor that comes later only goes on with what was begun."""
     await registry.start_all(life for life in registry.lives.values() if life.service.auto_start)
+    begun.set()
     if not registry.closing:
         await registry.line.note("supervisor", "started")
     await announcing.announce_status(registry.line, registry)

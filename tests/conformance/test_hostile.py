@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from herdpy import protocol
 from herdpy.supervisor import control
 from herdpy.supervisor.answers import Answers
+from herdpy.supervisor.line import KeeperLine
 from herdpy.supervisor.registry import Registry
 from herdpy.supervisor.reload import Reloading
 from herdpy.supervisor.rights import Groups
@@ -157,9 +158,12 @@ async def serving(directory):
     async with trio.open_nursery() as nursery:
         registry = Registry(None, str(directory), Shutdown())
         answers = Answers(registry, Reloading(registry, lambda: None, str(directory), ()), lambda file: None)
-        nursery.start_soon(control.Door(answers, Groups()).serve, listener.detach())
+        ours, keeper = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        line = KeeperLine(ours.detach(), lambda number: None)
+        nursery.start_soon(control.Door(answers, Groups(), line).serve, listener.detach())
         async with await trio.open_unix_socket(path) as client:
             yield client
+        keeper.close()
         nursery.cancel_scope.cancel()
 
 

@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from herdpy.keeper.cgroup import Cgroup, Cgroups, find, key_of
-from herdpy.keeper.message import ANCILLARY_SIZE, LIMIT, VERSION, decode, descriptors, encode
+from herdpy.keeper.message import ANCILLARY_SIZE, LIMIT, VERSION, apart, decode, descriptors, encode
 
 ROOT = Path(__file__).parent.parent.parent
 PEER = Path(__file__).parent / "peer.py"
@@ -105,6 +105,7 @@ class Supervisor:
         self.line = socket.socket(fileno=descriptors(beside)[0])
         self.line.settimeout(PATIENCE)
         self.passed: list[int] = []
+        self.told: list[bytes] = []
         self.serial = 0
 
     def tell(self, kind: str, **fields: Any) -> int:
@@ -113,9 +114,11 @@ class Supervisor:
         return self.serial
 
     def receive(self) -> dict[str, Any]:
-        packet, beside, _, _ = self.line.recvmsg(LIMIT, ANCILLARY_SIZE)
-        self.passed = descriptors(beside)
-        told = decode(packet)
+        self.passed = []
+        if not self.told:
+            packet, beside, _, _ = self.line.recvmsg(LIMIT, ANCILLARY_SIZE)
+            self.told, self.passed = apart(packet), descriptors(beside)
+        told = decode(self.told.pop(0))
         if told["kind"] == "succession":  # only a real supervisor has a use for it
             for descriptor in self.passed:
                 os.close(descriptor)

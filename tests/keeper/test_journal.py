@@ -33,6 +33,7 @@ class Disk:
             lambda: map(encode, self.content),
             self.said.append,
             lambda seconds, then: self.retries.append((seconds, then)),
+            lambda then: then(),
             lambda: self.refusal,
         )
         self.refusal: str | None = None
