@@ -6,7 +6,7 @@ The keeper enters the cgroup, spawns by vfork, and goes home again; it has one t
 meanwhile. That costs some 60 us, if the kernel has just moved something; but if not, it waits until every processor has
 come by (an RCU grace period: 6 to 20 ms on Linux 6.18), and we hear nobody. Or the keeper forks right into the cgroup
 (clone3(2)), which never waits, but is a fork: 0.5 ms more. So what comes alone is forked, and what comes in a crowd is
-spawned from within.
+spawned from within, unless that has proved slow: other programs' forks make it wait, too.
 
 No controller is enabled: these cgroups only say who belongs together.
 """
@@ -23,8 +23,12 @@ if TYPE_CHECKING:
     from herdpy.keeper.loop import Loop
 
 CROWD = 4
-WHILE = 0.02
-"""So many spawns within so many seconds are a crowd."""
+WHILE = 0.005
+"""So many spawns with less than so many seconds between the end of one and the beginning of the next are a crowd."""
+DEAR = 0.002
+"""Seconds: what it costs to enter a cgroup and to leave it that is slow."""
+SPARED = 30
+"""So many spawns of a crowd are forked then before the next try."""
 LONGEST = 100
 """Characters of a process's id in its cgroup's name; a name may have 255 bytes."""
 
@@ -96,7 +100,10 @@ class Cgroups:
         self._home = -1
         self._number = 0
         self.can_fork = True
-        self._last: list[float] = []
+        self._crowd = 0
+        self._ended = 0.0
+        self._spared = 0
+        self._cost = 0.0
         own = find()
         if own is None:
             return
@@ -131,27 +138,35 @@ class Cgroups:
 
     def comes_alone(self) -> bool:
         """Tell of a spawn that is about to be, whether to fork it into its cgroup rather than to enter that."""
-        now = time.monotonic()
-        self._last = [at for at in self._last if now - at < WHILE]
-        self._last.append(now)
-        return self.can_fork and len(self._last) < CROWD
+        self._crowd = self._crowd + 1 if time.monotonic() - self._ended < WHILE else 1
+        self._spared -= self._spared > 0
+        return self.can_fork and (self._crowd < CROWD or self._spared > 0)
+
+    def has_spawned(self) -> None:
+        """Learn that a spawn is over."""
+        self._ended = time.monotonic()
 
     def enter(self, cgroup: Cgroup) -> bool:
         """Go to live in a cgroup, until :meth:`leave`; tell whether that could be done."""
+        begin = time.monotonic()
         try:
             _write(f"{cgroup.path}/cgroup.procs", b"0")
         except OSError:
             self._is_usable = False  # it will not be otherwise for the next one
             return False
+        self._cost = time.monotonic() - begin
         return True
 
     def leave(self) -> bool:
         """Go home; tell whether that could be done. If not, we live where we must not kill, and make no more."""
+        begin = time.monotonic()
         try:
             os.write(self._home, b"0")
         except OSError:
             self._is_usable = False
             return False
+        if self._cost + time.monotonic() - begin > DEAR:
+            self._spared = SPARED
         return True
 
     def pids(self) -> list[int]:

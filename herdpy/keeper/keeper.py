@@ -379,7 +379,10 @@ class Keeper:
                 raise SpawnFailure(error.errno or errno.EIO, "output", "") from None
             intended = cgroup = self._cgroups.make(name)
             self._intend(child, name, scope, reading, cgroup, output, rotation)
-            pid, errors, cgroup = self._spawn_in(cgroup, child, None if writing < 0 else writing)
+            try:
+                pid, errors, cgroup = self._spawn_in(cgroup, child, None if writing < 0 else writing)
+            finally:
+                self._cgroups.has_spawned()
             pidfd = identify(pid)
         except SpawnFailure as error:
             if reading >= 0:

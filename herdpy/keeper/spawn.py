@@ -325,7 +325,8 @@ class Spawner:
                 os.chdir(child.directory)
             signal.set_wakeup_fd(-1)
             for number in SIGNALS:
-                signal.signal(number, signal.SIG_DFL)
+                if signal.getsignal(number) != signal.SIG_DFL:  # most need no system call
+                    signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
             if child.no_new_privileges:
                 stage, path = "no-new-privileges", ""
