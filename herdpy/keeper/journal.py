@@ -89,7 +89,7 @@ class Journal:
                 self._soon(self.sync)
 
     def sync(self) -> None:
-        """Write what is kept, now. When that cannot be done, it is said once, all is written elsewhere, and anew later."""
+        """Write what is kept. When that cannot be done, it is said once, all is written elsewhere, and anew later."""
         if not self._pending:
             return
         pending, self._pending = self._pending, []
