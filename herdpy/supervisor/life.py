@@ -1,8 +1,9 @@
-"""The life of one service: one task, which alone changes the service's state.
+"""The life of one service: one task at a time, which alone changes the service's state.
 
-Whoever wants something of a service puts a request into its inbox. Long work (starting, stopping, burying a process
-that ended) is an *activity* beside the task, at most one at a time, whose end comes back through the same inbox; so
-every transition is made in one place, :meth:`Life._take`, and there is no lock to forget.
+Whoever wants something of a service puts a request into its inbox, and wakes its task, which is there only as long as
+there is something in it: most services have nothing to do most of the time. Long work (starting, stopping, burying a
+process that ended) is an *activity* beside the task, at most one at a time, whose end comes back through the same
+inbox; so every transition is made in one place, :meth:`Life._take`, and there is no lock to forget.
 
     stopped ──start──▶ starting ──ready──▶ running ──stop──▶ stopping ──▶ stopped
                           │ ▲                 │                              │
@@ -23,7 +24,6 @@ from herdpy.supervisor import incarnation
 from herdpy.supervisor.attendance import Attendance
 from herdpy.supervisor.comparison import change
 from herdpy.supervisor.context import StepContext
-from herdpy.supervisor.inbox import Inbox
 from herdpy.supervisor.incarnation import Complaint, Incarnation, Spawned, attempt_of
 from herdpy.supervisor.line import Held, Refused
 from herdpy.supervisor.log import log
@@ -94,15 +94,11 @@ class _Restarted(msgspec.Struct, frozen=True):
     reply: Reply
 
 
-class _Wake(msgspec.Struct, frozen=True):
-    """So that the task looks whether it is over."""
-
-
 class _Finished(msgspec.Struct, frozen=True):
     conclude: Callable[[], Awaitable[None]]
 
 
-_Message = _Start | _Stop | _Switch | _Replace | _Ended | _Useless | _Left | _Waiting | _Restarted | _Wake | _Finished
+_Message = _Start | _Stop | _Switch | _Replace | _Ended | _Useless | _Left | _Waiting | _Restarted | _Finished
 
 
 class Life:
@@ -119,6 +115,7 @@ class Life:
         "_inbox",
         "_incarnation",
         "_is_activating",
+        "_is_awake",
         "_is_over",
         "_left",
         "_left_beside",
@@ -171,7 +168,9 @@ class Life:
         """Set, and replaced by a new one, at each change of status or stage."""
         self._registry = registry
         self._line = registry.line
-        self._inbox = Inbox[_Message]()
+        self._inbox: list[_Message] = []
+        self._is_awake = True
+        """Whether its task runs; not yet :meth:`begin`, whose task it will be."""
         self._history = History(service.respawn)
         self._arguments: tuple[str, ...] = ()
         self._starters: list[Reply] = []
@@ -217,7 +216,7 @@ class Life:
         if self._is_over:
             return self._not_registered()
         reply = Reply(is_needed)
-        self._inbox.put(_Start(tuple(arguments), reply, transaction))
+        self._put(_Start(tuple(arguments), reply, transaction))
         return await reply.wait()
 
     async def stop(self, *, forced: bool = False, is_needed: Callable[[], bool] | None = None) -> Outcome:
@@ -232,7 +231,7 @@ class Life:
         if not forced and not self._registry.closing and (refusal := await self._refusal_to_stop()):
             return Outcome(False, (f"cannot stop {self.name}: {refusal}",))
         reply = Reply(is_needed)
-        self._inbox.put(_Stop(reply))
+        self._put(_Stop(reply))
         return await reply.wait()
 
     async def switch(self, enabled: bool) -> Outcome:
@@ -240,7 +239,7 @@ class Life:
         if self._is_over:
             return Outcome(True)
         reply = Reply()
-        self._inbox.put(_Switch(enabled, reply))
+        self._put(_Switch(enabled, reply))
         return await reply.wait()
 
     async def replace(self, service: Service | None, *, at_once: bool = False) -> None:
@@ -252,14 +251,14 @@ class Life:
         if self._is_over:
             return
         reply = Reply()
-        self._inbox.put(_Replace(service, at_once, reply))
+        self._put(_Replace(service, at_once, reply))
         await reply.wait()
 
     async def end_restart(self) -> None:
         """Listen no longer, if a restart that is over now has left it stopped."""
         if not self._is_over:
             reply = Reply()
-            self._inbox.put(_Restarted(reply))
+            self._put(_Restarted(reply))
             await reply.wait()
 
     async def ask(self, arguments: Sequence[str]) -> str:
@@ -351,25 +350,41 @@ class Life:
 
     # The task.
 
-    async def run(self) -> None:
+    def begin(self, nursery: trio.Nursery) -> None:
         """Live: go on from what :meth:`recall` was told, then take what comes into the inbox, until unregistered."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
+        self._nursery = nursery
+        is_new = not self.changes and self.status == "stopped"
+        if is_new and not (self._left or self._left_beside or self._inbox or self.sockets.is_open):
+            self._is_awake = False  # most have not done anything yet when herdpy begins
+        else:
+            nursery.start_soon(self._go_on_from_before)
+
+    async def _go_on_from_before(self) -> None:
+        try:
+            await self._resume()
+        except Exception as error:
+            await self._settle(error)
+        await self._work()
+
+    def _put(self, message: _Message) -> None:
+        """Put a message into the inbox."""
+        self._inbox.append(message)
+        if not self._is_awake:
+            self._is_awake = True
+            self._nursery.start_soon(self._work)
+
+    async def _work(self) -> None:
+        """Be the task: take what is in the inbox."""
+        while self._inbox:
+            message = self._inbox.pop(0)
+            if self._is_over:
+                self._refuse(message)
+                continue
             try:
-                await self._resume()
+                await self._take(message)
             except Exception as error:
                 await self._settle(error)
-            while True:
-                message = await self._inbox.take()
-                if self._is_over:
-                    self._refuse(message)
-                else:
-                    try:
-                        await self._take(message)
-                    except Exception as error:
-                        await self._settle(error)
-                if self._is_over and not self._inbox:
-                    return
+        self._is_awake = False
 
     def _refuse(self, message: _Message) -> None:
         """Answer who asked while it was being unregistered."""
@@ -519,9 +534,12 @@ class Life:
                     await self._line.settle()  # what was noted is known before anything is done
                     result = await work()
             except Exception as error:
-                self._inbox.put(_Finished(partial(self._settle, error)))
+                self._inbox.append(_Finished(partial(self._settle, error)))
             else:
-                self._inbox.put(_Finished(partial(conclude, result)))
+                self._inbox.append(_Finished(partial(conclude, result)))
+            if not self._is_awake:
+                self._is_awake = True  # this task is the service's from now on
+                await self._work()
 
         self._nursery.start_soon(act)
 
@@ -677,13 +695,13 @@ class Life:
         """Take a process for the service's own: its end is told to the task."""
         held = spawned.held
         self._incarnation = Incarnation(self, self._registry, spawned, self._nursery)
-        held.on_exit = lambda: self._inbox.put(_Ended(held))
+        held.on_exit = lambda: self._put(_Ended(held))
 
     def _watch(self) -> None:
         """Have the process, which is ready, guarded; a complaint is told to the task."""
         if self._incarnation is not None:
             held = self._incarnation.held
-            self._incarnation.watch(lambda complaint: self._inbox.put(_Useless(held, complaint)))
+            self._incarnation.watch(lambda complaint: self._put(_Useless(held, complaint)))
 
     async def _started(self, outcome: Outcome | None) -> None:
         self._due = None
@@ -718,7 +736,7 @@ class Life:
             self._watch_sockets()
         self._watch()
         if self.process is not None and self.process.exited.is_set():
-            self._inbox.put(_Ended(self.process))
+            self._put(_Ended(self.process))
 
     @property
     def _is_listening(self) -> bool:
@@ -732,7 +750,7 @@ class Life:
 
     def _watch_sockets(self) -> None:
         """Have the task told when something waits at a lazy service's sockets, once it is due."""
-        self.sockets.watch(self._nursery, self._delay, lambda: self._inbox.put(_Waiting()))
+        self.sockets.watch(self._nursery, self._delay, lambda: self._put(_Waiting()))
 
     async def _activate(self) -> None:
         """Something waits at a lazy service's sockets."""
@@ -760,7 +778,7 @@ class Life:
             await self._go_on_running()
             self._watch()
             if self.process is not None and self.process.exited.is_set():
-                self._inbox.put(_Ended(self.process))
+                self._put(_Ended(self.process))
 
     async def _listen_again(self) -> None:
         """After the end of a lazy service's process, which is not that of the service."""
@@ -787,7 +805,7 @@ class Life:
             left,
             self._keep_memory,
             self._nursery,
-            lambda: self._inbox.put(_Left(attendance)),
+            lambda: self._put(_Left(attendance)),
         )
 
     async def _attend_anew(self, before: Service) -> None:
@@ -992,7 +1010,6 @@ class Life:
     async def retire(self) -> None:
         """End the task of a service that is idle, and forget its note."""
         self._is_over = True
-        self._inbox.put(_Wake())
         await self._line.note(f"service:{self.name}", None)
 
     async def _take_next_start(self) -> None:
@@ -1069,7 +1086,7 @@ class Life:
     # After the supervisor itself has died.
 
     def recall(self, text: str | None, held: Held | None, beside: Mapping[str, Held] | None = None) -> None:
-        """Be what it was in the last supervisor. Nothing is done about it before :meth:`run`.
+        """Be what it was in the last supervisor. Nothing is done about it before :meth:`begin`.
 
         Args:
             text: what the keeper kept of it for us.

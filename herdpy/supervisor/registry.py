@@ -117,7 +117,7 @@ class Registry:
             for held in self._found.beside[name].values():
                 nursery.start_soon(self.be_rid_of, held)
         for number, life in enumerate(list(self.lives.values()), 1):
-            nursery.start_soon(life.run)
+            life.begin(nursery)
             if number % AT_A_STRETCH == 0:
                 await trio.lowlevel.checkpoint()
         await trio.lowlevel.checkpoint()
@@ -153,7 +153,7 @@ class Registry:
     def add(self, service: Service) -> Life:
         """Give a service that is in the plan by now its life."""
         life = self._add(service)
-        self._nursery.start_soon(life.run)
+        life.begin(self._nursery)
         return life
 
     async def register(self, services: Iterable[Service]) -> tuple[str, ...]:
