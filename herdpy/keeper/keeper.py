@@ -522,13 +522,19 @@ class Keeper:
             raise BadRequest(f"release: {process.id} (PID {process.pid}) still runs")
         if process.is_going and process.asker is self._supervisor.line:
             raise BadRequest(f"release: {process.id} is being released")
+        is_alone = process.cgroup is not None and process.cgroup.remove()
+        if is_alone:
+            process.cgroup = None  # so there is nobody, and nothing to look for
+        elif asked.get("if_alone") is True and not process.is_going:
+            is_alone = not self._families.members(process)
+            if not is_alone:
+                self._tell_rest(asked, _)
+                return
         was_going, process.is_going = process.is_going, True
         process.asker, process.serial = self._supervisor.line, serial
         if was_going:
             return
-        if process.cgroup is not None and process.cgroup.remove():
-            process.cgroup = None  # so there is nobody, and nothing to look for
-        elif process.scope == "group" and self._families.kill(process):
+        if not is_alone and process.scope == "group" and self._families.kill(process):
             self._wait_for_others(process, lambda: self._released(process), kills=True)
             if process.others is not None:
                 self._loop.after(PATIENCE, f"release {process.id}", lambda: self._released(process, is_late=True))

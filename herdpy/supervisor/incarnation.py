@@ -434,7 +434,9 @@ class Incarnation:
             return self._buried
         self._beside.cancel()
         end = await self._hear_out()
-        await processes.end_the_rest(
+        if on_end is not None:
+            await on_end(end)
+        await processes.release(
             self._line,
             self.held,
             self.service.stop,
@@ -443,9 +445,6 @@ class Incarnation:
             show=self.tell_stage,
             patience=self._patience_for_end,
         )
-        if on_end is not None:
-            await on_end(end)
-        await self._line.release(self.held)
         if self._hearing is not None:
             await self._hearing.leave()
         await clear_away(self.service, self._life.context)

@@ -654,6 +654,24 @@ class KeeperLine:
         left: int = answer.packet["left"]
         return left
 
+    async def release_if_alone(self, held: Held) -> int:
+        """Do what :meth:`release` does, if nothing of its service is left, else what :meth:`rest` does.
+
+        Returns:
+            How many are left; when there are none, it is released.
+        """
+        if held.id not in self.held:
+            return 0
+        packet = (await self._ask({"kind": "release", "id": held.id, "if_alone": True})).packet
+        if packet["kind"] == "rest" and packet["count"]:
+            count: int = packet["count"]
+            return count
+        if packet["kind"] == "released":
+            self.held.pop(held.id, None)
+            return 0
+        await self.release(held)  # the last of them has gone in the same moment
+        return 0
+
     async def hold(self, name: str, descriptor: int) -> None:
         """Have the keeper hold a copy of a descriptor, for the next supervisor and for ``spawn``; ours stays ours.
 

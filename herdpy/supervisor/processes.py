@@ -132,7 +132,7 @@ async def terminate(
     return held.exited.is_set()
 
 
-async def end_the_rest(
+async def release(
     line: KeeperLine,
     held: Held,
     stop: Stop,
@@ -142,7 +142,8 @@ async def end_the_rest(
     show: Callable[[str], None],
     patience: Callable[[float], trio.CancelScope] = trio.move_on_after,
 ) -> None:
-    """After the end of a main process: give what is left of its service the grace period; its release kills it then.
+    """After the end of a main process: give what is left of its service the grace period; then it is released, and with
+    it what does not end.
 
     Args:
         was_told: whether all were sent the signal already, along with the main process.
@@ -150,8 +151,9 @@ async def end_the_rest(
         patience: as of :func:`terminate`.
     """
     if stop.scope == "process":
+        await line.release(held)
         return
-    left = await line.rest(held)
+    left = await line.release_if_alone(held)
     if not left:
         return
     log("processes-left", service=service, count=left)
@@ -162,6 +164,7 @@ async def end_the_rest(
         await held.alone.wait()
     if waiting.cancelled_caught:
         log("grace-period-over", service=service, seconds=stop.grace_period, signal="SIGKILL")
+    await line.release(held)
 
 
 def _reach(stop: Stop) -> str:
