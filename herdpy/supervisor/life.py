@@ -578,7 +578,8 @@ class Life:
         """
 
         async def work() -> None:
-            await trio.sleep(self._delay)
+            if self._delay:
+                await trio.sleep(self._delay)
             of = transaction or self._registry.transaction()
             await self._gather(of)
             await self.sockets.open(self.service, self.tell_stage)

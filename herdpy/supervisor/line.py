@@ -14,6 +14,7 @@ from typing import Any
 import trio
 
 from herdpy.keeper import message, succession
+from herdpy.supervisor import log as own_log
 from herdpy.supervisor.log import log
 from herdpy.version import VERSION
 
@@ -276,6 +277,7 @@ class KeeperLine:
 
     def flush(self) -> bool:
         """Send what is to be sent, as far as the keeper's end takes it now; tell whether nothing is left."""
+        own_log.flush()
         while self._outbox:
             first = self._outbox[0]
             descriptors: Sequence[int] = ()
@@ -757,5 +759,6 @@ class KeeperLine:
     def _succeed(self) -> None:
         if self._may_succeed and self._succession and "control" in self._copies:
             log("keeper-lost", pid=os.getpid())
+            own_log.flush()
             self._socket.set_inheritable(False)
             succession.succeed(self._succession, self._stderr, {**self._copies, **self._ledger})

@@ -67,6 +67,7 @@ async def supervise(
     registry = Registry(line, paths.log, shutdown)
     reloading = Reloading(registry, declare, paths.state, paths.layers)
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(own_log.write)
         nursery.start_soon(line.run)
         missed_signal = await line.hello()
         is_first = "supervisor" not in line.notes and not line.is_second

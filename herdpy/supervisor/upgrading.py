@@ -15,6 +15,7 @@ import trio
 from herdpy import protocol
 from herdpy.protocol import Command, write_command, write_reply
 from herdpy.sexp import Symbol
+from herdpy.supervisor import log as own_log
 from herdpy.supervisor.control import Client, Door, can_pass
 from herdpy.supervisor.line import KeeperLine, Refused
 from herdpy.supervisor.log import log
@@ -113,6 +114,7 @@ class Upgrading:
             await line.dismiss()
             return str(refusal)
         # What is under way here belongs to the other by now: nothing of it may be ended, undone or told any more.
+        own_log.flush()
         os._exit(0)
 
     async def _pass_on(self, client: Client, number: int) -> str:
