@@ -391,7 +391,7 @@ class Answers:
             values = {fact.key: _current(life, fact)[0] for fact in life.service.facts}
             return write_reply([msgspec.json.format(msgspec.json.encode(values)).decode()])
         if command.arguments:
-            return write_reply(error=_no_such_argument(command))
+            return write_reply(error=_no_such_argument(command, Symbol(life.name)))
         return write_reply(["\n".join(f"{fact.label}: {_current(life, fact)[1]}" for fact in life.service.facts)])
 
 
@@ -439,15 +439,15 @@ async def _examined(lives: Sequence[Life], command: Command) -> bytes:
     from herdpy.supervisor import doctor  # late: few ask
 
     if command.arguments not in {(), ("--json",)}:
-        return write_reply(error=_no_such_argument(command))
+        return write_reply(error=_no_such_argument(command, command.service))
     examined = await doctor.examine(life.service for life in lives)
     return write_reply([doctor.as_json(examined) if command.arguments else doctor.in_words(examined)])
 
 
-def _no_such_argument(command: Command) -> Raw:
+def _no_such_argument(command: Command, service: object) -> Raw:
     """The error for whoever gave an argument to an action that takes --json alone."""
     text = f"takes no arguments but --json, and {' '.join(command.arguments)} was given"
-    return protocol.action_exception(command.action, command.service, text)
+    return protocol.action_exception(command.action, service, text)
 
 
 def _not_taken(command: Command, *taken: str) -> bytes:

@@ -303,7 +303,7 @@ def test_what_there_is_not(herdpy):
     )
 
 
-OF_ROOT_ALONE = ("help", "halt", "power-off", "eval", "load", "unload", "reload", "daemonize")
+OF_ROOT_ALONE = ("help", "halt", "power-off", "eval", "load", "unload", "reload", "upgrade", "daemonize")
 OF_THE_CLIENT_ALONE = ("detailed-status", "log", "graph")
 
 
@@ -331,7 +331,11 @@ def test_root(herdpy):
             (command("restart", "shepherd"), reply("(#f)", "#f", "You must be kidding.")),
             (
                 command("doc", "root", '"list-actions"'),
-                reply('("#<unspecified>")', "#f", "root (help status plan doctor reload load unload halt power-off)"),
+                reply(
+                    '("#<unspecified>")',
+                    "#f",
+                    "root (help status plan doctor reload load unload upgrade halt power-off)",
+                ),
             ),
             (
                 command("load", "root", '"/does/not/exist"'),
