@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from herdpy.keeper.cgroup import Cgroup, Cgroups, directory_in, find
-from tests.keeper.conftest import HAS_CGROUPS, Running, needs_cgroups, until
+from tests.keeper.conftest import HAS_CGROUPS, PATIENCE, Running, needs_cgroups, until
 from tests.keeper.test_family import leave, lives
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user, and move a process")
@@ -123,12 +123,13 @@ def test_a_keeper_removes_what_a_killed_one_left_but_nobody_s_home(keeper: Runni
     supervisor = keeper.supervisor()
     left = leave(supervisor, "left", "setsid")
     supervisor.spawn("gone", "sleep", "1000")
-    for child in keeper.children():
+    children = keeper.children()
+    assert keeper.process is not None
+    keeper.process.kill()  # before its logger, which it would start anew
+    for child in children:
         if child.pid not in (supervisor.pid, left.pid):
             child.kill()
-    assert keeper.process is not None
-    keeper.process.kill()
-    keeper.process.communicate()
+    keeper.process.communicate(timeout=PATIENCE)
     supervisor.close()
     os.close(supervisor.listener)  # it was a copy of the control socket
     assert made(keeper) == ["1.left", "2.gone"]

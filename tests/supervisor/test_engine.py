@@ -363,18 +363,14 @@ def ask(herdpy, action: str, service: str, *arguments: str) -> protocol.Reply:
     return protocol.parse_reply(ask_raw(herdpy, action, service, *arguments).decode())
 
 
-@pytest.mark.parametrize("accident", ["removed", "mistaken"])
-def test_a_declaration_that_is_lost_meanwhile_is_remembered(herdpy, eventually, trace, accident):
+def test_a_declaration_that_is_mistaken_meanwhile_is_remembered(herdpy, eventually, trace):
     """The next supervisor still knows how the service is respawned and stopped."""
     file = herdpy.declare("base", service(trace, "base", "grace-period = 7.5"))
     herdpy.start()
     herdpy.ok("start", "base")
     eventually(trace.exists)
     os.kill(herdpy.supervisor(), signal.SIGSTOP)  # or it would reload by itself
-    if accident == "removed":
-        file.unlink()
-    else:
-        file.write_text("comand = 3")
+    file.write_text("comand = 3")
     os.kill(herdpy.supervisor(), signal.SIGKILL)
     before = herdpy.status("base")
     assert before["status"] == "running"
@@ -384,6 +380,20 @@ def test_a_declaration_that_is_lost_meanwhile_is_remembered(herdpy, eventually, 
     eventually(lambda: trace.read_text().count("starts") == 2)
     herdpy.ok("stop", "base")
     assert trace.read_text().endswith("base stops\n")
+
+
+def test_a_declaration_that_is_removed_meanwhile_is_taken_as_a_reload_has_it(herdpy, eventually, trace):
+    file = herdpy.declare("base", service(trace, "base"))
+    herdpy.start()
+    herdpy.ok("start", "base")
+    eventually(trace.exists)
+    journal = herdpy.state / "journal"
+    eventually(lambda: '"key":"plan"' in journal.read_text())
+    os.kill(herdpy.supervisor(), signal.SIGSTOP)  # or it would reload by itself
+    file.unlink()
+    os.kill(herdpy.supervisor(), signal.SIGKILL)
+    eventually(lambda: herdpy.herd("status", "base").returncode != 0)
+    assert trace.read_text() == "base starts\nbase stops\n"
 
 
 @pytest.mark.parametrize(

@@ -356,12 +356,14 @@ def test_a_supervisor_that_is_killed_changes_nothing(
     assert not path.exists()
 
 
-def test_it_goes_on_listening_when_its_declaration_is_gone(herdpy: Any, eventually: Callable[..., None]) -> None:
+def test_it_goes_on_listening_when_its_declaration_is_mistaken_by_then(
+    herdpy: Any, eventually: Callable[..., None]
+) -> None:
     declaration = herdpy.declare("web", listing(["127.0.0.1:0"], activated(60)))
     herdpy.start()
     herdpy.ok("start", "web")
     [endpoint] = endpoints(herdpy, "web")
-    declaration.unlink()
+    declaration.write_text("comand = 3\n")
     kill_supervisor(herdpy)
     assert ask(endpoint)[0] == "web"
     herdpy.ok("stop", "web")
