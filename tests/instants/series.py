@@ -102,7 +102,7 @@ class Series:
     @property
     def missed(self) -> list[Call]:
         """Which come as a rule, and were never hit."""
-        return [call for call in self._chosen() if call not in self._kills and 2 * self._came(call) > len(self._runs)]
+        return [call for call in self._chosen() if call not in self._kills and self._comes_as_a_rule(call)]
 
     def rows(self) -> list[tuple[str, ...]]:
         """A table of all instants: index, call, its number, in how many runs without a kill it came, outcome,

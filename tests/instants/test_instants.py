@@ -11,14 +11,19 @@ PATIENCE = 900
 
 
 @pytest.mark.parametrize(
-    ("operations", "every", "kills"),
-    [(("start", "respawn", "stop", "reload"), 60, 30), (("upgrade", "renewal"), 300, 5)],
-    ids=["services", "upgrades"],
+    ("operations", "options", "kills"),
+    [
+        (("start", "respawn", "stop", "reload"), ("--every=60",), 30),
+        (("upgrade", "renewal", "takeover", "succession"), ("--every=300", "--way=cgroups"), 20),
+    ],
+    ids=["services", "herdpy"],
 )
-def test_killed_at_any_system_call_herdpy_goes_on(operations: tuple[str, ...], every: int, kills: int) -> None:
+def test_killed_at_any_system_call_herdpy_goes_on(
+    operations: tuple[str, ...], options: tuple[str, ...], kills: int
+) -> None:
     asked = [f"--operation={operation}" for operation in operations]
     completed = subprocess.run(
-        [sys.executable, "-m", "tests.instants", *asked, f"--every={every}", "--offset=3"],
+        [sys.executable, "-m", "tests.instants", *asked, *options, "--offset=3"],
         cwd=ROOT,
         capture_output=True,
         text=True,
