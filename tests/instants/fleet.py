@@ -206,16 +206,22 @@ class Fleet:
     def is_gone(self) -> bool:
         """Whether there is neither a keeper nor a supervisor, nor one to come."""
         socket = str(self.herdpy.socket).encode()
-        for entry in Path("/proc").iterdir():
-            with contextlib.suppress(OSError):
-                if entry.name.isdecimal() and socket in (entry / "cmdline").read_bytes():
-                    return False
+        for _ in range(2):  # one that executes another program has no command line for a moment
+            for entry in Path("/proc").iterdir():
+                with contextlib.suppress(OSError):
+                    if entry.name.isdecimal() and socket in (entry / "cmdline").read_bytes():
+                        return False
         return True
 
-    def has_keeper_after(self, keeper: int) -> bool:
-        """Whether another keeper has all its programs."""
+    def is_answered_after(self, keeper: int) -> bool:
+        """Whether another keeper has all its programs, and one of them answers."""
         programs = self._programs()
-        return len(programs) == 3 and programs["keeper"] != keeper
+        if len(programs) < 3 or programs["keeper"] == keeper:
+            return False
+        try:
+            return self.ask("overview") is not None
+        except Failure:
+            return False
 
     def replace_keeper(self) -> None:
         """Kill the keeper while nothing happens: the next one's programs begin at once again when they are killed."""

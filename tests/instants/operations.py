@@ -1,6 +1,7 @@
 """What herdpy is doing while it is killed. Each operation is done, and changes what is expected of the fleet."""
 
 import os
+import select
 import signal
 import subprocess
 from collections.abc import Callable
@@ -124,11 +125,18 @@ def _take_over(fleet: Fleet, attach: Attach) -> str:
 
 def _succeed(fleet: Fleet, _: Attach) -> str:
     """Kill the keeper: the supervisor becomes the next one. When that is killed, too, start another herdpy."""
-    keeper = fleet.programs()["keeper"]
-    os.kill(keeper, signal.SIGKILL)
+    programs = fleet.programs()
+    heir = os.pidfd_open(programs["supervisor"])
+    os.kill(programs["keeper"], signal.SIGKILL)
     fleet.ends.clear()
-    wait_until(lambda: fleet.is_gone() or fleet.has_keeper_after(keeper), PATIENCE)
-    if fleet.is_gone():
+
+    def is_over() -> bool:
+        return bool(select.select([heir], [], [], 0)[0]) and fleet.is_gone()
+
+    wait_until(lambda: is_over() or fleet.is_answered_after(programs["keeper"]), PATIENCE)
+    needs_another = is_over()
+    os.close(heir)
+    if needs_another:
         fleet.start()
         return "herdpy was over, and started again"
     return _herd(fleet, "status", "steady").splitlines()[0]
