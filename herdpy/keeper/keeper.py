@@ -967,6 +967,7 @@ class Keeper:
         if table.is_known:
             self._watchdog.know()
         self._began_anew = table.began_anew
+        self._is_ready = table.is_known and table.was_ready
         for pipe in self._output.pipes():
             drains, name = table.drains.get(pipe.number, (0, None))
             pipe.drains, pipe.process = drains, None if name is None else self._processes.get(name)

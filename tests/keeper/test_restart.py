@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from herdpy.keeper.message import encode
+from herdpy.protocol import Command, write_command
 from tests.keeper.conftest import Running, Supervisor, until
 
 
@@ -300,3 +301,54 @@ def test_what_the_supervisor_prints_goes_to_the_log_and_to_stderr(keeper: Runnin
     lines = keeper.log.read_text().splitlines()
     assert sum(line.endswith(" one line") for line in lines) == 5
     assert all(line[:4].isdecimal() and line[19] == " " for line in lines)
+
+
+def test_one_that_closes_its_line_has_time_to_end_and_not_more(keeper: Running) -> None:
+    keeper.begin()
+    first = keeper.supervisor()
+    first.tell("ready")
+    first.line.shutdown(socket.SHUT_RDWR)
+    keeper.logged(f"the supervisor (PID {first.pid}) was killed by signal 9; starting a new one")
+    second = keeper.supervisor()
+    second.tell("ready")
+    second.line.shutdown(socket.SHUT_RDWR)
+    second.end(4)
+    keeper.logged(f"the supervisor (PID {second.pid}) ended with 4; starting a new one")
+
+
+def test_supervisors_that_were_ready_may_be_killed_as_often_as_one_likes(keeper: Running) -> None:
+    keeper.begin()
+    for _ in range(8):
+        supervisor = keeper.supervisor()
+        supervisor.tell("ready")
+        supervisor.ask("signal", id="nobody", signal=9, scope="all")  # so that it was heard
+        supervisor.kill()
+    keeper.supervisor()
+    assert "crashed" not in keeper.log.read_text()
+
+
+def test_five_crashes_in_a_row_bring_the_minimal_supervisor(keeper: Running) -> None:
+    keeper.begin()
+    for number in range(5):
+        supervisor = keeper.supervisor()
+        if number < 2:
+            supervisor.tell("ready")
+        supervisor.end(7)
+    keeper.logged("herdpy's supervisor has crashed 5 times in a row")
+
+    def minimal() -> list[int]:
+        found = []
+        for child in keeper.children():
+            with contextlib.suppress(psutil.Error):  # it ends meanwhile
+                if any("minimal/__main__" in word for word in child.cmdline()):
+                    found.append(child.pid)
+        return found
+
+    (pid,) = until(minimal, "the minimal supervisor")
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(20)
+        client.connect(str(keeper.socket))
+        client.sendall(write_command(Command("status", "root")))
+        assert b"crashed 5 times in a row" in client.recv(65536)
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: minimal() not in ([], [pid]), "the next one")
