@@ -1,5 +1,6 @@
 """The head may die, the hands hold; and so may the pen."""
 
+import contextlib
 import os
 import select
 import signal
