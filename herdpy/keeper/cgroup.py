@@ -225,10 +225,11 @@ def key_of(state_directory: str) -> str:
     return f"{seen.st_dev:x}-{seen.st_ino:x}"
 
 
-def find() -> str | None:
-    """Return the directory of the v2 cgroup that we are in, wherever it is mounted; None when there is none."""
+def find(pid: int | None = None) -> str | None:
+    """Return the directory of the v2 cgroup that a process is in, or we are, wherever it is mounted; None when there is
+    none."""
     try:
-        return directory_in(_read("/proc/self/cgroup"), _read("/proc/self/mountinfo"))
+        return directory_in(_read(f"/proc/{pid or 'self'}/cgroup"), _read("/proc/self/mountinfo"))
     except OSError:
         return None
 

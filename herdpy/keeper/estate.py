@@ -13,6 +13,7 @@ import os
 
 from herdpy.keeper import proc
 from herdpy.keeper.cgroup import Cgroup
+from herdpy.keeper.cgroup import find as find_cgroup
 from herdpy.keeper.legacy import Program, find, open_again, take_from
 from herdpy.keeper.message import encode
 from herdpy.keeper.succession import LEDGER
@@ -100,6 +101,8 @@ class Estate:
         if found is None:
             return
         record = self._legacy.processes[name]
+        if record["uid"] is None and found.status is None:
+            record |= self._learn(found.pid)
         outcome = self._legacy.outcomes.get(name)
         output = None if record["output"] is None else tuple(record["output"])
         cgroup = None if record["cgroup"] is None else Cgroup(record["cgroup"])
@@ -110,6 +113,15 @@ class Estate:
         process.is_adopted = process.is_foreign = True
         self.processes.append(process)
         self.pipe_of[name] = record["pipe"]
+
+    def _learn(self, pid: int) -> dict[str, object]:
+        """Return what the journal does not say of a process any more: its cgroup, and its output."""
+        path = find_cgroup(pid)
+        is_ours = path is not None and os.path.basename(os.path.dirname(path)).startswith("herdpy-")
+        writes_to = proc.writes_to(pid)
+        pipes = (pipe for pipe in self._legacy.pipes.values() if tuple(pipe["identity"]) in writes_to)
+        pipe = next(pipes, {"identity": None, "number": None})
+        return {"cgroup": path if is_ours else None, "output": pipe["identity"], "pipe": pipe["number"]}
 
     def _open_pipes(self, files: dict[Identity, list[str]]) -> None:
         """Open the pipes, at the old logger's, or at those who write to them."""

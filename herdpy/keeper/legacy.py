@@ -131,6 +131,10 @@ def _together(records: Iterable[Record], damaged: int) -> Legacy:
             _add(legacy, record)
         except (KeyError, TypeError, ValueError):
             legacy.damaged += 1
+    for name, outcome in legacy.outcomes.items():
+        if name not in legacy.processes:  # that line is hurt: what it said is looked for where the process is
+            unknown = dict.fromkeys(FIELDS["intention"])
+            legacy.processes[name] = {**unknown, "id": name, "scope": "group", "born": outcome["start_time"]}
     return legacy
 
 

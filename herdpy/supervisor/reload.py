@@ -183,7 +183,7 @@ def _known(note: str | None) -> frozenset[str]:
 
 def _is_gone(layer: str) -> Mistake:
     """Somebody may be about to put another in its place, or has lost it: no reason to stop all that it declared."""
-    return Mistake(file=layer, problem="it was there, and is gone; put it back, be it empty")
+    return Mistake(file=layer, problem="it was there, and is gone; put it back, empty if nothing is to be declared")
 
 
 def in_words(verdict: Verdict, *, is_done: bool) -> str:

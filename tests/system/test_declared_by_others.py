@@ -80,7 +80,7 @@ def test_one_that_is_gone_takes_nothing_with_it(herdpy: Any, eventually: Callabl
     pid = herdpy.status("service")["pid"]
     aside = herdpy.services.with_name("aside")
     herdpy.services.rename(aside)
-    gone = f"{herdpy.services}: it was there, and is gone; put it back, be it empty"
+    gone = f"{herdpy.services}: it was there, and is gone; put it back, empty if nothing is to be declared"
     eventually(lambda: gone in herdpy.ok("status"))
     assert herdpy.herd("reload", "root").returncode == 1
     assert herdpy.status("service")["pid"] == pid

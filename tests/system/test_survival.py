@@ -394,3 +394,37 @@ def test_a_stray_without_a_cgroup_is_its_service_s_still(
     assert running(word)
     fleet.herdpy.ok("stop", "strays")
     eventually(lambda: not running(word))
+
+
+@pytest.mark.parametrize("kind", ["journal", "program", "ledger", "ready", "pipe", "intention", "process", "note"])
+def test_whichever_line_of_the_journal_is_hurt_no_service_is_doubled(fleet: Fleet, kind: str) -> None:
+    """A bit of the line that tells most is flipped; what the others say still holds."""
+    fleet.declare("service", ["sh", "-c", COUNTING], "auto-start = true")
+    fleet.declare("disabled", ["sleep", "1000"])
+    fleet.start()
+    before = identity(fleet.pid("service"))
+    fleet.herdpy.ok("disable", "disabled")
+    path = fleet.herdpy.state / "journal"
+    fleet.eventually(lambda: rb"\"enabled\":false" in path.read_bytes(), PATIENCE)
+    programs = fleet.programs()
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in programs.values():
+            os.kill(pid, number)
+    fleet.herdpy.process.wait(PATIENCE)
+    fleet.eventually(lambda: not any(map(lives, programs.values())), PATIENCE)
+    lines = path.read_bytes().splitlines(keepends=True)
+    named = [number for number, line in enumerate(lines) if f'"kind":"{kind}"'.encode() in line]
+    about = [number for number in named if b"service:" in lines[number]] or named
+    hurt = bytearray(lines[about[-1]])
+    hurt[len(hurt) // 2] ^= 4
+    lines[about[-1]] = bytes(hurt)
+    path.write_bytes(b"".join(lines))
+    fleet.start()
+    assert identity(fleet.pid("service")) == before
+    assert "its journal is damaged: 1 lines" in fleet.herdpy.said()
+    assert "Traceback" not in fleet.herdpy.said()
+    if kind != "note":
+        assert not fleet.herdpy.status("disabled")["enabled"]
+    if kind != "pipe":
+        count = len(fleet.numbers("service"))
+        fleet.eventually(lambda: len(fleet.numbers("service")) > count + 5, PATIENCE)
