@@ -12,6 +12,7 @@ import trio
 from herdpy.service import Attempt, End, Guard, Process, Service, StartFailure
 from herdpy.supervisor import hearing, notify, processes, tail
 from herdpy.supervisor.context import StepContext
+from herdpy.supervisor.flag import Flag
 from herdpy.supervisor.hearing import Heard, Hearing
 from herdpy.supervisor.line import Held, KeeperLine, Refused
 from herdpy.supervisor.log import log
@@ -171,14 +172,14 @@ class Incarnation:
         self._was_told = False
         """Whether all its processes were sent the stop signal."""
         self._renewing = trio.Lock()
-        self._adopted = trio.Event()
+        self._adopted = Flag()
         """Set, and replaced by a new one, when another process becomes the main one."""
         self._end: End | None = None
         self._buried: End | None = None
         self._beside = trio.CancelScope()
         """Of the guards."""
         self._companion = trio.CancelScope()
-        self._companion_gone = trio.Event()
+        self._companion_gone = Flag()
         if service.companion is None:
             self._companion_gone.set()
         else:
@@ -222,7 +223,7 @@ class Incarnation:
         self.context.pid = pid
         self._is_adopted = True
         self._adopted.set()
-        self._adopted = trio.Event()
+        self._adopted = Flag()
 
     async def catch_up(self) -> None:
         """Act upon what it has said of itself: it may have named another main process before it ended."""

@@ -24,6 +24,7 @@ from herdpy.supervisor import incarnation
 from herdpy.supervisor.attendance import Attendance
 from herdpy.supervisor.comparison import change
 from herdpy.supervisor.context import StepContext
+from herdpy.supervisor.flag import Flag
 from herdpy.supervisor.incarnation import Complaint, Incarnation, Spawned, attempt_of
 from herdpy.supervisor.line import Held, Refused
 from herdpy.supervisor.log import log
@@ -164,7 +165,7 @@ class Life:
         self.stage: str | None = None
         """What a start is doing, in a few words, and how much of that is done (0 to 1)."""
         self.done: float | None = None
-        self.changed = trio.Event()
+        self.changed = Flag()
         """Set, and replaced by a new one, at each change of status or stage."""
         self._registry = registry
         self._line = registry.line
@@ -346,7 +347,7 @@ class Life:
 
     def _pulse(self) -> None:
         self.changed.set()
-        self.changed = trio.Event()
+        self.changed = Flag()
 
     # The task.
 

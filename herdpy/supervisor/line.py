@@ -15,6 +15,7 @@ import trio
 
 from herdpy.keeper import message, succession
 from herdpy.supervisor import log as own_log
+from herdpy.supervisor.flag import Flag
 from herdpy.supervisor.log import log
 from herdpy.version import VERSION
 
@@ -80,6 +81,8 @@ def _until_parcel(waiting: "Iterable[bytes | _Parcel]") -> list[bytes]:
 class Held:
     """A process that the keeper holds, from its spawn (or from the keeper's telling) to its release."""
 
+    __slots__ = ("alone", "drained", "exited", "id", "on_exit", "pid", "start_time", "status")
+
     def __init__(self, process_id: str, pid: int, start_time: int) -> None:
         self.id = process_id
         self.pid = pid
@@ -88,10 +91,10 @@ class Held:
         self.status: Packet | None = None
         """Once it has ended: ``{"exited": N}``, ``{"killed": SIGNAL, "core": BOOL}``; of one that was adopted perhaps
         ``{"unknown": True}``."""
-        self.exited = trio.Event()
-        self.drained = trio.Event()
+        self.exited = Flag()
+        self.drained = Flag()
         """Set when the logger has written its last lines."""
-        self.alone = trio.Event()
+        self.alone = Flag()
         """Set when :meth:`KeeperLine.rest` found others of its service, and the last of them has gone."""
         self.on_exit: Callable[[], None] | None = None
 
@@ -105,11 +108,11 @@ class Held:
         """Be another process from now on. Who waits for its end waits for the new one's."""
         self.pid, self.start_time, self.status = pid, start_time, None
         if self.exited.is_set():
-            self.exited = trio.Event()
+            self.exited = Flag()
         if self.drained.is_set():
-            self.drained = trio.Event()
+            self.drained = Flag()
         if self.alone.is_set():
-            self.alone = trio.Event()
+            self.alone = Flag()
 
 
 SILENCE = 10.0

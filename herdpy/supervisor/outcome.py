@@ -6,6 +6,7 @@ import msgspec
 import trio
 
 from herdpy.service import StartFailure
+from herdpy.supervisor.flag import Flag
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -31,7 +32,7 @@ class Reply:
     __slots__ = ("_arrived", "_is_awaited", "_is_needed", "_outcome")
 
     def __init__(self, is_needed: Callable[[], bool] | None = None) -> None:
-        self._arrived = trio.Event()
+        self._arrived = Flag()
         self._outcome = Outcome(False)
         self._is_awaited = True
         self._is_needed = is_needed
