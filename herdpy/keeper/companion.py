@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from herdpy.keeper.spawn import Spawner
 
 FIRST_DELAY = 0.1
+TURN = 64
+"""Messages that are heard before others have their turn; a packet is heard to its end."""
 MANY = 8
 """Messages that are sent before the turn is over: the other end has something to do meanwhile."""
 LONGEST_DELAY = 5.0
@@ -172,7 +174,8 @@ class Companion:
         if self._is_waiting and line.flush():
             self._loop.watch_writing(line.descriptor, wanted=False, reading=not self._is_paused)
             self._is_waiting = False
-        for _ in range(64):  # so that one who talks without end leaves others a turn
+        heard = 0
+        while heard < TURN:  # so that one who talks without end leaves others a turn
             if self._is_paused:
                 return
             packet = line.receive()
@@ -183,6 +186,7 @@ class Companion:
                 return
             for message in apart(packet):
                 self.on_message(message)
+                heard += 1
                 if self.line is not line:
                     return
 
