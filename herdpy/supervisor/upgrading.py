@@ -97,16 +97,16 @@ class Upgrading:
         if self._shutdown.asked.is_set():
             await line.dismiss()
             return "herdpy is being stopped"
-        self._door.close()
-        closed = time.monotonic()
         held: list[str] = []
         try:
+            held.append(await self._pass_on(asker, 0))
+            self._door.close()
+            closed = time.monotonic()
             for client in self._door.clients:
-                if client in self._door.clients and (client is asker or can_pass(client)):
+                if client in self._door.clients and client is not asker and can_pass(client):
                     held.append(await self._pass_on(client, len(held)))
-                    if client is asker:
-                        handed = _Handed(held[-1], VERSION, os.getpid(), closed, logger)
-                        await line.note(NOTE, msgspec.json.encode(handed).decode())
+            handed = _Handed(held[0], VERSION, os.getpid(), closed, logger)
+            await line.note(NOTE, msgspec.json.encode(handed).decode())
             log("handing-over", to=pid, version=version)
             await line.hand_over()
         except Refused as refusal:
