@@ -15,7 +15,7 @@ from pathlib import Path
 
 from herdpy.keeper.companion import FIRST_DELAY, LONGEST_DELAY, STEADY
 from tests.chaos.ends import Ends
-from tests.chaos.fleet import PATIENCE, Fleet, Violation, eventually, signal_safely
+from tests.chaos.fleet import PATIENCE, PROGRAMS, Fleet, Violation, eventually, signal_safely
 from tests.chaos.lines import NO_END, Allowance, Lines
 from tests.chaos.records import Record, lives
 
@@ -275,8 +275,7 @@ class Run:
             signal.pidfd_send_signal(descriptor, signal.SIGKILL)
         await_death(pidfds)
         self.kills["+".join(which)] += 1
-        is_lossy = {"keeper", "logger"} <= set(which)
-        if is_lossy:
+        if len(which) == len(PROGRAMS):
             self._let_be_lost(before)
         meanwhile()
         waits = 0.0
@@ -298,7 +297,7 @@ class Run:
         self.fleet.await_whole(but=victims)
         if "keeper" in which:
             self.ends.nobody_saw(since, time.monotonic())
-        if is_lossy:
+        if {"keeper", "logger"} <= set(which):
             self._let_last_be_lost(before)
 
     def kill_young(self, count: int) -> None:
@@ -338,7 +337,7 @@ class Run:
 
     def _let_be_lost(self, alive: dict[str, list[Record]]) -> None:
         """Without its ledger, what the logger had taken and not written; what it was writing may be there twice."""
-        why = "keeper and logger were killed"
+        why = "all of herdpy was killed"
         for name, records in alive.items():
             for record in records:
                 now = next(found for found, _ in self.fleet.records.of(name) if found.label == record.label)
