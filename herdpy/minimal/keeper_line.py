@@ -89,8 +89,12 @@ class KeeperLine:
             if self._succession is not None and "control" in self.listeners:
                 succeed(self._succession, self._stderr, {**self.listeners, **self._ledger})
             sys.exit("the keeper is gone")
-        told = message.decode(packet)
-        self._keep(told, message.descriptors(ancillary))
+        descriptors = message.descriptors(ancillary)
+        for encoded in message.apart(packet):
+            self._obey(message.decode(encoded), descriptors)
+
+    def _obey(self, told: Packet, descriptors: list[int]) -> None:
+        self._keep(told, descriptors)
         answer = None if told["kind"] in ("process", "listener") else self._answers.pop(told.get("serial") or 0, None)
         if answer is not None:
             answer(told)
