@@ -1,5 +1,6 @@
 """How incarnations ended, and what herdpy's log says of it: each end is told once, and as it was."""
 
+import os
 import signal
 import time
 from pathlib import Path
@@ -14,6 +15,8 @@ TOLD = (
     "start-begins-anew",
 )
 """The events that tell an end."""
+LATE = 10.0
+"""Seconds after which an end is told no more."""
 RUN_ENDED = "timer-run-ended"
 UNSEEN = 2.0
 """Seconds before the keeper's end from which it may not have seen what ended: it may not have had its turn."""
@@ -43,6 +46,7 @@ class Ends:
         self.stops: dict[str, int] = {}
         self._unseen: list[tuple[float, float]] = []
         self._untold: list[tuple[float, float]] = []
+        self._unrecorded: dict[str, set[str]] = {}
         self.unknown_one_shots: dict[str, int] = {}
         self.is_journal_whole = True
         self.told = self.unknown = 0
@@ -101,7 +105,9 @@ class Ends:
             if self._is_untold(record):
                 self._next_event[name] = self._after(name, record)
             elif not self._take(name, record, records[at - 1][0] if at else None):
-                return False
+                if not (self._unrecorded.get(name) and time.monotonic() > self._moment(record) + LATE):
+                    return False
+                self._unrecorded[name].pop()
             at += 1
             self._next_end[name] = at
         return True
@@ -112,6 +118,8 @@ class Ends:
         Args:
             before: the one that ended before it, which a killed keeper may not have been told to be done with.
         """
+        if self._may_be_unrecorded(record):
+            self._unrecorded.setdefault(name, set()).add(record.label)
         events = self._events.get(name, [])
         at = self._next_event.get(name, 0)
         is_run = self._kinds[name].ends == RUN_ENDED
@@ -138,6 +146,9 @@ class Ends:
                 continue  # of something else: a service without a process, a requirement that was not to be had
             elif is_repeated and before is not None and self._is_right(name, before, event.name, reason):
                 continue
+            elif self._unrecorded.get(name):
+                self._unrecorded[name].pop()  # one of the last ends was not told, and all since are one event early
+                return True
             else:
                 raise Violation(f"{name}: {self._in_words(record)}, but what was told is {event.name} {reason!r}")
             self._next_event[name] = at
@@ -181,6 +192,12 @@ class Ends:
     def _may_be_unknown(self, record: Record) -> bool:
         moment = self._moment(record)
         return any(begin <= moment <= end for begin, end in self._unseen)
+
+    def _may_be_unrecorded(self, record: Record) -> bool:
+        """Whether it was spawned just before the keeper was killed, and ended before there was another: then nobody
+        may know that it ever was."""
+        born, moment = record.start_time / os.sysconf("SC_CLK_TCK"), self._moment(record)
+        return any(begin <= born <= begin + UNSEEN + 0.1 and moment <= end for begin, end in self._unseen)
 
     def _is_untold(self, record: Record) -> bool:
         moment = self._moment(record)
