@@ -214,11 +214,21 @@ class Life:
             transaction: the start that this one is part of; None means that it is one by itself.
             is_needed: as of :class:`Reply`.
         """
-        if self._is_over:
-            return self._not_registered()
+        return await self.ask_to_start(arguments, transaction, is_needed).wait()
+
+    def ask_to_start(
+        self,
+        arguments: Sequence[str] = (),
+        transaction: "Transaction | None" = None,
+        is_needed: Callable[[], bool] | None = None,
+    ) -> Reply:
+        """Do what :meth:`start` does, but for the waiting."""
         reply = Reply(is_needed)
-        self._put(_Start(tuple(arguments), reply, transaction))
-        return await reply.wait()
+        if self._is_over:
+            reply.give(self._not_registered())
+        else:
+            self._put(_Start(tuple(arguments), reply, transaction))
+        return reply
 
     async def stop(self, *, forced: bool = False, is_needed: Callable[[], bool] | None = None) -> Outcome:
         """Stop it, its dependents first, and wait until it has stopped.

@@ -55,9 +55,13 @@ class Reply:
         try:
             await self._arrived.wait()
         except trio.Cancelled:
-            self._is_awaited = False
+            self.abandon()
             raise
         return self._outcome
+
+    def abandon(self) -> None:
+        """Nobody waits for it any more."""
+        self._is_awaited = False
 
 
 class Unmet(StartFailure):

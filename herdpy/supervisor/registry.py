@@ -410,13 +410,28 @@ class Registry:
         """
         lines: list[str] = []
         transaction = Transaction()
+        replies: list[Reply] = []
 
         async def start(life: Life) -> None:
-            outcome = await transaction.start(life)
+            tell(await transaction.start(life))
+
+        def tell(outcome: Outcome) -> None:
             if not outcome.done:
                 lines.extend(outcome.lines)
 
-        await _each(start, services)
+        async with trio.open_nursery() as nursery:
+            for life in services:
+                if life.service.one_shot:
+                    nursery.start_soon(start, life)
+                else:  # no task for each: there may be many
+                    replies.append(life.ask_to_start(transaction=transaction))
+            try:
+                for reply in replies:
+                    tell(await reply.wait())
+            except trio.Cancelled:
+                for reply in replies:
+                    reply.abandon()
+                raise
         return tuple(lines)
 
     def stopped_with(self, life: Life) -> tuple[Life, ...]:
