@@ -60,8 +60,12 @@ def test_a_storm_of_commands_and_deaths_leaves_everything_answering(herdpy):
         thread.start()
     choice = random.Random(SEED)
     end = time.monotonic() + SECONDS
+    killed = 0
     while time.monotonic() < end:
         over.wait(choice.uniform(0.3, 2.0))
+        killed += 1
+        if killed % 3 == 0:  # five in a row that never got ready count as crashes
+            ask(herdpy, "status", "root")
         with contextlib.suppress(ValueError, ProcessLookupError):  # none at the moment
             os.kill(herdpy.supervisor(), signal.SIGKILL)
     over.set()
