@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from random import Random
 
 from tests.chaos.ends import UNKNOWN
-from tests.chaos.fleet import AUTO, BIN, PATIENCE, Kind, Violation, eventually
+from tests.chaos.fleet import AUTO, BIN, PATIENCE, Kind, Violation, eventually, signal_safely
 from tests.chaos.lines import NO_END, Allowance
 from tests.chaos.run import Run, pause
 
@@ -257,17 +257,11 @@ def _ask_for_reload(run: Run, way: str) -> None:
     if way == "SIGHUP":
         keeper = run.fleet.keeper
         assert keeper is not None
-        _signal(keeper, signal.SIGHUP)
+        signal_safely(keeper, signal.SIGHUP)
     elif way == "herd":
         ran = run.fleet.herd("reload", "root")
         if ran.returncode not in (0, 1) or "Traceback" in ran.stderr:
             raise Violation(f"herd reload root ended with {ran.returncode}: {ran.stdout}{ran.stderr}")
-
-
-def _signal(pid: int, number: int) -> None:
-    from tests.chaos.fleet import signal_safely
-
-    signal_safely(pid, number)
 
 
 # Clients.
