@@ -84,6 +84,15 @@ class Herdpy:
         parts = reply.split(b"(service (version 0)")[1:]
         return {found[1]: int(found[2]) for part in parts if (found := RUNNING.search(part)) is not None}
 
+    def stop(self) -> None:
+        """Stop it, and wait until it has ended and cleared away what it had made."""
+        ended = select.poll()
+        descriptor = os.pidfd_open(self.keeper)
+        ended.register(descriptor, select.POLLIN)
+        self.ask("stop")
+        ended.poll(PATIENCE * 1000)
+        os.close(descriptor)
+
     @property
     def keeper(self) -> int:
         return int(self._pid_file.read_text())
@@ -193,7 +202,7 @@ def main() -> int:
         try:
             herdpy = Herdpy(Path(place), options.services)
             took = measure(herdpy, options.services, options.rounds)
-            herdpy.ask("stop")
+            herdpy.stop()
         finally:
             end_all(lambda line: print(line, file=sys.stderr))
     medians = {name: statistics.median(times) for name, times in took.items()}
