@@ -36,19 +36,21 @@ def main(directory: str) -> None:
     def content() -> list[bytes]:
         return [encode(legacy.head()), *(packet for packets in live.values() for packet in packets)]
 
-    journal = Journal(str(path), f"{path}.elsewhere", content, print, lambda seconds, then: None)
+    journal = Journal(str(path), f"{path}.elsewhere", content, print, lambda seconds, then: None, lambda then: None)
     journal.begin()
     largest, spent = 0, 0.0
     for at in range(SPAWNS):
         before, after = records(at)
         begin = time.perf_counter()
         journal.append(*before)
+        journal.sync()  # before each spawn
         journal.append(*after)
         if at >= LIVE:
             journal.append(
                 {"kind": "gone", "id": f"service-{at % LIVE}:main:0@0:{at - LIVE}"},
                 {"kind": "closed", "number": at - LIVE},
             )
+        journal.sync()
         spent += time.perf_counter() - begin
         live[at] = list(map(encode, [*before, *after]))
         live.pop(at - LIVE, None)
