@@ -263,9 +263,9 @@ async def test_log(server: Server, herd: Herd) -> None:
 
 
 async def test_log_from_a_time_on_and_the_last_of_it(server: Server, herd: Herd) -> None:
-    changes = f"((running . {NOW}) (starting . {NOW - 100}) (stopped . 1795327281))"
+    changes = f"((running . {NOW}) (starting . {NOW - 36000}) (stopped . 1795327281))"
     server.answers["status root"] = reply(f"(({service('slow', status_changes=changes)}))")
-    for words, count in ((["-n", "2"], 2), (["--since", "1m"], 1), (["--since", "5m", "-n0"], 0), (["-n", "9"], 3)):
+    for words, count in ((["-n", "2"], 2), (["--since", "5h"], 1), (["--since", "5m", "-n0"], 0), (["-n", "9"], 3)):
         assert (await herd("log", *words)).stdout.count(b"\n") == count
     assert b"herd events -f" in (await herd("log", "-f")).stderr
 

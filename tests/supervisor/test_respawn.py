@@ -29,9 +29,9 @@ def test_delays_double_until_it_was_well_for_long_enough(ends, delay, most, heal
     policy = Respawn(limit=1000, interval=1e-9, delay=delay, delay_limit=most, healthy_after=healthy)
     history, now, in_a_row = History(policy), 0.0, 0
     for stopped, ran in ends:
-        history.running_since = now + stopped
-        in_a_row = 1 if now + stopped + ran - (now + stopped) >= healthy else in_a_row + 1
-        now += stopped + ran
+        history.running_since = began = now + stopped
+        now = began + ran
+        in_a_row = 1 if now - began >= healthy else in_a_row + 1
         verdict = history.judge(policy, End(reason="it exited with 1", code=1), now)
         wanted = min(most, delay * 2 ** (in_a_row - 1))
         assert verdict.delay is not None
