@@ -293,7 +293,13 @@ class Incarnation:
                 continue  # another is the main process by now
             if not self.is_succeeded:
                 return
-            if await self._line.rest(self.held):
+            try:
+                has_rest = await self._line.rest(self.held)
+            except Refused:
+                if self.held.exited.is_set():
+                    raise
+                continue  # the readiness step has had another one adopted just before
+            if has_rest:
                 await first(adopted.wait, self.held.alone.wait)
             if not adopted.is_set():
                 return
