@@ -129,17 +129,19 @@ class Door:
         self._accepting = trio.CancelScope()
         self._may_accept = trio.Event()
 
-    async def serve(self, descriptor: int) -> None:
+    async def serve(self, descriptor: int, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Accept connections for ever, but while it is closed.
 
         Args:
             descriptor: the listening socket, which the keeper holds too.
+            task_status: told when :meth:`resume` may be called.
         """
         with socket.socket(fileno=descriptor) as listener:
             listener.setblocking(False)
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 self.open()
+                task_status.started()
                 while True:
                     await self._may_accept.wait()
                     with trio.CancelScope() as self._accepting:

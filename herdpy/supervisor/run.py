@@ -112,7 +112,7 @@ async def supervise(
                 nursery.cancel_scope.cancel()
                 return
             log("groups-not-admitted", reason=problem)
-        nursery.start_soon(door.serve, line.listeners["control"])
+        await nursery.start(door.serve, line.listeners["control"])
         await line.ready()
         nursery.start_soon(announcing.announce_again_and_again, line, registry)
         opened = time.monotonic()
