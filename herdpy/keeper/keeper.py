@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from herdpy.keeper.cgroup import Cgroup, Cgroups
     from herdpy.keeper.init_system import InitSystem
+    from herdpy.keeper.line import Line
     from herdpy.keeper.place import PidFile
     from herdpy.keeper.spawn import Child
 else:
@@ -837,13 +838,14 @@ class Keeper:
         """Have the logger followed by one of the code that is installed by now."""
         serial = request.number(asked, "serial")
         patience = request.number(asked, "patience", 3600, 1)
+        asker = self._supervisor.line
 
         def then(problem: str | None) -> None:
             if problem is not None:
-                self._answer({"kind": "error", "serial": serial, "message": problem})
+                self._answer_to(asker, {"kind": "error", "serial": serial, "message": problem})
                 return
             self._journal.append(*self._programs())
-            self._answer({"kind": "renewed", "serial": serial, "pid": self._output.logger.pid})
+            self._answer_to(asker, {"kind": "renewed", "serial": serial, "pid": self._output.logger.pid})
 
         if self._is_ending or not self._output.renew(patience, then):
             raise BadRequest("renew_logger: the logger is being replaced already")
@@ -860,11 +862,14 @@ class Keeper:
             raise BadRequest("renew_keeper: herdpy is being stopped")
         if self._second is not None or self._output.is_renewing:
             raise BadRequest("renew_keeper: supervisor or logger is being replaced")
+        asker = self._supervisor.line
 
         def then(problem: str | None) -> None:
             self._trial = None
+            if problem is None and asker is not self._supervisor.line:
+                return  # the next one may ask for it again
             if problem is not None:
-                self._answer({"kind": "error", "serial": serial, "message": problem})
+                self._answer_to(asker, {"kind": "error", "serial": serial, "message": problem})
                 return
             # No more requests: those that come wait in the line, and our successor takes them.
             self._renewal = serial, time.monotonic()
@@ -1063,6 +1068,11 @@ class Keeper:
         if self._is_known:
             self._answer(event)
 
+    def _answer_to(self, asker: Line | None, message: Mapping[str, object]) -> None:
+        """Answer what took its time, unless who asked is gone: the next one's serials mean other requests."""
+        if asker is not None and asker is self._supervisor.line:
+            self._answer(message)
+
     def _answer(self, message: Mapping[str, object]) -> None:
         if self._supervisor.line is not None:
             self._supervisor.send(encode(message))
@@ -1081,6 +1091,7 @@ class Keeper:
 
     def _supervisor_ended(self) -> None:
         self._is_known = False
+        self._not_renewed("its supervisor has ended")
         was_ready, self._is_ready = self._is_ready, False
         if self._second is not None and self._second.prepared is not None and not self._is_ending:
             self._loop.cancel("begin supervisor")

@@ -353,3 +353,29 @@ def test_five_crashes_in_a_row_bring_the_minimal_supervisor(keeper: Running) -> 
         assert b"crashed 5 times in a row" in client.recv(65536)
     os.kill(pid, signal.SIGKILL)
     until(lambda: minimal() not in ([], [pid]), "the next one")
+
+
+def test_what_a_killed_supervisor_asked_for_is_not_answered_to_the_next_one(keeper: Running) -> None:
+    keeper.begin()
+    first = keeper.supervisor()
+    before = keeper.logger()
+    serial = first.tell("renew_logger", patience=20)
+
+    def loggers() -> list[int]:
+        found = []
+        for child in keeper.children():
+            with contextlib.suppress(psutil.Error):
+                if "logger/__main__.py" in " ".join(child.cmdline()):
+                    found.append(child.pid)
+        return found
+
+    (new,) = until(lambda: [pid for pid in loggers() if pid != before], "the new logger")
+    os.kill(new, signal.SIGSTOP)  # it is not ready before there is another supervisor
+    first.kill()
+    second = keeper.supervisor()
+    os.kill(new, signal.SIGCONT)
+    until(lambda: loggers() == [new], "the end of the old one")
+    assert second.tell("rest", id="nobody") == serial
+    told = second.receive()
+    assert (told["kind"], told["serial"]) == ("error", serial), told
+    assert "nobody" in told["message"]
