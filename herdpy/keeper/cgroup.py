@@ -26,7 +26,7 @@ CROWD = 4
 WHILE = 0.005
 """So many spawns with less than so many seconds between the end of one and the beginning of the next are a crowd."""
 DEAR = 0.002
-"""Seconds: what it costs to enter a cgroup and to leave it that is slow."""
+"""Seconds: what it costs to enter a cgroup and to leave it that is slow. The first of a crowd always is."""
 SPARED = 30
 """So many spawns of a crowd are forked then before the next try."""
 LONGEST = 100
@@ -103,6 +103,7 @@ class Cgroups:
         self._crowd = 0
         self._ended = 0.0
         self._spared = 0
+        self._was_dear = False
         self._cost = 0.0
         own = find()
         if own is None:
@@ -165,8 +166,10 @@ class Cgroups:
         except OSError:
             self._is_usable = False
             return False
-        if self._cost + time.monotonic() - begin > DEAR:
-            self._spared = SPARED
+        is_dear = self._cost + time.monotonic() - begin > DEAR
+        if is_dear and self._was_dear:
+            self._spared, is_dear = SPARED, False
+        self._was_dear = is_dear
         return True
 
     def pids(self) -> list[int]:
