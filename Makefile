@@ -2,7 +2,7 @@
 # make stop   stop all of it
 # make install  install it for the whole host: into PREFIX, with links to its commands in BIN
 # make test   set up, run every check and every test
-# make instants  kill each of herdpy's programs at each of its system calls (takes half an hour)
+# make instants  kill each of herdpy's programs at each of its system calls (takes hours)
 # make chaos  ten minutes of a fleet of services under faults at random; SEED=N for the same ones again
 # make bench  what it costs, as ratios
 # make bench-peers  the same work done by other supervisors, in one table
