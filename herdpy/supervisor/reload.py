@@ -21,6 +21,10 @@ from herdpy.supervisor.restart import promise, restart
 LAYERS = "layers"
 """The key of the note that tells which directories of declarations there were."""
 
+State = tuple[int, int, int]
+"""Of a directory: its device, its inode, and when its status last changed, in nanoseconds: when an entry came or went,
+and on most file systems also when it was moved itself."""
+
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """What a reload does, or would do."""
@@ -52,6 +56,8 @@ class Reloading:
         self._declare = declare
         self._state = state
         self._layers = tuple(layers)
+        self.states: dict[str, State | None] = {}
+        """The state that each of the directories was in when they were read last; None for what was not there."""
         self._there: frozenset[str] = frozenset()
         """Those that there were when they were read last, by this supervisor or the one before."""
         self._lock = trio.Lock()
@@ -68,6 +74,7 @@ class Reloading:
 
     def declared(self) -> DeclaredPlan:
         """What the files say. A directory that was there and is gone is a mistake. It may wait for a disk."""
+        self.states = {layer: state_of(layer) for layer in self._layers}
         declared = self._declare()
         there = frozenset(layer for layer in self._layers if os.path.lexists(layer))
         known = self._there or _known(self._registry.line.notes.get(LAYERS))
@@ -175,6 +182,15 @@ class Reloading:
                 return f"{life.name} stays as it is: {failure}"
         await life.replace(change.after, at_once=change.effect.kind == "now")
         return None
+
+
+def state_of(directory: str) -> State | None:
+    """The state that a directory is in; None when it is not there, or cannot be looked at."""
+    try:
+        found = os.stat(directory)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_ctime_ns
 
 
 def _known(note: str | None) -> frozenset[str]:

@@ -142,7 +142,7 @@ async def supervise(
             reloading.remember_layers,
             own_log.start,
             partial(_let_read, paths.log, groups),
-            partial(_watch, paths.layers, began, reloading),
+            partial(_watch, began, reloading),
         ]
         if unfinished is not None:
             log("reload-goes-on")
@@ -199,10 +199,10 @@ async def _let_read(log_dir: str, groups: Groups) -> None:
         log("groups-cannot-read-logs", directory=log_dir, reason=error.strerror)
 
 
-async def _watch(layers: Sequence[str], since: float, reloading: Reloading) -> None:
+async def _watch(since: float, reloading: Reloading) -> None:
     from herdpy.supervisor.watching import watch  # late: no boot waits for it
 
-    await watch(layers, since, reloading.reload)
+    await watch(reloading.states, since, reloading.reload)
 
 
 async def _start_automatic(registry: Registry, begun: trio.Event) -> None:

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.chaos.records import Records, lives
+from tests.chaos.records import Records
+from tests.processes import lives, programs
 
 BIN = Path(sys.executable).parent
 GENERATOR = str(Path(__file__).parent / "generator.py")
@@ -179,27 +180,7 @@ class Fleet:
     def programs(self) -> dict[str, int]:
         """PIDs of keeper, supervisor and logger, as far as there are such."""
         keeper = self.keeper
-        if keeper is None or not lives(keeper):
-            return {}
-        found = {"keeper": keeper}
-        children: list[str] = []
-        with contextlib.suppress(OSError):
-            children = Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()
-        for child in map(int, children):
-            try:
-                # Whole words: a child that has not come to its exec yet has the keeper's, which tell of a supervisor.
-                words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if not lives(child):
-                continue
-            if words[2:4] == [b"-m", b"herdpy.supervisor"]:
-                found["supervisor"] = child
-            elif words[3:4] and words[3].endswith(b"minimal/__main__.py"):
-                found["minimal"] = child
-            elif words[3:4] and words[3].endswith(b"logger/__main__.py") and words[4] != b"archive":
-                found["logger"] = child
-        return found
+        return {} if keeper is None else programs(keeper)
 
     def await_whole(self, but: Sequence[int] = ()) -> dict[str, int]:
         """Wait until all three programs are there.

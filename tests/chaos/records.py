@@ -16,12 +16,6 @@ def stat(pid: int) -> tuple[str, int] | None:
     return fields[0], int(fields[19])
 
 
-def lives(pid: int) -> bool:
-    """Whether it is there, and no zombie."""
-    found = stat(pid)
-    return found is not None and found[0] not in "ZX"
-
-
 class Record(NamedTuple):
     """An incarnation, as it was when its record was read."""
 

@@ -17,7 +17,8 @@ from herdpy.keeper.companion import FIRST_DELAY, LONGEST_DELAY, STEADY
 from tests.chaos.ends import Ends
 from tests.chaos.fleet import PATIENCE, PROGRAMS, Fleet, Violation, eventually, signal_safely
 from tests.chaos.lines import NO_END, Allowance, Lines
-from tests.chaos.records import Record, lives
+from tests.chaos.records import Record
+from tests.processes import lives
 
 PROMISED = 1.0
 """Seconds until a client is answered, on a machine that has nothing else to do."""

@@ -18,9 +18,11 @@ import msgspec
 from herdpy.client import as_json
 from herdpy.client.connection import ask
 from herdpy.client.words import Failure
+from herdpy.keeper import begin
 from herdpy.keeper.cgroup import find, key_of
 from herdpy.protocol import Command, parse_services
 from herdpy.sexp import Symbol
+from tests import processes
 from tests.conftest import Herdpy, remove_cgroup, wait_until
 
 PATIENCE = 30
@@ -165,37 +167,33 @@ class Fleet:
 
     def programs(self) -> dict[str, int]:
         """The PIDs of all three, once there are three."""
-        wait_until(lambda: len(self._programs()) == 3, PATIENCE)
-        return self._programs()
+        found: dict[str, int] = {}
+
+        def is_whole() -> bool:
+            nonlocal found
+            found = self._programs()
+            return len(found) == 3
+
+        wait_until(is_whole, PATIENCE)
+        return found
 
     def _programs(self) -> dict[str, int]:
         try:
-            keeper = int(self.pid_file.read_text())
-            children = Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()
+            return processes.programs(int(self.pid_file.read_text()))
         except (OSError, ValueError):
             return {}
-        found = {"keeper": keeper}
-        for child in map(int, children):
-            with contextlib.suppress(OSError):
-                line = Path(f"/proc/{child}/cmdline").read_bytes()
-                if b"herdpy.supervisor" in line:
-                    found["supervisor"] = child
-                elif b"logger/__main__.py" in line:
-                    found["logger"] = child
-        return found
 
     def newborn(self, program: str, before: int) -> int:
         """The PID of the keeper's child that is a program's second, or next, one, as soon as it is there."""
-        word = {"supervisor": b"herdpy.supervisor", "logger": b"logger/__main__.py"}[program]
+        word = {"supervisor": "herdpy.supervisor", "logger": begin.LOGGER}[program]
         keeper = int(self.pid_file.read_text())
         found = 0
 
         def look() -> int:
             nonlocal found
-            for child in map(int, Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()):
-                with contextlib.suppress(OSError):
-                    if child != before and word in Path(f"/proc/{child}/cmdline").read_bytes():
-                        found = child
+            for child in processes.children(keeper):
+                if child != before and word in processes.command_line(child):
+                    found = child
             return found
 
         end = time.monotonic() + PATIENCE

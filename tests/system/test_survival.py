@@ -17,23 +17,11 @@ import pytest
 
 from herdpy.keeper.journal import read, record
 from herdpy.keeper.message import encode
+from tests.processes import command_line, identity, lives, programs
 
 COUNTING = 'i=0; while :; do i=$((i+1)); echo "line $i"; sleep 0.02; done'
 PROGRAMS = ("keeper", "keeper+logger", "keeper+supervisor", "keeper+logger+supervisor")
 PATIENCE = 20
-
-
-def identity(pid: int) -> tuple[int, str]:
-    """PID and start time."""
-    return pid, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-
-
-def lives(pid: int) -> bool:
-    """Not so a zombie, which waits for whoever is its parent now."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 class Fleet:
@@ -71,23 +59,21 @@ class Fleet:
             return None
 
     def programs(self) -> dict[str, int]:
-        keeper = self.keeper
-        assert keeper is not None
-        found = {"keeper": keeper}
-        children = Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()
-        for child in map(int, children):
-            line = Path(f"/proc/{child}/cmdline").read_bytes()
-            if b"herdpy.supervisor" in line:
-                found["supervisor"] = child
-            elif b"logger/__main__.py" in line:
-                found["logger"] = child
+        """Once there are all of them."""
+        found: dict[str, int] = {}
+
+        def is_whole() -> bool:
+            nonlocal found
+            found = programs(self.keeper or 0)
+            return {"keeper", "supervisor", "logger"} <= found.keys()
+
+        self.eventually(is_whole, PATIENCE)
         return found
 
     def kill(self, which: str) -> None:
         """Kill these, all at once, and see to it that there is a herdpy again."""
-        self.eventually(lambda: len(self.programs()) == 3, PATIENCE)
-        programs = self.programs()
-        victims = [programs[name] for name in which.split("+")]
+        before = self.programs()
+        victims = [before[name] for name in which.split("+")]
         pidfds = [os.pidfd_open(pid) for pid in victims]
         for pid in victims:  # so that none of them sees another one's end
             os.kill(pid, signal.SIGSTOP)
@@ -98,7 +84,7 @@ class Fleet:
         if "supervisor" in which:
             self.start()
         else:
-            self.eventually(lambda: self.keeper != programs["keeper"], PATIENCE)
+            self.eventually(lambda: self.keeper != before["keeper"], PATIENCE)
 
     def pid(self, name: str) -> int:
         self.eventually(lambda: self.herdpy.status(name)["pid"], PATIENCE)
@@ -308,15 +294,8 @@ def test_a_shutdown_that_was_cut_short_is_not_gone_on_with_by_who_is_started_nex
 
 def running(word: str) -> list[int]:
     """PIDs of those that live and have a word as their last one."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (entry / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if words[-2:-1] == [word.encode()] and lives(int(entry.name)):
-            found.append(int(entry.name))
-    return found
+    found = (int(entry.name) for entry in Path("/proc").glob("[0-9]*"))
+    return [pid for pid in found if command_line(pid)[-1:] == [word] and lives(pid)]
 
 
 @pytest.mark.parametrize("which", PROGRAMS)

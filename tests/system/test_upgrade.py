@@ -19,24 +19,12 @@ import pytest
 
 import herdpy as installed
 from herdpy import protocol
+from tests.processes import identity, lives
 
 COUNTING = 'i=0; while :; do i=$((i+1)); echo "line $i"; sleep 0.02; done'
 PATIENCE = 40
 PARTS: tuple[tuple[str, ...], ...] = ((), ("keeper",))
 """What ``herd upgrade root`` takes: nothing means the supervisor, and the logger with it."""
-
-
-def identity(pid: int) -> tuple[int, str]:
-    """PID and start time."""
-    return pid, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-
-
-def lives(pid: int) -> bool:
-    """Whether a process is there, and no zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def ask(control: Path, action: str, service: str, *arguments: str) -> bytes:
