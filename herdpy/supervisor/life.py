@@ -28,7 +28,7 @@ from herdpy.supervisor.flag import Flag
 from herdpy.supervisor.incarnation import Complaint, Incarnation, Spawned, attempt_of
 from herdpy.supervisor.line import Held, Refused
 from herdpy.supervisor.log import log
-from herdpy.supervisor.note import NOTE_VERSION, Note, Status, read_note
+from herdpy.supervisor.note import NOTE_VERSION, Note, Status, key_of_declaration, key_of_state, read_note
 from herdpy.supervisor.outcome import Outcome, Reply, Unmet
 from herdpy.supervisor.recent import Recent
 from herdpy.supervisor.respawn import History
@@ -122,6 +122,7 @@ class Life:
         "_left_beside",
         "_line",
         "_next_starts",
+        "_noted_declaration",
         "_nursery",
         "_registry",
         "_starters",
@@ -187,6 +188,8 @@ class Life:
         """Whether the process of a lazy service is under way."""
         self._end: End | None = None
         """How its process ended, until that has been dealt with."""
+        self._noted_declaration: str | None = None
+        """What the keeper remembers of its declaration."""
         self._activity: trio.CancelScope | None = None
         self._incarnation: Incarnation | None = None
         self._attendance: Attendance | None = None
@@ -515,7 +518,6 @@ class Life:
             list(self.failures),
             self.reason,
             self.details,
-            self.service.declaration,
             self._history.running_since,
             self._history.streak,
             self.memory,
@@ -527,7 +529,10 @@ class Life:
             self.service.stop.grace_period,
         )
         try:
-            self._line.note_soon(f"service:{self.name}", msgspec.json.encode(note).decode())
+            if self._noted_declaration != self.service.declaration:
+                self._line.note_soon(key_of_declaration(self.name), self.service.declaration)
+                self._noted_declaration = self.service.declaration
+            self._line.note_soon(key_of_state(self.name), msgspec.json.encode(note).decode())
         except (Refused, ValueError) as error:
             # Longer than a packet, or no UTF-8: the next supervisor will know less, but this one goes on.
             log("note-refused", service=self.name, reason=error)
@@ -1022,7 +1027,9 @@ class Life:
     async def retire(self) -> None:
         """End the task of a service that is idle, and forget its note."""
         self._is_over = True
-        await self._line.note(f"service:{self.name}", None)
+        self._noted_declaration = None
+        await self._line.note(key_of_state(self.name), None)
+        await self._line.note(key_of_declaration(self.name), None)
 
     async def _take_next_start(self) -> None:
         wanted = [start for start in self._next_starts if start.reply.is_wanted]
@@ -1097,15 +1104,19 @@ class Life:
 
     # After the supervisor itself has died.
 
-    def recall(self, text: str | None, held: Held | None, beside: Mapping[str, Held] | None = None) -> None:
+    def recall(
+        self, text: str | None, declaration: str | None, held: Held | None, beside: Mapping[str, Held] | None = None
+    ) -> None:
         """Be what it was in the last supervisor. Nothing is done about it before :meth:`begin`.
 
         Args:
             text: what the keeper kept of it for us.
+            declaration: what it carried along of its declaration then.
             held: the service's process, if the keeper holds one.
             beside: the processes that its attendant was executing, by their keys.
         """
         self._left, self._left_beside = held, beside or {}
+        self._noted_declaration = declaration
         note = read_note(self.name, text)
         if note is not None:
             self._take_back(note)
@@ -1151,9 +1162,10 @@ class Life:
 
     def _take_back(self, note: Note) -> None:
         """Be what was started, when it is declared otherwise by now in a way that waits for its next start."""
-        if note.status == "stopped" or note.declaration in {"", self.service.declaration}:
+        noted = self._noted_declaration
+        if note.status == "stopped" or noted is None or noted == self.service.declaration:
             return
-        before = self._registry.remade(self.name, note.declaration)
+        before = self._registry.remade(self.name, noted)
         if before is not None and change(before, self.service).effect.kind != "now":
             self.replacement = self.service
             self._become(before)

@@ -15,23 +15,21 @@ NOTE_VERSION = 1
 leaves out, and what it misses has a default."""
 
 
-class Note(msgspec.Struct):
+class Note(msgspec.Struct, omit_defaults=True):
     """A service's state, written before what it announces is begun."""
 
     version: int
     status: Status
-    enabled: bool
-    stop_asked: bool
+    enabled: bool = True
+    stop_asked: bool = False
     """Of a stopping service: whether someone asked for it, or its process ended by itself."""
-    arguments: tuple[str, ...]
-    changes: list[tuple[Status, float]]
-    respawns: list[float]
-    deaths: list[float]
-    failures: list[float]
-    reason: str | None
-    details: dict[str, str]
-    declaration: str = ""
-    """What the service carried along of its declaration."""
+    arguments: tuple[str, ...] = ()
+    changes: list[tuple[Status, float]] = []
+    respawns: list[float] = []
+    deaths: list[float] = []
+    failures: list[float] = []
+    reason: str | None = None
+    details: dict[str, str] = {}
     running_since: float | None = None
     streak: int = 0
     memory: str = ""
@@ -48,6 +46,17 @@ class Note(msgspec.Struct):
     """What its processes are sent to stop it, and"""
     grace_period: float | None = None
     """the seconds from that to SIGKILL: for a supervisor that reads no declarations (herdpy/minimal)."""
+
+
+def key_of_state(name: str) -> str:
+    """The key of the note that holds a service's :class:`Note`."""
+    return f"service:{name}"
+
+
+def key_of_declaration(name: str) -> str:
+    """The key of the note that holds what a service carries along of its declaration (``Service.declaration``): it is
+    long, and seldom another than it was when its state is."""
+    return f"declaration:{name}"
 
 
 def read_note(name: str, text: str | None) -> Note | None:

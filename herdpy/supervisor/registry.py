@@ -14,7 +14,7 @@ from herdpy.supervisor.context import Making
 from herdpy.supervisor.life import Life
 from herdpy.supervisor.line import Held, KeeperLine, Refused
 from herdpy.supervisor.log import log
-from herdpy.supervisor.note import read_note
+from herdpy.supervisor.note import key_of_declaration, key_of_state
 from herdpy.supervisor.outcome import Outcome, Reply, Unmet
 from herdpy.supervisor.plan import Plan, make_plan
 from herdpy.supervisor.shutdown import Shutdown
@@ -104,8 +104,9 @@ class Registry:
             self._recall(name, self._add(declared))
 
     def _recall(self, name: str, life: Life) -> None:
-        note = self.line.notes.get(f"service:{name}")
-        life.recall(note, self._found.processes.get(name), self._found.beside.get(name))
+        note = self.line.notes.get(key_of_state(name))
+        declaration = self.line.notes.get(key_of_declaration(name))
+        life.recall(note, declaration, self._found.processes.get(name), self._found.beside.get(name))
 
     async def begin(self, nursery: trio.Nursery) -> None:
         """Let every life go on from where it was; whoever asks how they are is answered meanwhile."""
@@ -144,8 +145,8 @@ class Registry:
 
     def _undeclared(self, name: str) -> Service:
         """A service that runs although its declaration is gone, or is mistaken by now: as it was, else by its name."""
-        note = read_note(name, self.line.notes.get(f"service:{name}"))
-        made = self.remade(name, note.declaration) if note is not None and note.declaration else None
+        declaration = self.line.notes.get(key_of_declaration(name))
+        made = None if declaration is None else self.remade(name, declaration)
         return made or Service(
             provision=(name,), documentation="Running still, but no longer declared.", respawn=Respawn(enabled=False)
         )
@@ -524,7 +525,9 @@ def _concerned(changed: Iterable[str]) -> set[str] | None:
             return None
         if kind == "process":
             names.add(first)
-        elif (kind == "note" and first in ("service", "heard")) or (kind == "held" and first == "notify"):
+        elif (kind == "note" and first in ("service", "declaration", "heard")) or (
+            kind == "held" and first == "notify"
+        ):
             names.add(rest)
         elif kind == "held" and rest.partition(":")[0] in ("socket", "connection"):
             names.add(first)

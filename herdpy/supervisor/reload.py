@@ -14,6 +14,7 @@ from herdpy.supervisor.comparison import Change, Comparison, compare
 from herdpy.supervisor.declared import DeclaredPlan
 from herdpy.supervisor.life import Life
 from herdpy.supervisor.log import log
+from herdpy.supervisor.note import key_of_state
 from herdpy.supervisor.plan import Plan, make_plan
 from herdpy.supervisor.registry import NotRegistered, Registry
 from herdpy.supervisor.restart import promise, restart
@@ -69,7 +70,7 @@ class Reloading:
     def go_on_with(self, unfinished: kept_plan.Unfinished) -> None:
         """Let the next reload do what the last supervisor had left to do."""
         notes = self._registry.line.notes
-        self._added = frozenset(name for name in unfinished.added if f"service:{name}" not in notes)
+        self._added = frozenset(name for name in unfinished.added if key_of_state(name) not in notes)
         self._is_behind = True
 
     def declared(self) -> DeclaredPlan:

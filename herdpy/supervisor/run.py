@@ -25,6 +25,8 @@ from herdpy.supervisor.shutdown import Shutdown
 
 CALM = 2.0
 """Seconds until that is done which no start waits for, such as importing structlog, even if starts still go on."""
+RETRY = 10
+"""Seconds until the next try at what could not be done."""
 
 MISTAKES_STATUS = 2
 """Exit status of herdpy when the configuration has mistakes, as of ``herdpy check``."""
@@ -188,7 +190,17 @@ async def _do_later(begun: trio.Event, works: Sequence[Callable[[], Awaitable[No
     gc.enable()
     async with trio.open_nursery() as nursery:
         for work in works:
-            nursery.start_soon(work)
+            nursery.start_soon(_persist, work)
+
+
+async def _persist(work: Callable[[], Awaitable[None]]) -> None:
+    """Do it, however often: what it imports cannot be read without a descriptor, or while the package is replaced."""
+    while True:
+        try:
+            return await work()
+        except (OSError, ImportError) as error:
+            log("put-off", seconds=RETRY, reason=error)
+        await trio.sleep(RETRY)
 
 
 async def _let_read(log_dir: str, groups: Groups) -> None:

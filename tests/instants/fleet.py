@@ -18,7 +18,6 @@ import msgspec
 from herdpy.client import as_json
 from herdpy.client.connection import ask
 from herdpy.client.words import Failure
-from herdpy.keeper import begin
 from herdpy.keeper.cgroup import find, key_of
 from herdpy.protocol import Command, parse_services
 from herdpy.sexp import Symbol
@@ -185,14 +184,14 @@ class Fleet:
 
     def newborn(self, program: str, before: int) -> int:
         """The PID of the keeper's child that is a program's second, or next, one, as soon as it is there."""
-        word = {"supervisor": "herdpy.supervisor", "logger": begin.LOGGER}[program]
+        word = {"supervisor": "herdpy.supervisor", "logger": "logger/__main__.py"}[program]
         keeper = int(self.pid_file.read_text())
         found = 0
 
         def look() -> int:
             nonlocal found
             for child in processes.children(keeper):
-                if child != before and word in processes.command_line(child):
+                if child != before and any(one.endswith(word) for one in processes.command_line(child)):
                     found = child
             return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import os
 import random
@@ -26,6 +25,7 @@ from tests.keeper.conftest import place as place  # noqa: PLC0414
 from tests.logger.conftest import PATIENCE, PROGRAM, Logger, until
 from tests.logger.test_file import feed, ledger_with_pipe, silent, unstamped
 from tests.logger.test_killed import COUNTING, lost_doubled_and_cut, written
+from tests.processes import lives
 
 DAY = 86400
 
@@ -401,8 +401,7 @@ def test_what_compresses_is_no_service_and_ends_with_the_keeper(keeper: Running)
     supervisor.end()
     assert keeper.wait()[0] == 0
     # It is an orphan by now, to be reaped by the machine's init, whenever that comes to it.
-    with contextlib.suppress(psutil.NoSuchProcess):
-        assert compressing.status() == psutil.STATUS_ZOMBIE
+    until(lambda: not lives(compressing.pid), "its end")
 
 
 def test_a_rotation_that_is_no_table_is_refused(keeper: Running) -> None:

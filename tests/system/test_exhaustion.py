@@ -86,6 +86,20 @@ def test_a_keeper_without_descriptors(herdpy: Any, eventually: Callable[..., Non
     assert herdpy.said().count("Traceback") == 0, herdpy.said()
 
 
+def test_a_supervisor_that_never_had_any_to_spare(herdpy: Any, eventually: Callable[..., None]) -> None:
+    """What it imports once everything runs, or after a while, has to be read from files."""
+    herdpy.declare("slow", 'command = ["sleep", "1000"]\nauto-start = true\nready.log-line = "never"\n')
+    herdpy.start()
+    supervisor = herdpy.supervisor()
+    with limited(supervisor, resource.RLIMIT_NOFILE, 3):
+        eventually(lambda: "put-off" in herdpy.said())
+        assert herdpy.supervisor() == supervisor
+    (herdpy.services / "new.toml").write_text('command = ["sleep", "1000"]\nauto-start = true\n')
+    eventually(lambda: herdpy.herd("status", "new").returncode == 0)  # the directory is watched after all
+    assert herdpy.supervisor() == supervisor
+    assert "Traceback" not in herdpy.said()
+
+
 def test_a_supervisor_without_descriptors(herdpy: Any, eventually: Callable[..., None]) -> None:
     declare(herdpy, "service", *FEW)
     herdpy.start()
