@@ -130,7 +130,10 @@ class Cgroups:
             self._number += 1
             made = Cgroup(f"{self.path}/{self._number}.{readable}")
             try:
-                os.makedirs(made.path, 0o755)  # should somebody have removed the one above it, while it was empty
+                try:
+                    os.mkdir(made.path, 0o755)
+                except FileNotFoundError:  # somebody has removed the one above it, while it was empty
+                    os.makedirs(made.path, 0o755)
             except FileExistsError:
                 continue  # a former keeper's, and somebody lives in it
             except OSError:

@@ -6,7 +6,7 @@ and left out; the whole ones after it still say what is true. A record is writte
 says what is, not what changes: to read one twice does no harm.
 
 It grows by a line for each thing that happens, and is written anew, beside itself, when it is larger than twice what it
-was then and 64 KiB. So it is never larger than that and a record more.
+was then and 1 MiB. So it is never larger than that and a record more.
 
 While it cannot be written, or is not found any more where it was written, another one is, elsewhere. Which of the two
 was begun last, their heads tell.
@@ -29,7 +29,7 @@ NAME = "journal"
 
 VERSION = 1
 
-ROOM = 65536
+ROOM = 1 << 20
 """Bytes that it may grow by, beyond twice its size, until it is written anew."""
 
 RETRY = 10.0

@@ -380,11 +380,13 @@ class Keeper:
                 raise SpawnFailure(error.errno or errno.EIO, "output", "") from None
             intended = cgroup = self._cgroups.make(name)
             self._intend(child, name, scope, reading, cgroup, output, rotation)
+            before = proc.now()
             try:
                 pid, errors, cgroup = self._spawn_in(cgroup, child, None if writing < 0 else writing)
             finally:
                 self._cgroups.has_spawned()
             pidfd = identify(pid)
+            start_time = proc.start_time_since(before, pid)
         except SpawnFailure as error:
             if reading >= 0:
                 os.close(reading)
@@ -396,7 +398,8 @@ class Keeper:
             if writing >= 0:
                 os.close(writing)
         pipe = self._output.keep(reading, output[0], rotation) if isinstance(output, tuple) else None
-        process = Process(name, pid, pidfd, proc.start_time(pid), scope, pipe, identity(reading), cgroup)
+        seen = None if pipe is None else pipe.identity
+        process = Process(name, pid, pidfd, start_time, scope, pipe, seen or identity(reading), cgroup)
         self._processes[name] = process
         self._changed("processes", name)
         self._journal.append(*(process.records() if cgroup is not intended else (process.outcome(),)))

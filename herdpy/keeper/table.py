@@ -213,11 +213,11 @@ def make_pipe(uid: int | None = None, gid: int | None = None) -> tuple[int, int]
     Raises:
         OSError: when there are no descriptors left.
     """
-    reading, writing = os.pipe2(os.O_CLOEXEC)
-    os.set_blocking(reading, False)
+    reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         both = os.open(f"/proc/self/fd/{writing}", os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
+        os.set_blocking(writing, True)
         both = None  # no /proc: a plain pipe is better than none
     except OSError:
         os.close(reading)
