@@ -460,11 +460,12 @@ class Incarnation:
 
     async def _hear_out(self) -> End:
         """After its end: wait until the logger and the companion have told their last, but not for long."""
-        with trio.move_on_after(LAST_WORDS_PATIENCE):
-            await self.held.drained.wait()
+        if not (self.held.drained.is_set() and self._companion_gone.is_set()):
+            with trio.move_on_after(LAST_WORDS_PATIENCE):
+                await self.held.drained.wait()
+                await self._companion_gone.wait()
+            self._companion.cancel()
             await self._companion_gone.wait()
-        self._companion.cancel()
-        await self._companion_gone.wait()
         await self.catch_up()
         end = self._end or processes.end_of(self.held)
         if self._hearing is not None and self._hearing.heard.error:

@@ -244,9 +244,16 @@ class Life:
             return Outcome(True)
         if not forced and not self._registry.closing and (refusal := await self._refusal_to_stop()):
             return Outcome(False, (f"cannot stop {self.name}: {refusal}",))
+        return await self.ask_to_stop(is_needed).wait()
+
+    def ask_to_stop(self, is_needed: Callable[[], bool] | None = None) -> Reply:
+        """Do what :meth:`stop` does when it is forced, but for the waiting."""
         reply = Reply(is_needed)
-        self._put(_Stop(reply))
-        return await reply.wait()
+        if self._is_over:
+            reply.give(Outcome(True))
+        else:
+            self._put(_Stop(reply))
+        return reply
 
     async def switch(self, enabled: bool) -> Outcome:
         """Enable it (which forgets its failures) or disable it; a running one goes on running."""

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -372,10 +373,16 @@ class Registry:
         stopped: list[str] = []
 
         async def stop(life: Life) -> None:
-            stopped.extend((await life.stop(forced=forced, is_needed=lambda: is_needed(life))).stopped)
+            stopped.extend((await life.stop(is_needed=partial(is_needed, life))).stopped)
 
-        lives = dict.fromkeys(self.by_name[name] for name in names if name in self.by_name)
-        await _each(stop, (life for life in lives if life.status != "stopped"))
+        found = dict.fromkeys(self.by_name[name] for name in names if name in self.by_name)
+        lives = [life for life in found if life.status != "stopped"]
+        if forced:  # no task for each: there may be many
+            replies = [life.ask_to_stop(partial(is_needed, life)) for life in lives]
+            for reply in replies:
+                stopped += (await reply.wait()).stopped
+        else:
+            await _each(stop, lives)
         return tuple(dict.fromkeys(stopped))
 
     async def start_before(self, service: Service, transaction: "Transaction", nursery: trio.Nursery) -> None:
@@ -451,11 +458,9 @@ class Registry:
     async def stop_all(self) -> None:
         """Stop every service, dependents first, what is independent at once; nothing can be started any more."""
         self.closing = True
-
-        async def stop(life: Life) -> None:
-            await life.stop()
-
-        await _each(stop, (life for life in self.lives.values() if life.status != "stopped"))
+        replies = [life.ask_to_stop() for life in self.lives.values() if life.status != "stopped"]
+        for reply in replies:
+            await reply.wait()
 
 
 class Transaction:

@@ -154,6 +154,7 @@ async def supervise(
         nursery.start_soon(_do_later, begun, later)
         await shutdown.asked.wait()
         registry.closing = True  # before the note: nobody may write "started" over it
+        gc.disable()  # to find what nobody needs any more is no use now
         deadline = deadline or shutdown.deadline()
         await line.note("supervisor", f"stopping {registry.exit_status} {deadline}")
         left = deadline - time.clock_gettime(time.CLOCK_BOOTTIME)
