@@ -112,7 +112,9 @@ def write_reply(result: object = False, error: str | bool = False, messages: "It
         error: what one of the functions below returns; False when there is none.
         messages: the lines to be shown; one with newlines in it is sent as the lines it holds.
     """
-    if not isinstance(result, (Raw, bool)):
+    if isinstance(result, list) and len(result) == 1 and isinstance(result[0], Raw):  # a service, mostly
+        result = Raw(f"({result[0]})")
+    elif not isinstance(result, (Raw, bool)):
         result = as_result(result)
     lines = " ".join([write_string(line) for message in messages for line in message.split("\n")])
     problem = error if isinstance(error, str) else "#f"

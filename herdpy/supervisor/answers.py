@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -515,6 +516,10 @@ def _pending(life: Life) -> Iterator[tuple[str, str]]:
         yield "from its next start on", keys or "as it is declared now"
 
 
+_written_service = lru_cache(maxsize=64)(protocol.write_service)
+"""Who waits for something asks for the same service again and again."""
+
+
 def describe(life: Life) -> Raw:
     """A service and its state, for the wire."""
     service = life.service
@@ -522,16 +527,16 @@ def describe(life: Life) -> Raw:
     running: object = False
     if life.status in ("running", "stopping"):
         running = life.process.pid if life.process is not None else True
-    return protocol.write_service(
+    return _written_service(
         provides=service.provision,
         requires=service.requirement,
         respawn=policy.enabled and service.has_processes,
         docstring=service.documentation,
         enabled=life.enabled,
         running=running,
-        last_respawns=[int(at) for at in life.respawns],
-        status_changes=[(status, int(at)) for status, at in life.changes],
-        startup_failures=[int(at) for at in life.failures],
+        last_respawns=tuple([int(at) for at in life.respawns]),
+        status_changes=tuple([(status, int(at)) for status, at in life.changes]),
+        startup_failures=tuple([int(at) for at in life.failures]),
         status=life.status,
         one_shot=service.one_shot,
         transient=service.transient,

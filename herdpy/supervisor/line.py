@@ -164,6 +164,8 @@ class _Parcel:
 
 TURN = 64
 """Packets that are taken before others have their turn, and messages that are put into one packet."""
+MUCH = 2 * TURN
+"""So many requests that are not answered keep the keeper busy while more are made ready."""
 
 
 class KeeperLine:
@@ -185,6 +187,8 @@ class KeeperLine:
         """Why nothing can be sent any more."""
         self._serial = 0
         self._answers: dict[int, _Answer] = {}
+        self._leisure: trio.Event | None = None
+        """Set when few enough are waited for, if anyone waits for that."""
         self._on_signal = on_signal
         self.held: dict[str, Held] = {}
         self.notes: dict[str, str] = {}
@@ -398,6 +402,9 @@ class KeeperLine:
         answer = self._answers.pop(packet.get("serial", 0), None)
         if not self._answers:
             self._silence.deadline = math.inf
+        if self._leisure is not None and len(self._answers) <= MUCH:
+            self._leisure.set()
+            self._leisure = None
         if answer is None:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -456,6 +463,15 @@ class KeeperLine:
         if answer.packet["kind"] == "error":
             raise Refused(answer.packet["message"])
         return answer
+
+    async def leisure(self) -> None:
+        """Let others run, and wait until the keeper has not too much to do: whatever a thousand services are about to
+        do at once needs memory for each, and the first could have begun with it."""
+        await trio.lowlevel.checkpoint()
+        while len(self._answers) > MUCH:
+            if self._leisure is None:
+                self._leisure = trio.Event()
+            await self._leisure.wait()
 
     @property
     def overdue(self) -> str | None:

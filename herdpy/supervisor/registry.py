@@ -25,7 +25,7 @@ _Item = TypeVar("_Item")
 UNLOADED = "unloaded:"
 """What the keys of the notes begin with that tell what was unloaded by hand."""
 AT_A_STRETCH = 20
-"""Lives that begin before others have their turn: some milliseconds."""
+"""Lives that begin, start or stop before others have their turn: some milliseconds."""
 
 
 class Registry:
@@ -428,12 +428,14 @@ class Registry:
                 lines.extend(outcome.lines)
 
         async with trio.open_nursery() as nursery:
-            for life in services:
-                if life.service.one_shot:
-                    nursery.start_soon(start, life)
-                else:  # no task for each: there may be many
-                    replies.append(life.ask_to_start(transaction=transaction))
             try:
+                for number, life in enumerate(tuple(services), 1):
+                    if life.service.one_shot:
+                        nursery.start_soon(start, life)
+                    else:  # no task for each: there may be many
+                        replies.append(life.ask_to_start(transaction=transaction))
+                    if number % AT_A_STRETCH == 0:
+                        await self.line.leisure()
                 for reply in replies:
                     tell(await reply.wait())
             except trio.Cancelled:
@@ -458,7 +460,11 @@ class Registry:
     async def stop_all(self) -> None:
         """Stop every service, dependents first, what is independent at once; nothing can be started any more."""
         self.closing = True
-        replies = [life.ask_to_stop() for life in self.lives.values() if life.status != "stopped"]
+        replies = []
+        for number, life in enumerate([life for life in self.lives.values() if life.status != "stopped"], 1):
+            replies.append(life.ask_to_stop())
+            if number % AT_A_STRETCH == 0:
+                await self.line.leisure()
         for reply in replies:
             await reply.wait()
 
