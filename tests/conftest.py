@@ -7,7 +7,6 @@ import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,24 +14,16 @@ from typing import Any
 import pytest
 
 from herdpy.keeper import cgroup
+from tests.waiting import PATIENCE, until
 
 BIN = Path(sys.executable).parent
 CACHE = Path(os.environ.get("HERDPY_TEST_CACHE") or f"/var/tmp/herdpy-tests-{os.geteuid()}")
 """Where guests' images are kept from one run to the next. Not below a home: as root, QEMU runs as another user."""
-PATIENCE = 60
-"""Seconds until a test gives up on a program that ought to answer at once."""
 
 
 def wait_until(condition: Callable[[], object], patience: float = PATIENCE) -> None:
-    """Ask again and again until it is so; what is outside of us gives no event to wait for.
-
-    Raises:
-        AssertionError: it was not so for ``patience`` seconds.
-    """
-    end = time.monotonic() + patience
-    while not condition():
-        assert time.monotonic() < end, "what the test waits for does not come"
-        select.select([], [], [], 0.02)
+    """See :func:`tests.waiting.until`."""
+    until(condition, patience=patience)
 
 
 def fail_what_was_skipped(report: Any) -> None:

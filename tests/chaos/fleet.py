@@ -3,17 +3,16 @@
 import contextlib
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.chaos.records import Records
 from tests.processes import lives, programs
+from tests.waiting import until
 
 BIN = Path(sys.executable).parent
 GENERATOR = str(Path(__file__).parent / "generator.py")
@@ -32,11 +31,10 @@ def eventually(condition: Callable[[], object], what: str, patience: float = PAT
     Raises:
         Violation: it is not so after ``patience`` seconds.
     """
-    end = time.monotonic() + patience
-    while not condition():
-        if time.monotonic() > end:
-            raise Violation(f"after {patience:g} s still not so: {what}")
-        select.select([], [], [], 0.02)
+    try:
+        until(condition, what, patience)
+    except AssertionError as error:
+        raise Violation(str(error)) from None
 
 
 class Kind(NamedTuple):

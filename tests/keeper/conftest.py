@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import pytest
 
 from herdpy.keeper.cgroup import Cgroup, Cgroups, find, key_of
 from herdpy.keeper.message import ANCILLARY_SIZE, LIMIT, VERSION, apart, decode, descriptors, encode
+from tests.waiting import until
 
 ROOT = Path(__file__).parent.parent.parent
 PEER = Path(__file__).parent / "peer.py"
@@ -58,15 +58,6 @@ def needs_cgroups(test: Callable[..., None]) -> Callable[..., None]:
         assert Cgroups("test").make("service") is None
 
     return refused
-
-
-def until(happens: Callable[[], Any], what: str) -> Any:
-    """Wait, bounded, for what cannot be waited for otherwise."""
-    deadline = time.monotonic() + PATIENCE
-    while not (found := happens()):
-        assert time.monotonic() < deadline, f"waited {PATIENCE} s for: {what}"
-        select.select([], [], [], 0.005)
-    return found
 
 
 def read_to_end(reading: int) -> bytes:

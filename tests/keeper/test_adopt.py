@@ -11,8 +11,9 @@ import trio
 
 from herdpy.supervisor.line import KeeperLine, Refused
 from herdpy.supervisor.words import end_in_words
-from tests.keeper.conftest import ENVIRONMENT, Running, Supervisor, until
+from tests.keeper.conftest import ENVIRONMENT, Running, Supervisor
 from tests.keeper.test_family import WAYS, leave, lives, write_protected
+from tests.waiting import until
 
 
 @pytest.fixture(params=WAYS)

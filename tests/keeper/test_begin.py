@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.keeper.conftest import Running, nobody_runs_in, until
+from tests.keeper.conftest import Running, nobody_runs_in
+from tests.waiting import until
 
 
 def mode(path: Path) -> int:

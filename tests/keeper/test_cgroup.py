@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from herdpy.keeper.cgroup import Cgroup, Cgroups, directory_in, find
-from tests.keeper.conftest import HAS_CGROUPS, PATIENCE, Running, needs_cgroups, until
+from tests.keeper.conftest import HAS_CGROUPS, PATIENCE, Running, needs_cgroups
 from tests.keeper.test_family import leave, lives
+from tests.waiting import until
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user, and move a process")
 

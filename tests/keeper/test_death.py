@@ -9,7 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.keeper.conftest import Running, Supervisor, nobody_runs_in, until
+from tests.keeper.conftest import Running, Supervisor, nobody_runs_in
+from tests.waiting import until
 
 
 def state(pid: int) -> str:

@@ -12,7 +12,8 @@ import trio
 
 from herdpy.keeper.message import encode
 from herdpy.supervisor.line import KeeperLine, Refused
-from tests.keeper.conftest import ENVIRONMENT, Running, Supervisor, read_to_end, until
+from tests.keeper.conftest import ENVIRONMENT, Running, Supervisor, read_to_end
+from tests.waiting import until
 
 OTHER: dict[str, Any] = {"nice": 5}
 """What makes a spawn go by fork."""

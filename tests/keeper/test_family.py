@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from herdpy.keeper.cgroup import find
-from tests.keeper.conftest import HAS_CGROUPS, Running, Supervisor, needs_cgroups, until
+from tests.keeper.conftest import HAS_CGROUPS, Running, Supervisor, needs_cgroups
+from tests.waiting import until
 
 WAYS = ["cgroup", "proc"]
 """With a cgroup for each service where we can have that, and without: both must do the same."""

@@ -12,7 +12,8 @@ import pytest
 
 from herdpy.keeper import renewal
 from herdpy.keeper.message import ancillary, encode
-from tests.keeper.conftest import Running, Supervisor, until
+from tests.keeper.conftest import Running, Supervisor
+from tests.waiting import until
 
 COUNTING = "i=0; while :; do echo $((i += 1)); sleep 0.01; done"
 

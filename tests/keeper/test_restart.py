@@ -15,7 +15,8 @@ import pytest
 
 from herdpy.keeper.message import encode
 from herdpy.protocol import Command, write_command
-from tests.keeper.conftest import Running, Supervisor, until
+from tests.keeper.conftest import Running, Supervisor
+from tests.waiting import until
 
 
 def test_a_new_supervisor_is_told_what_there_is(keeper: Running) -> None:

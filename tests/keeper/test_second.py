@@ -9,7 +9,8 @@ import psutil
 import pytest
 
 from herdpy.keeper.message import ancillary, encode
-from tests.keeper.conftest import Running, Supervisor, nobody_runs_in, until
+from tests.keeper.conftest import Running, Supervisor, nobody_runs_in
+from tests.waiting import until
 
 
 def note(supervisor: Supervisor, key: str, text: str | None) -> None:

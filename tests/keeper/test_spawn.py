@@ -11,7 +11,8 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.keeper.conftest import ENVIRONMENT, Running, Supervisor, read_to_end, until
+from tests.keeper.conftest import ENVIRONMENT, Running, Supervisor, read_to_end
+from tests.waiting import until
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 NOBODY: dict[str, Any] = {"uid": 65534, "gid": 65534, "groups": []}

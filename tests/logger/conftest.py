@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import select
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -113,11 +111,3 @@ def logger() -> Iterator[Logger]:
     running = Logger()
     yield running
     running.clean()
-
-
-def until(happens: Callable[[], Any], what: str) -> None:
-    """Wait, bounded, for what cannot be waited for otherwise."""
-    deadline = time.monotonic() + PATIENCE
-    while not happens():
-        assert time.monotonic() < deadline, f"waited {PATIENCE} s for: {what}"
-        select.select([], [], [], 0.005)

@@ -15,9 +15,10 @@ import pytest
 from tests.keeper.conftest import Running
 from tests.keeper.conftest import keeper as keeper  # noqa: PLC0414 - a fixture
 from tests.keeper.conftest import place as place  # noqa: PLC0414
-from tests.logger.conftest import PATIENCE, Logger, until
+from tests.logger.conftest import PATIENCE, Logger
 from tests.logger.test_file import unstamped
 from tests.logger.test_rotation import command
+from tests.waiting import until
 
 QUICK = 2.0
 """Seconds within which the keeper answers, whatever the disk does; it takes a few milliseconds."""

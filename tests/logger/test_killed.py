@@ -17,8 +17,9 @@ from herdpy.logger.rotation import archives
 from tests.keeper.conftest import Running
 from tests.keeper.conftest import keeper as keeper  # noqa: PLC0414 - a fixture
 from tests.keeper.conftest import place as place  # noqa: PLC0414
-from tests.logger.conftest import PROGRAM, Logger, until
+from tests.logger.conftest import PROGRAM, Logger
 from tests.logger.test_file import unstamped
+from tests.waiting import until
 
 KILLS = 30
 STRIDE = 17

@@ -12,8 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.logger.conftest import Logger, until
+from tests.logger.conftest import Logger
 from tests.logger.test_file import unstamped
+from tests.waiting import until
 
 
 def test_each_line_is_stamped_with_local_time(logger: Logger, tmp_path: Path) -> None:

@@ -22,10 +22,11 @@ from herdpy.logger.rotation import Rotation, archive_name, archives, period_end
 from tests.keeper.conftest import Running
 from tests.keeper.conftest import keeper as keeper  # noqa: PLC0414 - a fixture
 from tests.keeper.conftest import place as place  # noqa: PLC0414
-from tests.logger.conftest import PATIENCE, PROGRAM, Logger, until
+from tests.logger.conftest import PATIENCE, PROGRAM, Logger
 from tests.logger.test_file import feed, ledger_with_pipe, silent, unstamped
 from tests.logger.test_killed import COUNTING, lost_doubled_and_cut, written
 from tests.processes import lives
+from tests.waiting import until
 
 DAY = 86400
 
