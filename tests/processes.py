@@ -24,6 +24,23 @@ def command_line(pid: int) -> list[str]:
         return []
 
 
+def everyone() -> dict[int, list[str]]:
+    """The words of each process's command line, by PID."""
+    found = ((int(entry.name), command_line(int(entry.name))) for entry in Path("/proc").glob("[0-9]*"))
+    return {pid: words for pid, words in found if words}
+
+
+def with_word(word: str) -> list[int]:
+    """PIDs of those that have a word in their command lines."""
+    return [pid for pid, words in everyone().items() if word in words]
+
+
+def qemus(directory: Path) -> list[str]:
+    """Command lines of the QEMUs that have to do with a directory."""
+    lines = [" ".join(words) for words in everyone().values()]
+    return [line for line in lines if line.startswith("qemu-system") and str(directory) in line]
+
+
 def children(pid: int) -> list[int]:
     """PIDs of the children of its first thread, in the order in which they came."""
     try:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from herdpy.client.log import moment
 from herdpy.client.log_file import BLOCK, offset_of_last, offset_since
 from herdpy.client.words import Failure
+from tests.processes import command_line, with_word
 
 from .conftest import HERD, Herd, Server, Terminal, reply
 from .test_herd import service
@@ -200,17 +201,8 @@ async def test_following_ends_with_its_reader_and_by_ctrl_c_and_leaves_no_tail(
 ) -> None:
     log.write_text(lines(3))
 
-    def tails() -> list[str]:
-        found = []
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdecimal():
-                try:
-                    command = (entry / "cmdline").read_bytes()
-                except OSError:
-                    continue
-                if command.startswith(b"tail\0") and str(log).encode() in command:
-                    found.append(entry.name)
-        return found
+    def tails() -> list[int]:
+        return [pid for pid in with_word(str(log)) if command_line(pid)[:1] == ["tail"]]
 
     async with following(herd) as process:
         await receive(process.stdout, lines(3))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import with_word
 from tests.system.daemons import failed_start, is_waiting, program, replace_supervisor, toml
 
 DAEMON = """
@@ -124,18 +125,7 @@ def test_a_daemon_that_never_writes_its_pid_file(herdpy, tmp_path, pid_file, eve
     waited = "it was not ready after 0.3 s: waiting for its PID file:"
     assert lines[0] == f"cannot start a: {waited} {pid_file} is not there"
     assert herdpy.status("a")["reason"] in lines[0]
-    eventually(lambda: not processes_with(str(pid_file)))
-
-
-def processes_with(word):
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if word.encode() in path.read_bytes().split(b"\0"):
-                found.append(path.parent.name)
-        except OSError:
-            continue
-    return found
+    eventually(lambda: not with_word(str(pid_file)))
 
 
 def test_a_first_process_that_fails_is_a_failed_start_at_once(herdpy, pid_file):
@@ -216,11 +206,11 @@ def test_a_start_that_is_stopped_while_it_waits_leaves_nothing(herdpy, tmp_path,
     herdpy.declare("a", forking(tmp_path, pid_file, 1000))
     herdpy.start()
     starting = herdpy.herd_in_background("start", "a")
-    eventually(lambda: is_waiting(herdpy, "is not there") and processes_with(str(pid_file)))
+    eventually(lambda: is_waiting(herdpy, "is not there") and with_word(str(pid_file)))
     herdpy.ok("stop", "a")
     assert starting.wait(60) == 1
     assert herdpy.status("a")["status"] == "stopped"
-    eventually(lambda: not processes_with(str(pid_file)))
+    eventually(lambda: not with_word(str(pid_file)))
 
 
 def test_two_hundred_of_them_at_once(herdpy, tmp_path, eventually):

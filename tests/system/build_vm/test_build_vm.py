@@ -11,22 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import qemus
+
 TIME_TRAP = Path(__file__).parents[3] / "examples" / "time-trap"
 BOOT = 240
 """Seconds that a boot may take when the machine is busy; mostly it is 8."""
-
-
-def running_qemu(directory: Path) -> list[str]:
-    """Command lines of the QEMUs that have to do with a directory."""
-    lines = []
-    for entry in Path("/proc").iterdir():
-        try:
-            line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        if line.startswith("qemu-system") and str(directory) in line:
-            lines.append(line)
-    return lines
 
 
 def reaches_the_host(machines, name: str) -> bool:
@@ -77,12 +66,12 @@ def test_a_time_trap_is_cured_in_the_machine(machines):
     assert status["details"]["accelerator"].startswith(("TCG", "KVM"))
     user = "herdpy-vm" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
     assert Path(f"/proc/{status['pid']}").owner() == user
-    assert "rtc base=2020-01-01T00:00:00,clock=vm" in running_qemu(machines.state)[0]
+    assert "rtc base=2020-01-01T00:00:00,clock=vm" in qemus(machines.state)[0]
 
     assert reaches_the_host(machines, "build-vm") is False
 
     machines.ok("stop", "build-vm")
-    assert running_qemu(machines.state) == []
+    assert qemus(machines.state) == []
     assert list((machines.state / "machines").iterdir()) == []
 
 
@@ -183,7 +172,7 @@ def test_a_killed_qemu_is_respawned_and_five_quick_deaths_are_enough(machines, e
     assert "It is disabled." in said
     assert "respawning too fast: it ended 5 times in 7 s" in said
     assert len(killed) <= 7
-    assert running_qemu(machines.state) == []
+    assert qemus(machines.state) == []
 
 
 def test_a_killed_supervisor_is_no_event_for_a_machine(machines, eventually):
@@ -321,7 +310,7 @@ def test_a_guest_that_never_says_hello(machines):
     lines = failed.stdout.splitlines()
     assert lines[0] == "cannot start build-vm: it was not ready after 3 s: booting"
     assert any("Booting from Hard Disk" in line for line in lines), lines
-    assert running_qemu(machines.state) == []
+    assert qemus(machines.state) == []
     assert machines.status("build-vm")["status"] == "stopped"
 
 
@@ -344,7 +333,7 @@ def test_further_options_for_qemu(machines):
     machines.declare("build-vm")
     machines.start()
     machines.ok("start", "build-vm", "--", "-uuid", "11111111-2222-3333-4444-555555555555", timeout=BOOT)
-    (line,) = running_qemu(machines.state)
+    (line,) = qemus(machines.state)
     assert "-uuid 11111111-2222-3333-4444-555555555555" in line
     assert machines.ok("start", "build-vm") == "Service build-vm is already running.\n"
 

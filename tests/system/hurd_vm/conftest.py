@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -91,21 +91,3 @@ def childhurds() -> Iterator[Childhurds]:
             yield instance
     finally:
         shutil.rmtree(directory)
-
-
-@pytest.fixture
-def qemus() -> Callable[[Path], list[str]]:
-    """Command lines of the QEMUs that have to do with a directory."""
-
-    def find(directory: Path) -> list[str]:
-        lines = []
-        for entry in Path("/proc").iterdir():
-            try:
-                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            except OSError:
-                continue
-            if line.startswith("qemu-system") and str(directory) in line:
-                lines.append(line)
-        return lines
-
-    return find

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import BIN
+from tests.processes import qemus
 from tests.system.hurd_vm import guests
 
 BOOT = 300
@@ -29,7 +30,7 @@ def failure(childhurds, name: str = "hurd-vm") -> list[str]:
     return failed.stdout.splitlines()
 
 
-def test_a_childhurd_from_start_to_stop(childhurds, qemus):
+def test_a_childhurd_from_start_to_stop(childhurds):
     root = childhurds.secrets / "hurd-vm"
     planted = {"etc/odd": (b"\0\xff", 0o640), ODD: (b"text\n", 0o600), "etc/much": (os.urandom(50_000_000), 0o644)}
     for name, (contents, mode) in planted.items():
@@ -142,7 +143,7 @@ def test_several_at_once_beside_the_build_machine(childhurds, guest_image):
         ("reboots", "the guest rebooted"),
     ],
 )
-def test_a_guest_that_does_not_take_its_secrets(childhurds, qemus, hello, reason):
+def test_a_guest_that_does_not_take_its_secrets(childhurds, hello, reason):
     (childhurds.secrets / "hurd-vm" / "etc").mkdir(parents=True)
     (childhurds.secrets / "hurd-vm" / "etc" / "much").write_bytes(bytes(5_000_000))
     childhurds.linux(hello, text="respawn = false\nstart-timeout = 40" if hello in ("none", "half") else "")
@@ -207,7 +208,7 @@ def test_a_secret_that_nobody_can_read(childhurds):
     )
 
 
-def test_gnu_mach_boots_with_its_console_in_the_log_and_is_respawned(childhurds, qemus, eventually):
+def test_gnu_mach_boots_with_its_console_in_the_log_and_is_respawned(childhurds, eventually):
     """GNU's own kernel, and a first task that says a word to it; a network is nothing without the Hurd."""
     task = childhurds.directory / "task"
     task.write_bytes(guests.mach_task(b"a task of GNU Mach's is there\n"))
