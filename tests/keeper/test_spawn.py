@@ -36,6 +36,23 @@ def test_the_answer_identifies_the_process(supervisor: Supervisor, identity: dic
     assert told["start_time"] == int(ticks)
 
 
+AHEAD = ("unshare", "--time", "--boottime=1000000", "--fork", "--kill-child")
+"""In a time namespace whose clock is a million seconds ahead (time_namespaces(7)); so is /proc, to who is in there."""
+
+
+@pytest.mark.parametrize("prefix", [(), pytest.param(AHEAD, marks=needs_root)], ids=["here", "ahead"])
+def test_the_start_times_are_those_of_proc(keeper: Running, prefix: tuple[str, ...]) -> None:
+    """Mostly the clock tells, without a look into /proc; some of so many begin when a tick is over."""
+    keeper.begin(prefix=prefix)
+    supervisor = keeper.supervisor()
+    for number in range(40):
+        name = f"service-{number}"
+        told = supervisor.spawn(name, "cat", "/proc/self/stat", output="supervisor")
+        said = read_to_end(supervisor.passed[0])
+        assert told["start_time"] == int(said.rpartition(b")")[2].split()[19])
+        supervisor.ended(name)
+
+
 @ways
 def test_a_child_inherits_no_descriptor_but_0_1_2(keeper: Running, identity: dict[str, Any]) -> None:
     with open(os.devnull) as file:
