@@ -144,3 +144,22 @@ def test_an_essential_service_is_given_up_after_its_respawns(herdpy, trace):
     herdpy.start()
     assert herdpy.process.wait(30) == 9
     assert trace.read_text().split().count("main") == 3
+
+
+def test_what_many_wait_for_may_be_asked_for_last(herdpy, eventually):
+    """Not all of many starts are asked for at once, nor all stops at the end."""
+    names = [f"service-{number:03}" for number in range(250)]
+    for name in names[:-1]:
+        herdpy.declare(name, f'command = ["sleep", "1000"]\nauto-start = true\nrequirement = ["{names[-1]}"]\n')
+    herdpy.declare(names[-1], 'command = ["sleep", "1000"]\nauto-start = true\n')
+    herdpy.start()
+
+    def running() -> int:
+        described = json.loads(herdpy.ok("--json", "status"))
+        return sum(one["status"] == "running" for one in described if one["provides"][0] in names)
+
+    eventually(lambda: running() == len(names))
+    assert herdpy.stop() == 0
+    said = herdpy.said()
+    last = said.index(f"service-stopped service={names[-1]}")
+    assert all(said.index(f"service-stopped service={name}") < last for name in names[:-1])
