@@ -103,6 +103,8 @@ class Hearing:
         self._scope = trio.CancelScope()
         self._gone = trio.Event()
         self._reading = trio.Lock()
+        self.renewing = trio.Lock()
+        """Of one signal after the other that it is to answer by READY=1."""
         self._triggered = trio.Event()
         self._leash = trio.CancelScope()
         """Ends when the process has been silent for longer than its watchdog allows."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
-from herdpy.service import Attempt, End, Guard, Process, Service, StartFailure
+from herdpy.service import Attempt, Companion, End, Guard, Process, Service, StartFailure
 from herdpy.supervisor import hearing, notify, processes, tail
 from herdpy.supervisor.context import StepContext
 from herdpy.supervisor.flag import Flag
@@ -171,19 +171,19 @@ class Incarnation:
         self._is_adopted = False
         self._was_told = False
         """Whether all its processes were sent the stop signal."""
-        self._renewing = trio.Lock()
         self._adopted = Flag()
         """Set, and replaced by a new one, when another process becomes the main one."""
         self._end: End | None = None
         self._buried: End | None = None
-        self._beside = trio.CancelScope()
-        """Of the guards."""
-        self._companion = trio.CancelScope()
+        self._beside: trio.CancelScope | None = None
+        """Of the guards, if there are any."""
+        self._companion: trio.CancelScope | None = None
         self._companion_gone = Flag()
         if service.companion is None:
             self._companion_gone.set()
         else:
-            nursery.start_soon(self._accompany)
+            self._companion = trio.CancelScope()
+            nursery.start_soon(self._accompany, self._companion, service.companion)
         self._hearing: Hearing | None = None
         if spawned.notifications is not None and self._attempt is not None and self._attempt.notify is not None:
             # What it said to the last supervisor; of one that was spawned just now, nothing yet.
@@ -192,11 +192,10 @@ class Incarnation:
             self._hearing = Hearing(service.name, self._attempt.notify, spawned.notifications, self._line, self, heard)
             nursery.start_soon(self._hearing.run)
 
-    async def _accompany(self) -> None:
-        assert self.service.companion is not None
+    async def _accompany(self, scope: trio.CancelScope, companion: Companion) -> None:
         try:
-            with self._companion:
-                self._end = await self.service.companion.run(self.context)
+            with scope:
+                self._end = await companion.run(self.context)
         except Exception as error:
             log("companion-crashed", service=self.service.name, exc_info=error)
         finally:
@@ -333,19 +332,27 @@ class Incarnation:
         if self._hearing is not None:
             watchers += [partial(self._await_silence, self._hearing), partial(self._await_stopping, self._hearing)]
         if watchers:
-            self._nursery.start_soon(self._watch, watchers, complain)
+            self._beside = trio.CancelScope()
+            self._nursery.start_soon(self._watch, self._beside, watchers, complain)
 
     async def _watch(
-        self, watchers: list[Callable[[], Awaitable[Complaint | None]]], complain: Callable[[Complaint], None]
+        self,
+        scope: trio.CancelScope,
+        watchers: list[Callable[[], Awaitable[Complaint | None]]],
+        complain: Callable[[Complaint], None],
     ) -> None:
         complaints: list[Complaint | None] = []
 
         async def ask(watcher: Callable[[], Awaitable[Complaint | None]]) -> None:
             complaints.append(await watcher())
 
-        with self._beside:
+        with scope:
             await first(*(partial(ask, watcher) for watcher in watchers))
             complain(complaints[0] or await self._await_end())
+
+    def _unguard(self) -> None:
+        if self._beside is not None:
+            self._beside.cancel()
 
     async def _stand_guard(self, guard: Guard) -> Complaint:
         try:
@@ -375,7 +382,7 @@ class Incarnation:
         if self._hearing is None:
             raise StartFailure("it cannot say that it is ready again: it has no notification socket")
         name = signal.Signals(number).name
-        async with self._renewing:
+        async with self._hearing.renewing:
             with trio.move_on_after(patience):  # a predecessor of ours may have sent a signal
                 await first(self._hearing.awaiting_nothing, self.held.exited.wait)
             if not self._hearing.heard.ready:
@@ -412,7 +419,7 @@ class Incarnation:
             number: the signal's; None means the service's own.
             on_failure: told, in a sentence, when not even SIGKILL ends it; it is waited for all the same.
         """
-        self._beside.cancel()
+        self._unguard()
         held, stop, name = self.held, self.service.stop, self.service.name
         if gracefully and stop.graceful is not None and not held.exited.is_set():
             with self._patience_for_end(stop.graceful_timeout):
@@ -439,7 +446,7 @@ class Incarnation:
         """
         if self._buried is not None:
             return self._buried
-        self._beside.cancel()
+        self._unguard()
         end = await self._hear_out()
         if on_end is not None:
             await on_end(end)
@@ -464,7 +471,8 @@ class Incarnation:
             with trio.move_on_after(LAST_WORDS_PATIENCE):
                 await self.held.drained.wait()
                 await self._companion_gone.wait()
-            self._companion.cancel()
+            if self._companion is not None:
+                self._companion.cancel()
             await self._companion_gone.wait()
         await self.catch_up()
         end = self._end or processes.end_of(self.held)

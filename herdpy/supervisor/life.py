@@ -719,7 +719,10 @@ class Life:
         """Take a process for the service's own: its end is told to the task."""
         held = spawned.held
         self._incarnation = Incarnation(self, self._registry, spawned, self._nursery)
-        held.on_exit = lambda: self._put(_Ended(held))
+        held.on_exit = self._note_end
+
+    def _note_end(self, held: Held) -> None:
+        self._put(_Ended(held))
 
     def _watch(self) -> None:
         """Have the process, which is ready, guarded; a complaint is told to the task."""

@@ -96,13 +96,13 @@ class Held:
         """Set when the logger has written its last lines."""
         self.alone = Flag()
         """Set when :meth:`KeeperLine.rest` found others of its service, and the last of them has gone."""
-        self.on_exit: Callable[[], None] | None = None
+        self.on_exit: Callable[[Held], None] | None = None
 
     def end(self, status: Packet) -> None:
         self.status = status
         self.exited.set()
         if self.on_exit is not None:
-            self.on_exit()
+            self.on_exit(self)
 
     def replace(self, pid: int, start_time: int) -> None:
         """Be another process from now on. Who waits for its end waits for the new one's."""
