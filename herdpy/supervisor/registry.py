@@ -12,6 +12,7 @@ from herdpy.catalogue import ALWAYS
 from herdpy.service import Respawn, Service
 from herdpy.supervisor import processes, restart, sockets
 from herdpy.supervisor.context import Making
+from herdpy.supervisor.flag import Flag
 from herdpy.supervisor.life import Life
 from herdpy.supervisor.line import Held, KeeperLine, Refused
 from herdpy.supervisor.log import log
@@ -61,8 +62,8 @@ class Registry:
         self._plan: Plan
         self._remake: Callable[[str], tuple[Service, ...]]
         self._found = _Found({}, {}, [])
-        self._leftovers: list[Held] = []
-        """What the last supervisor's steps left behind, and is being ended."""
+        self._leftovers: list[tuple[Held, Flag]] = []
+        """What the last supervisor's steps left behind, and is being ended; set when it is gone, and all of it."""
 
     def take_plan(self, plan: Plan, remake: Callable[[str], tuple[Service, ...]]) -> None:
         """Give each service of the plan its life, as it was in the last supervisor, and what the keeper holds to the
@@ -112,9 +113,9 @@ class Registry:
     async def begin(self, nursery: trio.Nursery) -> None:
         """Let every life go on from where it was; whoever asks how they are is answered meanwhile."""
         self._nursery = nursery
-        self._leftovers = self._found.leftovers
-        for held in self._leftovers:
-            nursery.start_soon(self.be_rid_of, held)
+        self._leftovers = [(held, Flag()) for held in self._found.leftovers]
+        for held, is_gone in self._leftovers:
+            nursery.start_soon(self.be_rid_of, held, is_gone)
         for name in self._found.beside.keys() - self.lives.keys():
             for held in self._found.beside[name].values():
                 nursery.start_soon(self.be_rid_of, held)
@@ -284,12 +285,17 @@ class Registry:
         return Transaction()
 
     async def leftovers_gone(self, name: str) -> None:
-        """Wait until what the last supervisor's steps left of a service has ended: its steps are repeated."""
-        for held in self._leftovers:
+        """Wait until nothing is left of what the last supervisor's steps left of a service: its steps are repeated."""
+        for held, is_gone in self._leftovers:
             if processes.identity(held).service == name:
-                await held.exited.wait()
+                await is_gone.wait()
 
-    async def be_rid_of(self, held: Held) -> None:
+    async def be_rid_of(self, held: Held, is_gone: Flag | None = None) -> None:
+        """End what a step, or an attendant, of the last supervisor was executing.
+
+        Args:
+            is_gone: set when nothing is left of it.
+        """
         log("removing-what-a-step-left", process=held.id, pid=held.pid)
         try:
             if not held.exited.is_set():
@@ -301,7 +307,11 @@ class Registry:
         except Refused as refusal:  # it became another user's, and has to end by itself
             log("cannot-remove-what-a-step-left", process=held.id, pid=held.pid, reason=refusal)
         await held.exited.wait()
-        await self.line.release(held)
+        try:
+            await self.line.release(held)
+        finally:
+            if is_gone is not None:
+                is_gone.set()
 
     async def start_requirements(
         self, service: Service, transaction: "Transaction", is_needed: Callable[[], bool]

@@ -27,6 +27,11 @@ PAUSES = (0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0)
 """Seconds between attempts to bind an address that is taken, or not there yet."""
 
 
+CLOSING_PAUSES = (0.0, 0.01, 0.05, 0.2, 0.5)
+"""Seconds between attempts to remove a path where somebody seems to listen still: a child whose exec has failed has its
+sockets until it has ended."""
+
+
 class Sockets:
     """What one service listens on. Made by the service's task."""
 
@@ -216,7 +221,10 @@ class Sockets:
 
             of_kind = next(name for name, number in KINDS.items() if number == kind)
             try:
-                await trio.to_thread.run_sync(remove_stale, address, of_kind)
+                for pause in CLOSING_PAUSES:
+                    await trio.sleep(pause)
+                    if await trio.to_thread.run_sync(remove_stale, address, of_kind):
+                        break
             except OSError as error:
                 log("socket-path-not-removed", service=self._name, path=address, reason=error.strerror)
 

@@ -47,6 +47,7 @@ class Ends:
         self._unseen: list[tuple[float, float]] = []
         self._untold: list[tuple[float, float]] = []
         self._unrecorded: dict[str, set[str]] = {}
+        self._repeated: dict[str, int] = {}
         self.unknown_one_shots: dict[str, int] = {}
         self.is_journal_whole = True
         self.told = self.unknown = 0
@@ -126,6 +127,8 @@ class Ends:
         is_repeated = before is not None and self._may_be_unknown(before)
         if is_repeated:
             at = self._after_its_start(events, at, record)
+            if is_run:  # its start is not told with its PID: which end was repeated shows only when ends differ
+                self._repeated[name] = self._repeated.get(name, 0) + 1
         while at < len(events):
             event = events[at]
             at += 1
@@ -146,6 +149,11 @@ class Ends:
                 continue  # of something else: a service without a process, a requirement that was not to be had
             elif is_repeated and before is not None and self._is_right(name, before, event.name, reason):
                 continue
+            elif self._repeated.get(name) and self._is_right(
+                name, record, RUN_ENDED, self._reason_before(events, at - 1)
+            ):
+                self._repeated[name] -= 1
+                at -= 1
             elif self._unrecorded.get(name):
                 self._unrecorded[name].pop()  # one of the last ends was not told, and all since are one event early
                 return True
@@ -161,6 +169,13 @@ class Ends:
             if events[number].name == "service-started" and events[number].fields.get("pid") == record.pid:
                 return number + 1
         return at
+
+    def _reason_before(self, events: list[Event], at: int) -> str:
+        """The reason that the end before an event was told with."""
+        for event in reversed(events[:at]):
+            if event.name == RUN_ENDED:
+                return str(event.fields.get("reason", ""))
+        return ""
 
     def _is_cut(self, event: Event) -> bool:
         """Whether a disk that got full has cut its line."""

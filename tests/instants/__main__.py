@@ -22,12 +22,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
+
 from tests.instants.fleet import PATIENCE, Fleet
 from tests.instants.operations import AROUND, OPERATIONS, PROGRAMS, Operation
 from tests.instants.series import Series
 from tests.instants.strace import Call, Strace, Trace
 
 WAYS = ("cgroups", "no cgroups")
+DOUBT = 1.0
+"""Seconds in which it ends, if it was killed while strace was leaving."""
 APART = ("unshare", "--mount", "--pid", "--fork", "--kill-child=TERM", "--mount-proc")
 """What runs us where there are only our own processes: nothing can be left behind, and a program that looks through
 /proc looks at no others (each would be some more instants)."""
@@ -178,6 +182,8 @@ def _round(fleet: Fleet, operation: Operation, series: Series, call: Call | None
         finally:
             if strace is not None:
                 trace = strace.end()
+            if trace.is_doubtful and victim >= 0 and select.select([victim], [], [], DOUBT)[0]:
+                trace = msgspec.structs.replace(trace, is_killed=True)
             if victim >= 0:
                 if trace.is_killed:
                     select.select([victim], [], [], PATIENCE)

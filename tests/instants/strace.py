@@ -33,10 +33,12 @@ class Trace(msgspec.Struct, frozen=True):
     Attributes:
         calls: in their order, with the beginning of their arguments.
         is_killed: whether the call that it was to be killed at is among them, so that it was.
+        is_doubtful: whether that was entered while strace was leaving: then it may have been killed, or not.
     """
 
     calls: tuple[tuple[Call, str], ...]
     is_killed: bool
+    is_doubtful: bool = False
 
 
 class Strace:
@@ -79,5 +81,5 @@ class Strace:
             call = Call(name, counts[thread, name])
             calls.setdefault(call, UNSTEADY_NUMBER.sub("0x", arguments)[:100])
         arguments = None if self._call is None else calls.get(self._call)
-        # That it was entered while strace was leaving: nobody was killed.
-        return Trace(tuple(calls.items()), arguments is not None and "<detached" not in arguments)
+        is_leaving = arguments is not None and "<detached" in arguments
+        return Trace(tuple(calls.items()), arguments is not None and not is_leaving, is_leaving)

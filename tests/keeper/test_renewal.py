@@ -42,7 +42,7 @@ def test_all_is_as_it_was(keeper: Running) -> None:
     supervisor.spawn("ended", "sh", "-c", "exit 6", output=log)
     supervisor.ended("ended")
     supervisor.spawn("left", "sh", "-c", "sleep 1000 & exit 0", output=log)
-    supervisor.expect("exited", id="left")
+    supervisor.ended("left")
     assert supervisor.ask("rest", id="left")["count"] == 1
     supervisor.line.send(encode({"kind": "note", "key": "key", "text": "text"}))
     with socket.socket() as held:

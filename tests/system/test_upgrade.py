@@ -205,7 +205,7 @@ def test_mistaken_declarations_are_refused_and_named(installation: Installation)
     installation.herdpy.declare("bad", "comand = ['true']")
     reason = installation.refused()
     assert "bad.toml:1" in reason
-    assert installation.supervisors() == before
+    installation.eventually(lambda: installation.supervisors() == before, PATIENCE)  # the second one is being ended
 
 
 NOTIFYING = """
