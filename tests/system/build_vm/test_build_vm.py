@@ -268,6 +268,8 @@ def test_no_qemu(machines):
 def test_a_port_that_is_taken(machines):
     machines.declare("build-vm")
     with socket.socket() as holder:
+        # An earlier test's connections may linger on the port (TIME_WAIT), as they may for QEMU, which does the same.
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         holder.bind(("127.0.0.1", machines.ports["build-vm"]))
         holder.listen()
         machines.start()
