@@ -20,6 +20,7 @@ from typing import IO, Any
 import pytest
 
 from herdpy.qemu.image import KERNEL_ARGUMENTS, Image
+from tests.ports import free_port
 
 PATIENCE = 90.0
 """Seconds until a test gives up on a guest; under emulation on a busy machine, many times what it takes."""
@@ -38,9 +39,7 @@ class Guest:
 
     def __init__(self, image: Image, directory: Path, cpus: int = 2) -> None:
         self.directory = directory
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         ports = [("secrets", "org.herdpy.secrets.0"), ("agent", "org.qemu.guest_agent.0"), ("own", OWN_PORT)]
         self.process = subprocess.Popen(
             [

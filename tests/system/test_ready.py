@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
 from tests.system.daemons import failed_start, is_waiting, program, replace_supervisor, toml
 
 LISTENER = """
@@ -46,9 +47,7 @@ def listener(directory, *arguments):
 
 @pytest.fixture
 def port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
+    return str(free_port())
 
 
 # Endpoints

@@ -17,6 +17,7 @@ import pytest
 
 from herdpy.keeper.journal import read, record
 from herdpy.keeper.message import encode
+from tests.ports import free_port
 from tests.processes import command_line, identity, lives, programs
 
 COUNTING = 'i=0; while :; do i=$((i+1)); echo "line $i"; sleep 0.02; done'
@@ -217,9 +218,7 @@ def test_a_second_herdpy_ends_at_once_and_names_the_first_also_after_a_takeover(
 
 
 def test_nobody_who_connects_is_refused(fleet: Fleet) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     fleet.declare("web", ["sleep", "1000"], f'sockets = ["127.0.0.1:{port}"]', "auto-start = true")
     fleet.start()
     fleet.eventually(lambda: fleet.herdpy.status("web")["status"] == "running", PATIENCE)

@@ -3,13 +3,13 @@
 import json
 import os
 import signal
-import socket
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
 from tests.system.daemons import failed_start, program, replace_supervisor, toml
 
 STUBBORN = "trap '' TERM; : > $READY; while :; do sleep 0.02; done"
@@ -133,9 +133,7 @@ if os.fork() == 0:
 print("listens", flush=True)
 time.sleep(1000)
 """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     herdpy.declare(
         "one",
         toml(

@@ -11,6 +11,7 @@ import trio
 from herdpy.qemu.secrets.keys import FillSecrets, ListSecrets, ssh_command
 from herdpy.qemu.secrets.message import read_payload
 from herdpy.service import StartFailure
+from tests.ports import free_port
 
 
 @pytest.fixture
@@ -279,9 +280,7 @@ async def sshd(step: FillSecrets, context, tmp_path: Path, nursery: trio.Nursery
     if program is None or os.geteuid() != 0:
         pytest.skip("needs sshd and root")
     await step.run(context)
-    with trio.socket.socket() as probe:
-        await probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     root = step.root
     configuration = tmp_path / "sshd_config"
     configuration.write_text(

@@ -1,6 +1,5 @@
 """A herdpy whose guests' user can reach its directories, and whose images are kept from one test to the next."""
 
-import os
 import shutil
 import socket
 import tempfile
@@ -11,6 +10,7 @@ import pytest
 
 from herdpy import protocol
 from tests.conftest import BIN, CACHE, Herdpy, running
+from tests.ports import free_port
 
 IMAGES = CACHE / "images"
 
@@ -24,19 +24,18 @@ class Machines(Herdpy):
         super().__init__(directory)
         self.secrets = directory / "secrets"
         self.ports: dict[str, int] = {}
-        self._claims: list[Path] = []
         self.state.mkdir(mode=0o711)
         IMAGES.mkdir(parents=True, exist_ok=True)
         (self.state / "images").symlink_to(IMAGES)
 
     def declare(self, name: str, text: str = "") -> Path:
         """Declare a small machine on ports of its own; ``text`` is further keys."""
-        self.ports[name] = self._free_port()
+        self.ports[name] = free_port()
         defaults = {"cpu-count": "2", "memory-size": "512"}
         lines = [
             f"{key} = {value}" for key, value in defaults.items() if not text.startswith(key) and f"\n{key}" not in text
         ]
-        forwardings = f"{{ host = {self.ports[name]}, guest = 22 }}, {{ host = {self._free_port()}, guest = 1004 }}"
+        forwardings = f"{{ host = {self.ports[name]}, guest = 22 }}, {{ host = {free_port()}, guest = 1004 }}"
         return super().declare(
             name,
             "\n".join(
@@ -64,30 +63,8 @@ class Machines(Herdpy):
         ssh: list[str] = fields["ssh"]  # type: ignore[assignment]
         return ssh
 
-    def _free_port(self) -> int:
-        """A port that nobody else has, nor will be given: below the kernel's ephemeral ones, and claimed by a file."""
-        claims = Path(tempfile.gettempdir()) / f"herdpy-test-ports-{os.geteuid()}"
-        claims.mkdir(exist_ok=True)
-        for port in range(20000 + os.getpid() % 5000, 32000):
-            try:
-                (claims / str(port)).touch(exist_ok=False)
-            except FileExistsError:
-                continue
-            with socket.socket() as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    probe.bind(("127.0.0.1", port))
-                except OSError:
-                    (claims / str(port)).unlink()
-                    continue
-            self._claims.append(claims / str(port))
-            return port
-        raise AssertionError("no port is free")
-
     def remove(self) -> None:
         """Remove what the fixture made."""
-        for claim in self._claims:
-            claim.unlink(missing_ok=True)
         shutil.rmtree(self.directory)
 
 
