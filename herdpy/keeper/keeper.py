@@ -49,6 +49,9 @@ QUIET_PATIENCE = 10.0
 ORPHANS_DELAY = 0.1
 """Seconds from the end of some child to the look for orphans: by then a service's end is mostly dealt with."""
 
+LAST_WORDS_PATIENCE = 1.0
+"""Seconds that the logger has for a process's last lines before its release goes on without them."""
+
 LAST_PID = 2**22
 """Of 64-bit systems (proc(5), sys/kernel/pid_max)."""
 
@@ -110,6 +113,7 @@ class Keeper:
         self._spawner = spawner
         self._cgroups = cgroups
         self._families = Families(self._loop, self._processes, self._own_children)
+        self._releases: dict[str, tuple[Mapping[str, Any], Line | None, float]] = {}  # that wait for last lines
         self._is_known = False  # to the supervisor there is now: it has said hello
         self._was_ready = False  # any supervisor
         self._is_ending = False
@@ -302,9 +306,16 @@ class Keeper:
         return self._pids.union(supervisors, trial, self._retired.pids(), self._output.pids())
 
     def _hear_supervisor(self, packet: bytes) -> None:
-        asked: dict[str, Any] = {}
         try:
             asked = decode(packet)
+        except MessageError as error:
+            self._answer({"kind": "error", "serial": None, "message": str(error)})
+        else:
+            self._do(asked, packet)
+
+    def _do(self, asked: Mapping[str, Any], packet: bytes) -> None:
+        """Do what the supervisor asks for, or tell it why not."""
+        try:
             self._requests.get(asked["kind"], _refuse)(asked, packet)
         except (BadRequest, MessageError) as error:
             self._answer({"kind": "error", "serial": _serial(asked), "message": str(error)})
@@ -526,6 +537,11 @@ class Keeper:
             raise BadRequest(f"release: {process.id} (PID {process.pid}) still runs")
         if process.is_going and process.asker is self._supervisor.line:
             raise BadRequest(f"release: {process.id} is being released")
+        if asked.get("drained") is True and not process.drained and not process.is_going:
+            self._releases[process.id] = asked, self._supervisor.line, time.monotonic() + LAST_WORDS_PATIENCE
+            self._loop.after(LAST_WORDS_PATIENCE, "last words", self._release_undrained)
+            return
+        self._releases.pop(process.id, None)
         is_alone = process.cgroup is not None and process.cgroup.remove()
         if is_alone:
             process.cgroup = None  # so there is nobody, and nothing to look for
@@ -544,6 +560,22 @@ class Keeper:
                 self._loop.after(PATIENCE, f"release {process.id}", lambda: self._released(process, is_late=True))
                 return
         self._released(process)
+
+    def _go_on_releasing(self, process: Process) -> None:
+        """Its last lines are written, or have been waited for long enough."""
+        asked, asker, _ = self._releases.pop(process.id)
+        if asker is not None and asker is self._supervisor.line:  # else the next one will ask again
+            self._do({**asked, "drained": False}, b"")
+
+    def _release_undrained(self) -> None:
+        """Wait no longer for those last lines that the logger has had long enough."""
+        now = time.monotonic()
+        late = [name for name, (_, _, end) in self._releases.items() if end <= now]
+        for name in late:
+            self._go_on_releasing(self._processes[name])
+        if self._releases:
+            first = min(end for _, _, end in self._releases.values())
+            self._loop.after(first - now, "last words", self._release_undrained)
 
     def _released(self, process: Process, *, is_late: bool = False) -> None:
         """Nobody is left of a service that is being released, or they have been waited for long enough."""
@@ -915,6 +947,7 @@ class Keeper:
         return (
             self._supervisor.is_quiet
             and self._output.logger.is_quiet
+            and not self._releases
             and not any(process.errors is not None or process.is_going for process in self._processes.values())
         )
 
@@ -1040,9 +1073,12 @@ class Keeper:
         process.drained = True
         self._changed("processes", process.id)
         self._tell({"kind": "drained", "id": process.id})
+        if process.id in self._releases:
+            self._go_on_releasing(process)
 
     def _drop(self, process: Process) -> None:
         del self._processes[process.id]
+        self._releases.pop(process.id, None)
         self._changed("processes", process.id)
         self._journal.append({"kind": "gone", "id": process.id})
         self._forget_others(process)

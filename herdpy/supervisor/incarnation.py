@@ -439,7 +439,7 @@ class Incarnation:
         await self.bury()
 
     async def bury(self, on_end: Callable[[End], Awaitable[None]] | None = None) -> End:
-        """After its end: wait for its last lines, let the keeper release it, clear away; returns why it ended.
+        """After its end: let the keeper release it once its last lines are written, clear away; returns why it ended.
 
         Args:
             on_end: awaited before the keeper forgets it.
@@ -447,7 +447,9 @@ class Incarnation:
         if self._buried is not None:
             return self._buried
         self._unguard()
-        end = await self._hear_out()
+        # What nobody hears or accompanies says nothing of its end: the keeper alone waits for its last lines.
+        is_mute = self._companion is None and self._hearing is None
+        end = processes.end_of(self.held) if is_mute else await self._hear_out()
         if on_end is not None:
             await on_end(end)
         await processes.release(
@@ -471,6 +473,7 @@ class Incarnation:
             with trio.move_on_after(LAST_WORDS_PATIENCE):
                 await self.held.drained.wait()
                 await self._companion_gone.wait()
+            self.held.drained.set()  # or has been waited for
             if self._companion is not None:
                 self._companion.cancel()
             await self._companion_gone.wait()

@@ -500,9 +500,9 @@ class Life:
                         await self._remember()
                 reply.give(Outcome(True))
 
-    async def _enter(self, status: Status) -> None:
+    async def _enter(self, status: Status, *, along: bool = False) -> None:
         self._note_change(status)
-        await self._remember()
+        await self._remember(along=along)
         self._pulse()
 
     def _note_change(self, status: Status) -> None:
@@ -512,7 +512,12 @@ class Life:
         if status in ("running", "stopped"):
             self.stage = self.done = None
 
-    async def _remember(self) -> None:
+    async def _remember(self, *, along: bool = False) -> None:
+        """Have the keeper note the service's state.
+
+        Args:
+            along: with what it will be asked for next; whatever is begun before that calls :meth:`KeeperLine.settle`.
+        """
         note = Note(
             NOTE_VERSION,
             self.status,
@@ -537,24 +542,33 @@ class Life:
         )
         try:
             if self._noted_declaration != self.service.declaration:
-                self._line.note_soon(key_of_declaration(self.name), self.service.declaration)
+                self._line.note_soon(key_of_declaration(self.name), self.service.declaration, along=along)
                 self._noted_declaration = self.service.declaration
-            self._line.note_soon(key_of_state(self.name), msgspec.json.encode(note).decode())
+            self._line.note_soon(key_of_state(self.name), msgspec.json.encode(note).decode(), along=along)
         except (Refused, ValueError) as error:
             # Longer than a packet, or no UTF-8: the next supervisor will know less, but this one goes on.
             log("note-refused", service=self.name, reason=error)
 
     def _act(
-        self, work: Callable[[], Awaitable[_Result]], conclude: Callable[[_Result | None], Awaitable[None]]
+        self,
+        work: Callable[[], Awaitable[_Result]],
+        conclude: Callable[[_Result | None], Awaitable[None]],
+        *,
+        settles: bool = True,
     ) -> None:
-        """Run an activity; what it returned (None when it was cancelled) goes to ``conclude`` through the inbox."""
+        """Run an activity; what it returned (None when it was cancelled) goes to ``conclude`` through the inbox.
+
+        Args:
+            settles: whether what was noted has to be known before: not when the first thing to be done is the keeper's.
+        """
         scope = self._activity = trio.CancelScope()
 
         async def act() -> None:
             result: _Result | None = None
             try:
                 with scope:
-                    await self._line.settle()  # what was noted is known before anything is done
+                    if settles:
+                        await self._line.settle()
                     result = await work()
             except Exception as error:
                 self._inbox.append(_Finished(partial(self._settle, error)))
@@ -579,9 +593,10 @@ class Life:
         self._due = None
         self.respawns.clear()
         self.reason = None
-        await self._enter("starting")
+        is_plain = self._is_plain
+        await self._enter("starting", along=is_plain)
         log("service-starting", service=self.name)
-        self._act(partial(self._bring_up, request.transaction), self._started)
+        self._act(partial(self._bring_up, request.transaction), self._started, settles=not is_plain)
 
     def _refusal(self, arguments: tuple[str, ...]) -> str | None:
         if self._registry.closing:
@@ -941,9 +956,10 @@ class Life:
         await self._incarnation.catch_up()
         if held.exited.is_set():
             self._stop_asked = False
-            if not self.service.lazy:
-                await self._enter("stopping")
-            self._act(self._bury, self._ended)
+            if not self.service.lazy:  # to be noted along with how it ended: the keeper has noted that it has
+                self._note_change("stopping")
+                self._pulse()
+            self._act(self._bury, self._ended, settles=False)
 
     async def _end_useless(self, complaint: Complaint) -> End:
         assert self._incarnation is not None
@@ -960,7 +976,7 @@ class Life:
     async def _keep_end(self, end: End) -> None:
         """Have it remembered how the process ended: from now on nobody else knows."""
         self._end = end
-        await self._remember()
+        await self._remember(along=True)
 
     async def _bury_again(self, end: End) -> End:
         """The last supervisor has buried the process, but may not have come to the end of that."""
@@ -1107,10 +1123,27 @@ class Life:
         self._take_replacement()
         self._note_change("stopped")
         self._take_over_next_starts()
-        await self._enter("starting")
+        is_plain = verdict.delay == 0 and self._is_plain
+        await self._enter("starting", along=is_plain)
         log("service-respawning", service=self.name, delay=round(verdict.delay, 4))
-        self._act(self._bring_up, self._started)
+        self._act(self._bring_up, self._started, settles=not is_plain)
         return True
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether the first thing that a start of it does is to have the keeper spawn its process."""
+        service = self.service
+        return bool(service.attempts) and not (
+            service.lazy
+            or service.prepare
+            or service.sockets
+            or service.requirement
+            or service.wants
+            or service.after
+            or service.members
+            or service.attempts[0].prepare
+            or service.attempts[0].notify is not None
+        )
 
     # After the supervisor itself has died.
 

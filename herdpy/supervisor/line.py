@@ -321,8 +321,11 @@ class KeeperLine:
         if self._broken is not None and self._may_succeed:
             await self._lost.wait()
 
-    def _put(self, packet: Packet, descriptors: Sequence[int] = ()) -> "_Parcel | None":
+    def _put(self, packet: Packet, descriptors: Sequence[int] = (), *, along: bool = False) -> "_Parcel | None":
         """Put a message into the outbox.
+
+        Args:
+            along: whether it waits for the next one.
 
         Raises:
             Refused: it cannot be sent.
@@ -334,7 +337,7 @@ class KeeperLine:
         parcel = _Parcel(encoded, descriptors) if descriptors else None
         if self._broken is None:
             self._outbox.append(parcel or encoded)
-            if self._sender is not None:
+            if self._sender is not None and not along:
                 sender, self._sender = self._sender, None
                 trio.lowlevel.reschedule(sender)
         return parcel
@@ -663,15 +666,17 @@ class KeeperLine:
         await self._ask({"kind": "adopt", "id": held.id, "pid": pid})
 
     async def release(self, held: Held) -> int:
-        """Let go of a process that has ended: the zombie is reaped; all that is left of its service is killed, if its
-        scope is ``group``, and waited for, though not for more than 2 s.
+        """Let go of a process that has ended, once its last lines are written, though the logger is not waited for for
+        more than 1 s: the zombie is reaped; all that is left of its service is killed, if its scope is ``group``, and
+        waited for, though not for more than 2 s.
 
         Returns:
             How many do not end even so.
         """
         if self.held.pop(held.id, None) is None:
+            await self.settle()
             return 0
-        answer = await self._ask({"kind": "release", "id": held.id})
+        answer = await self._ask({"kind": "release", "id": held.id, "drained": not held.drained.is_set()})
         left: int = answer.packet["left"]
         return left
 
@@ -682,8 +687,10 @@ class KeeperLine:
             How many are left; when there are none, it is released.
         """
         if held.id not in self.held:
+            await self.settle()
             return 0
-        packet = (await self._ask({"kind": "release", "id": held.id, "if_alone": True})).packet
+        waits = not held.drained.is_set()
+        packet = (await self._ask({"kind": "release", "id": held.id, "if_alone": True, "drained": waits})).packet
         if packet["kind"] == "rest" and packet["count"]:
             count: int = packet["count"]
             return count
@@ -742,14 +749,17 @@ class KeeperLine:
         if self.is_heard and lines:
             await self._send({"kind": "announce", "text": "\n".join(lines)})
 
-    def note_soon(self, key: str, text: str) -> None:
+    def note_soon(self, key: str, text: str, *, along: bool = False) -> None:
         """The same, but it is sent along with what else is: before anything that is asked of the keeper afterwards, and
         for what concerns others, :meth:`settle` waits.
+
+        Args:
+            along: whether not before that, in one packet with it: it will be asked for something at once.
 
         Raises:
             Refused: it is too long.
         """
-        self._put({"kind": "note", "key": key, "text": text})
+        self._put({"kind": "note", "key": key, "text": text}, along=along)
 
     async def ready(self) -> None:
         """Say that the control socket answers: the PID file may appear."""

@@ -188,6 +188,7 @@ async def run_out(
         await held.exited.wait()
         with trio.move_on_after(LAST_WORDS_PATIENCE):
             await held.drained.wait()
+        held.drained.set()  # or has been waited for
     finally:
         with trio.CancelScope(shield=True):  # each wait in there has its bound
             if await terminate(line, held, stop, service):
