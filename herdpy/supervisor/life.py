@@ -109,6 +109,7 @@ class Life:
         "_activity",
         "_arguments",
         "_attendance",
+        "_begun",
         "_complaint",
         "_due",
         "_end",
@@ -191,6 +192,8 @@ class Life:
         self._noted_declaration: str | None = None
         """What the keeper remembers of its declaration."""
         self._activity: trio.CancelScope | None = None
+        self._begun: Callable[[], Awaitable[None]] | None = None
+        """The activity, until the task has nothing else to do, and becomes it."""
         self._incarnation: Incarnation | None = None
         self._attendance: Attendance | None = None
         self._is_over = False
@@ -395,17 +398,26 @@ class Life:
             self._nursery.start_soon(self._work)
 
     async def _work(self) -> None:
-        """Be the task: take what is in the inbox."""
-        while self._inbox:
-            message = self._inbox.pop(0)
-            if self._is_over:
-                self._refuse(message)
-                continue
-            try:
-                await self._take(message)
-            except Exception as error:
-                await self._settle(error)
-        self._is_awake = False
+        """Be the task: take what is in the inbox, then be the activity, if one was begun; another task is begun for
+        what comes into the inbox meanwhile."""
+        while True:
+            while self._inbox:
+                message = self._inbox.pop(0)
+                if self._is_over:
+                    self._refuse(message)
+                    continue
+                try:
+                    await self._take(message)
+                except Exception as error:
+                    await self._settle(error)
+            self._is_awake = False
+            activity, self._begun = self._begun, None
+            if activity is None:
+                return
+            await activity()
+            if self._is_awake:
+                return
+            self._is_awake = True
 
     def _refuse(self, message: _Message) -> None:
         """Answer who asked while it was being unregistered."""
@@ -563,7 +575,7 @@ class Life:
         """
         scope = self._activity = trio.CancelScope()
 
-        async def act() -> None:
+        async def activity() -> None:
             result: _Result | None = None
             try:
                 with scope:
@@ -574,11 +586,8 @@ class Life:
                 self._inbox.append(_Finished(partial(self._settle, error)))
             else:
                 self._inbox.append(_Finished(partial(conclude, result)))
-            if not self._is_awake:
-                self._is_awake = True  # this task is the service's from now on
-                await self._work()
 
-        self._nursery.start_soon(act)
+        self._begun = activity
 
     # Starting.
 

@@ -164,6 +164,8 @@ class _Parcel:
 
 TURN = 64
 """Packets that are taken before others have their turn, and messages that are put into one packet."""
+FEW = 4
+"""So many requests are sent at once; when more are waited for, they had better go together."""
 MUCH = 2 * TURN
 """So many requests that are not answered keep the keeper busy while more are made ready."""
 
@@ -337,10 +339,14 @@ class KeeperLine:
         parcel = _Parcel(encoded, descriptors) if descriptors else None
         if self._broken is None:
             self._outbox.append(parcel or encoded)
-            if self._sender is not None and not along:
-                sender, self._sender = self._sender, None
-                trio.lowlevel.reschedule(sender)
+            if not along:
+                self._wake_sender()
         return parcel
+
+    def _wake_sender(self) -> None:
+        if self._sender is not None:
+            sender, self._sender = self._sender, None
+            trio.lowlevel.reschedule(sender)
 
     def _take(self, packet: Packet, descriptors: list[int]) -> None:
         match packet["kind"]:
@@ -460,8 +466,11 @@ class KeeperLine:
                     self._answers.pop(serial, None)  # the line's end has answered it, perhaps
                     raise
         else:
-            self._put({**packet, "serial": serial})
+            is_lone = len(self._answers) < FEW
+            self._put({**packet, "serial": serial}, along=is_lone)
             self._expect(serial, answer)
+            if is_lone and not self.flush():
+                self._wake_sender()
         await answer.arrival()
         if answer.packet["kind"] == "error":
             raise Refused(answer.packet["message"])
