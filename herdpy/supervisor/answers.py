@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -99,6 +98,10 @@ Usage: herd ACTION [SERVICE [ARGUMENT...]]
   stop root                       stop everything, and herdpy"""
 
 
+STATUSES_KEPT = 64
+"""So many services' statuses are remembered as they were told last."""
+
+
 class Answers:
     """Answers commands, of one registry."""
 
@@ -111,6 +114,8 @@ class Answers:
         """Set before anybody is answered."""
         self._root_enabled = True
         """Told as Shepherd tells it, and of no consequence."""
+        self._statuses: dict[str, tuple[Service, Service | None, tuple[object, ...], bytes]] = {}
+        """The last replies of their kind, by service, and what they were made of."""
 
     def at_once(self, command: Command, client: "Client") -> bytes | None:
         """The reply to a command that takes no waiting; None when it has to be given by :meth:`give`."""
@@ -339,7 +344,7 @@ class Answers:
             return _not_taken(command, *TAKEN[action])
         match action:
             case "status":
-                return write_reply([describe(life)])
+                return self._status(life)
             case "doc":
                 actions = OWN_ACTIONS | {custom.name: custom.documentation for custom in life.service.actions}
                 return _doc(service, life.service.documentation, actions, command.arguments)
@@ -352,6 +357,18 @@ class Answers:
         if _custom(life, action) is None:
             return write_reply(error=protocol.action_not_found(command.action, service))
         return None
+
+    def _status(self, life: Life) -> bytes:
+        """A service's status; who waits for something asks for the same one again and again."""
+        service, replacement, told = life.service, life.replacement, _told(life)
+        last = self._statuses.get(life.name)
+        if last is not None and last[0] is service and last[1] is replacement and last[2] == told:
+            return last[3]
+        reply = write_reply([describe(life)])
+        if len(self._statuses) >= STATUSES_KEPT:
+            self._statuses.clear()
+        self._statuses[life.name] = service, replacement, told, reply
+        return reply
 
     async def _act(self, life: Life, action: str | None, command: Command) -> tuple[bool, bytes]:
         """Do what takes a while; returns whether it is done, and the reply."""
@@ -516,18 +533,33 @@ def _pending(life: Life) -> Iterator[tuple[str, str]]:
         yield "from its next start on", keys or "as it is declared now"
 
 
-_written_service = lru_cache(maxsize=64)(protocol.write_service)
-"""Who waits for something asks for the same service again and again."""
+def _told(life: Life) -> tuple[object, ...]:
+    """What :func:`describe` is made of, besides the service and its replacement."""
+    process = life.process
+    return (
+        life.status,
+        life.enabled,
+        None if process is None else (process.id, process.pid),
+        life.reason,
+        life.stage,
+        *life.changes,
+        None,
+        *life.respawns,
+        None,
+        *life.failures,
+        *life.details.items(),
+        *life.sockets.endpoints,
+    )
 
 
 def describe(life: Life) -> Raw:
-    """A service and its state, for the wire."""
+    """A service and its state, for the wire. What is told of here is told of in :func:`_told`."""
     service = life.service
     policy = service.respawn
     running: object = False
     if life.status in ("running", "stopping"):
         running = life.process.pid if life.process is not None else True
-    return _written_service(
+    return protocol.write_service(
         provides=service.provision,
         requires=service.requirement,
         respawn=policy.enabled and service.has_processes,
