@@ -162,3 +162,74 @@ def test_drained_does_not_wait_for_whoever_keeps_the_pipe_open(keeper: Running) 
     supervisor.ask("release", id="service")
     size = log.stat().st_size
     until(lambda: log.stat().st_size > size, "output of a process that outlived the service")
+
+
+def end_unheard(keeper: Running, supervisor: Supervisor, script: str) -> tuple[Path, int]:
+    """Let a process end while the logger is stopped; returns the log that is lacking its last lines, and the logger."""
+    log, fifo = keeper.place / "log" / "service.log", keeper.place / "fifo"
+    os.mkfifo(fifo)
+    supervisor.spawn("service", "sh", "-c", f"read _ < {fifo}; {script}", output={"log": str(log)})
+    logger = keeper.logger()
+    os.kill(logger, signal.SIGSTOP)
+    fifo.write_text("end\n")
+    supervisor.expect("exited", id="service")
+    return log, logger
+
+
+def test_a_release_waits_for_the_last_lines(keeper: Running) -> None:
+    keeper.begin()
+    supervisor = keeper.supervisor()
+    log, logger = end_unheard(keeper, supervisor, "seq 2000; printf last")
+    serial = supervisor.tell("release", id="service", drained=True)
+    assert supervisor.ask("rest", id="service") == {"kind": "rest", "serial": serial + 1, "id": "service", "count": 0}
+    os.kill(logger, signal.SIGCONT)
+    supervisor.expect("drained", id="service")
+    supervisor.expect("released", serial=serial, left=0)
+    lines = log.read_text().splitlines()
+    assert len(lines) == 2001
+    assert lines[-1].endswith(" last")
+
+
+def test_a_release_does_not_wait_long_for_a_logger_that_hangs(keeper: Running) -> None:
+    """It has the lines still, and writes them when it goes on."""
+    keeper.begin()
+    supervisor = keeper.supervisor()
+    log, logger = end_unheard(keeper, supervisor, "echo last")
+    serial = supervisor.tell("release", id="service", drained=True)
+    supervisor.expect("released", serial=serial, left=0)
+    os.kill(logger, signal.SIGCONT)
+    until(lambda: log.read_text().endswith(" last\n"), "the last line")
+
+
+def test_a_release_that_waits_is_given_up_with_who_asked_for_it(keeper: Running) -> None:
+    keeper.begin()
+    first = keeper.supervisor()
+    log, logger = end_unheard(keeper, first, "echo last")
+    first.ask("rest", id="service")
+    first.tell("release", id="service", drained=True)
+    first.kill()
+    second = keeper.supervisor(greeted=False)
+    told = second.hello()
+    assert [one["id"] for one in told if one["kind"] == "process"] == ["service"]
+    os.kill(logger, signal.SIGCONT)
+    serial = second.tell("release", id="service", drained=True)
+    while (answer := second.receive())["kind"] != "released":
+        assert answer["kind"] == "drained"
+    assert answer["serial"] == serial
+    assert log.read_text().endswith(" last\n")
+
+
+def test_the_keeper_is_not_renewed_while_a_release_waits(keeper: Running) -> None:
+    keeper.begin()
+    supervisor = keeper.supervisor()
+    supervisor.tell("ready")
+    _, logger = end_unheard(keeper, supervisor, "echo last")
+    release = supervisor.tell("release", id="service", drained=True)
+    renewal = supervisor.tell("renew_keeper", patience=20)
+    answers: dict[object, str] = {}
+    while len(answers) < 2:
+        told = supervisor.receive()
+        if told["kind"] != "drained":
+            answers[told["serial"]] = told["kind"]
+    assert answers == {release: "released", renewal: "renewed"}
+    os.kill(logger, signal.SIGCONT)
