@@ -2,8 +2,9 @@
 
 Whoever wants something of a service puts a request into its inbox, and wakes its task, which is there only as long as
 there is something in it: most services have nothing to do most of the time. Long work (starting, stopping, burying a
-process that ended) is an *activity* beside the task, at most one at a time, whose end comes back through the same
-inbox; so every transition is made in one place, :meth:`Life._take`, and there is no lock to forget.
+process that ended) is an *activity*, at most one at a time, which the task becomes when it has nothing else to do, while
+another takes what comes meanwhile; its end comes back through the same inbox. So every transition is made in one place,
+:meth:`Life._take`, and there is no lock to forget.
 
     stopped ──start──▶ starting ──ready──▶ running ──stop──▶ stopping ──▶ stopped
                           │ ▲                 │                              │
