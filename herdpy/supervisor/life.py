@@ -2,8 +2,8 @@
 
 Whoever wants something of a service puts a request into its inbox, and wakes its task, which is there only as long as
 there is something in it: most services have nothing to do most of the time. Long work (starting, stopping, burying a
-process that ended) is an *activity*, at most one at a time, which the task becomes when it has nothing else to do, while
-another takes what comes meanwhile; its end comes back through the same inbox. So every transition is made in one place,
+process that ended) is an *activity*, at most one at a time, which the task becomes when it has nothing else to do;
+another takes what comes meanwhile. Its end comes back through the same inbox: every transition is made in one place,
 :meth:`Life._take`, and there is no lock to forget.
 
     stopped ──start──▶ starting ──ready──▶ running ──stop──▶ stopping ──▶ stopped
