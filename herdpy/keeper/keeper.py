@@ -55,6 +55,9 @@ LAST_WORDS_PATIENCE = 1.0
 LAST_PID = 2**22
 """Of 64-bit systems (proc(5), sys/kernel/pid_max)."""
 
+GRACE = 10.0
+"""Seconds from SIGTERM to SIGKILL for services that nobody stops as they want to be stopped."""
+
 TRIES = 5
 """So many supervisors that ended before they were ready, when none has ever been, and we give up."""
 
@@ -117,6 +120,7 @@ class Keeper:
         self._is_known = False  # to the supervisor there is now: it has said hello
         self._was_ready = False  # any supervisor
         self._is_ending = False
+        self._is_alone = False  # as we end, no supervisor being of any use
         self._asked_to_end = 0
         self._signal: int | None = None
         self._signals = -1
@@ -1068,6 +1072,7 @@ class Keeper:
         self._output.drain(process)
         if self._is_ending:
             self._end_when_alone()
+        self._end_alone_if_all_ended()
 
     def _drained(self, process: Process) -> None:
         process.drained = True
@@ -1155,6 +1160,9 @@ class Keeper:
         is_minimal = supervisor.command is not self._command
         if is_minimal and was_ready:
             return
+        if is_minimal and self._signal in (signal.SIGTERM, signal.SIGINT):
+            self._end_without_supervisor()
+            return
         if is_minimal:  # not even that one works: the real one may have been mended meanwhile
             supervisor.command, self._crashes = self._command, TRIES - 1
             return
@@ -1166,6 +1174,30 @@ class Keeper:
         if self._crashes >= TRIES:
             self._loop.cancel("begin supervisor")
             self._output.when_written(self._begin_minimal)
+
+    def _end_without_supervisor(self) -> None:
+        """We are to end, and no supervisor works that would stop the services one by one: they get SIGTERM together."""
+        if self._is_ending or self._is_alone:
+            return
+        self._is_alone = True
+        self._say(f"asked to end, and no supervisor works; SIGTERM for every service, and SIGKILL after {GRACE:g} s")
+        for process in self._processes.values():
+            try:
+                if process.scope == "group":
+                    self._families.signal(process, signal.SIGTERM)
+                elif process.pidfd >= 0:
+                    signal.pidfd_send_signal(process.pidfd, signal.SIGTERM)
+            except OSError:
+                continue  # it has ended, or is not ours to signal
+        self._loop.after(GRACE, "end alone", self._end_alone)
+        self._end_alone_if_all_ended()
+
+    def _end_alone(self) -> None:
+        self._give_up("asked to end, and no supervisor works, see above: ended every service")
+
+    def _end_alone_if_all_ended(self) -> None:
+        if self._is_alone and not self._is_ending and all(one.status for one in self._processes.values()):
+            self._end_alone()
 
     def _begin_minimal(self) -> None:
         """Let the minimal supervisor answer, and say why."""

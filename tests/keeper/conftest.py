@@ -208,13 +208,20 @@ class Running:
         self.process: subprocess.Popen[bytes] | None = None
         self.supervisors: list[Supervisor] = []
 
-    def begin(self, *, supervisor: list[str] | None = None, pid_file: str = "", prefix: tuple[str, ...] = ()) -> None:
-        """Start it."""
+    def begin(
+        self,
+        *,
+        supervisor: list[str] | None = None,
+        pid_file: str = "",
+        prefix: tuple[str, ...] = (),
+        python: str = sys.executable,
+    ) -> None:
+        """Start it, with an interpreter that it will start its programs with, too."""
         command = supervisor or [sys.executable, str(PEER)]
         self.process = subprocess.Popen(
             [
                 *prefix,
-                sys.executable,
+                python,
                 "-I",
                 "-S",
                 "-c",

@@ -5,11 +5,13 @@ import select
 import signal
 import socket
 import stat
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.keeper.conftest import Running, nobody_runs_in
+from herdpy.keeper.message import encode
+from tests.keeper.conftest import PEER, Running, nobody_runs_in
 from tests.waiting import until
 
 
@@ -275,3 +277,27 @@ def test_nothing_wakes_it_up_while_nothing_happens(keeper: Running) -> None:
     before = switches()
     select.select([], [], [], 1.5)  # the time that is measured
     assert switches() == before
+
+
+def test_asked_to_end_when_no_supervisor_works_the_keeper_ends_everything(keeper: Running) -> None:
+    """Such as after an upgrade that went wrong: nobody has to ask three times."""
+    python = keeper.place / "python"
+    python.symlink_to(Path(sys.executable).resolve())
+    keeper.begin(python=str(python), supervisor=[str(python), str(PEER)])
+    supervisor = keeper.supervisor()
+    supervisor.line.send(encode({"kind": "ready"}))
+    log = {"log": str(keeper.place / "log" / "a.log")}
+    gentle = "trap 'echo ended; exit' TERM; while :; do sleep 0.05; done"
+    pids = [
+        supervisor.spawn("gentle", "sh", "-c", gentle, output=log)["pid"],
+        supervisor.spawn("alone", "sleep", "1000", scope="process")["pid"],
+    ]
+    python.unlink()
+    supervisor.kill()
+    os.kill(keeper.pid, signal.SIGTERM)
+    status, _, errors = keeper.wait()
+    assert status == 1
+    assert errors.splitlines()[-1] == "herdpy: asked to end, and no supervisor works, see above: ended every service"
+    assert (keeper.place / "log" / "a.log").read_text().endswith(" ended\n")
+    assert all(map(nobody_runs_in, pids))
+    assert not keeper.socket.exists()
