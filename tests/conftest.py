@@ -4,12 +4,14 @@ import contextlib
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -217,6 +219,9 @@ def remove_cgroup(state: Path) -> None:
         wait_until(left.remove)
 
 
+H = TypeVar("H", bound=Herdpy)
+
+
 @contextlib.contextmanager
 def running(instance: Herdpy) -> Iterator[None]:
     """At the end a herdpy is stopped if it was started, and nothing of it may be left."""
@@ -234,6 +239,22 @@ def running(instance: Herdpy) -> Iterator[None]:
             instance.process.stdout.close()
         remove_cgroup(instance.state)
     assert not instance.socket.exists()
+
+
+@contextlib.contextmanager
+def running_for_guests(make: Callable[[Path], H]) -> Iterator[H]:
+    """The same for one with guests, and the directory of its own that it is made for.
+
+    That is not below pytest's own directory: as root, QEMU runs as a user who could not reach it there.
+    """
+    directory = Path(tempfile.mkdtemp(prefix="herdpy-", dir="/var/tmp"))
+    directory.chmod(0o711)
+    try:
+        instance = make(directory)
+        with running(instance):
+            yield instance
+    finally:
+        shutil.rmtree(directory)
 
 
 @pytest.fixture

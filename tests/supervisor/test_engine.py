@@ -77,13 +77,17 @@ def test_independent_services_stop_at_once_at_shutdown(herdpy, trace, eventually
     assert time.monotonic() - begin < 5
 
 
-def test_a_process_that_ignores_sigterm_is_killed_after_the_grace_period(herdpy, tmp_path, eventually):
-    ready = tmp_path / "ready"
-    script = f"trap '' TERM; : > {ready}; while :; do sleep 0.02; done"
-    herdpy.declare("stubborn", f"command = {json.dumps(['sh', '-c', script])}\ngrace-period = 0.3\n")
+def start_stubborn(herdpy, directory, keys):
+    """A service that ignores SIGTERM, once there is a file ``ready``; ``keys`` are further ones of its declaration."""
+    script = f"trap '' TERM; : > {directory}/ready; while :; do sleep 0.02; done"
+    herdpy.declare("stubborn", f"command = {json.dumps(['sh', '-c', script])}\n{keys}")
     herdpy.start()
     herdpy.ok("start", "stubborn")
-    eventually(ready.exists)
+
+
+def test_a_process_that_ignores_sigterm_is_killed_after_the_grace_period(herdpy, tmp_path, eventually):
+    start_stubborn(herdpy, tmp_path, "grace-period = 0.3\n")
+    eventually((tmp_path / "ready").exists)
     herdpy.ok("stop", "stubborn")
     assert herdpy.status("stubborn")["status"] == "stopped"
     assert "grace-period-over service=stubborn" in herdpy.said()
@@ -217,12 +221,8 @@ def test_what_ended_while_there_was_no_supervisor_is_treated_by_its_policy(herdp
 
 
 def test_a_stop_that_the_supervisor_did_not_live_to_see_is_finished(herdpy, tmp_path, eventually):
-    ready = tmp_path / "ready"
-    script = f"trap '' TERM; : > {ready}; while :; do sleep 0.02; done"
-    herdpy.declare("stubborn", f"command = {json.dumps(['sh', '-c', script])}\ngrace-period = 2\n")
-    herdpy.start()
-    herdpy.ok("start", "stubborn")
-    eventually(ready.exists)
+    start_stubborn(herdpy, tmp_path, "grace-period = 2\n")
+    eventually((tmp_path / "ready").exists)
     stop = subprocess.Popen([*HERD, "stop", "stubborn"], env=herdpy.environment, stderr=subprocess.DEVNULL)
     eventually(lambda: herdpy.status("stubborn")["status"] == "stopping")
     os.kill(herdpy.supervisor(), signal.SIGKILL)
@@ -231,12 +231,8 @@ def test_a_stop_that_the_supervisor_did_not_live_to_see_is_finished(herdpy, tmp_
 
 
 def test_a_shutdown_that_the_supervisor_did_not_live_to_see_is_finished(herdpy, tmp_path, eventually):
-    ready = tmp_path / "ready"
-    script = f"trap '' TERM; : > {ready}; while :; do sleep 0.02; done"
-    herdpy.declare("stubborn", f"command = {json.dumps(['sh', '-c', script])}\ngrace-period = 2\n")
-    herdpy.start()
-    herdpy.ok("start", "stubborn")
-    eventually(ready.exists)
+    start_stubborn(herdpy, tmp_path, "grace-period = 2\n")
+    eventually((tmp_path / "ready").exists)
     supervisor = herdpy.supervisor()
     herdpy.process.send_signal(signal.SIGTERM)
     eventually(lambda: "service-stopping service=stubborn" in herdpy.said())

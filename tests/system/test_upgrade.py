@@ -451,7 +451,8 @@ def test_twenty_upgrades_leave_nothing_open(installation: Installation, what: tu
     for _ in range(20):
         installation.upgrade(*what)
     installation.eventually(lambda: len(installation.supervisors()) == 1, PATIENCE)
-    installation.eventually(lambda: opened() == before, PATIENCE)
+    # The first upgrade's own may have been counted, too; a leak would be of twenty.
+    installation.eventually(lambda: all(count <= before[name] for name, count in opened().items()), PATIENCE)
     assert identity(installation.pid("plain")) == plain
     assert counted(installation.numbers("plain"))
     assert len(Path(f"/proc/{installation.keeper}/task/{installation.keeper}/children").read_text().split()) == 3

@@ -1,15 +1,13 @@
 """A herdpy whose guests' user can reach its directories, and whose images are kept from one test to the next."""
 
-import shutil
 import socket
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from herdpy import protocol
-from tests.conftest import BIN, CACHE, Herdpy, running
+from tests.conftest import BIN, CACHE, Herdpy, running_for_guests
 from tests.ports import free_port
 
 IMAGES = CACHE / "images"
@@ -63,19 +61,9 @@ class Machines(Herdpy):
         ssh: list[str] = fields["ssh"]  # type: ignore[assignment]
         return ssh
 
-    def remove(self) -> None:
-        """Remove what the fixture made."""
-        shutil.rmtree(self.directory)
-
 
 @pytest.fixture
 def machines() -> Iterator[Machines]:
-    """Not below pytest's own directory: as root, QEMU runs as a user who could not reach it there."""
-    directory = Path(tempfile.mkdtemp(prefix="herdpy-", dir="/var/tmp"))
-    directory.chmod(0o711)
-    instance = Machines(directory)
-    try:
-        with running(instance):
-            yield instance
-    finally:
-        instance.remove()
+    """A herdpy for build machines, not started yet."""
+    with running_for_guests(Machines) as instance:
+        yield instance

@@ -2,16 +2,14 @@
 
 import json
 import os
-import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import BIN, PATIENCE, Herdpy, running
+from tests.conftest import BIN, PATIENCE, Herdpy, running_for_guests
 from tests.system.hurd_vm import guests
 
 ENTER = 'ip link set lo up && { [ -z "$ROOM" ] || mount -t tmpfs -o size=16k,mode=711 tmpfs "$ROOM"; } && exec "$@"'
@@ -82,12 +80,6 @@ class Childhurds(Herdpy):
 
 @pytest.fixture
 def childhurds() -> Iterator[Childhurds]:
-    """Not below pytest's own directory: as root, QEMU runs as a user who could not reach it there."""
-    directory = Path(tempfile.mkdtemp(prefix="herdpy-", dir="/var/tmp"))
-    directory.chmod(0o711)
-    instance = Childhurds(directory)
-    try:
-        with running(instance):
-            yield instance
-    finally:
-        shutil.rmtree(directory)
+    """A herdpy for childhurds, not started yet."""
+    with running_for_guests(Childhurds) as instance:
+        yield instance
