@@ -228,16 +228,17 @@ class Spawner:
     def _by_vfork(self, child: Child, output: int) -> int:
         stdin = None if child.stdin is None else os.dup2(child.stdin, self._low_stdin, inheritable=False)
         actions = self._standard(os.dup2(output, self._low, inheritable=False), stdin)
+        directory = None if child.directory == "/" else child.directory  # that is where we are
         umask = None if child.umask is None else os.umask(child.umask)
         try:
-            if child.directory is not None:
+            if directory is not None:
                 try:
-                    os.chdir(child.directory)
+                    os.chdir(directory)
                 except OSError as error:
-                    raise SpawnFailure(error.errno or errno.EIO, "directory", child.directory) from None
+                    raise SpawnFailure(error.errno or errno.EIO, "directory", directory) from None
             return _look_up(child.command[0], child.environment, lambda path: self._execute(path, child, actions))
         finally:
-            if child.directory is not None:
+            if directory is not None:
                 os.chdir("/")
             if umask is not None:
                 os.umask(umask)

@@ -175,10 +175,13 @@ def _unquoted(text: str) -> tuple[str, str]:
             position += 1
 
 
+_TO_BE_QUOTED = frozenset(' "\n=')
+
+
 def written(value: object) -> str:
     """A field's value as the log has it, so that :func:`parse` finds the same value again."""
     if isinstance(value, str):
-        if value and not any(character in value for character in ' "\n=') and _value(value) == value:
+        if value and _TO_BE_QUOTED.isdisjoint(value) and _value(value) == value:
             return value
         return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
     return str(value) if type(value) in _PLAIN else written(str(value))

@@ -14,6 +14,7 @@ another takes what comes meanwhile. Its end comes back through the same inbox: e
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -571,15 +572,18 @@ class Life:
     ) -> None:
         """Run an activity; what it returned (None when it was cancelled) goes to ``conclude`` through the inbox.
 
+        Nobody cancels one that stops or buries the service.
+
         Args:
             settles: whether what was noted has to be known before: not when the first thing to be done is the keeper's.
         """
         scope = self._activity = trio.CancelScope()
+        can_be_cancelled = self.status != "stopping"
 
         async def activity() -> None:
             result: _Result | None = None
             try:
-                with scope:
+                with scope if can_be_cancelled else nullcontext():
                     if settles:
                         await self._line.settle()
                     result = await work()

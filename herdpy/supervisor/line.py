@@ -264,7 +264,7 @@ class KeeperLine:
                 continue  # it ended without reading all; told once, and what it said before is still to be read
             if not length:
                 return False
-            descriptors = message.descriptors(ancillary)
+            descriptors = message.descriptors(ancillary) if ancillary else []
             for encoded in message.apart(self._room[:length]):
                 self._take(message.decode(encoded), descriptors)
                 descriptors = []
