@@ -260,6 +260,14 @@ class Life:
             self._put(_Stop(reply))
         return reply
 
+    async def start_is_over(self) -> None:
+        """Wait until no start of it is under way, nor one that it was asked for before."""
+        for message in tuple(self._inbox):
+            if isinstance(message, _Start):
+                await message.reply.arrived.wait()
+        while self.status == "starting":
+            await self.changed.wait()
+
     async def switch(self, enabled: bool) -> Outcome:
         """Enable it (which forgets its failures) or disable it; a running one goes on running."""
         if self._is_over:

@@ -29,18 +29,19 @@ class Reply:
             one entails: whether it still does.
     """
 
-    __slots__ = ("_arrived", "_is_awaited", "_is_needed", "_outcome")
+    __slots__ = ("_is_needed", "_parties", "arrived", "outcome")
 
     def __init__(self, is_needed: Callable[[], bool] | None = None) -> None:
-        self._arrived = Flag()
-        self._outcome = Outcome(False)
-        self._is_awaited = True
+        self.arrived = Flag()
+        """Set when it is there."""
+        self.outcome = Outcome(False)
+        self._parties = 1
         self._is_needed = is_needed
 
     @property
     def is_wanted(self) -> bool:
         """Whether anybody wants it: a start that is stopped no longer wants what it requires, nor what that does."""
-        return self._is_awaited and self.is_needed
+        return self._parties > 0 and self.is_needed
 
     @property
     def is_needed(self) -> bool:
@@ -48,20 +49,25 @@ class Reply:
         return self._is_needed is None or self._is_needed()
 
     def give(self, outcome: Outcome) -> None:
-        self._outcome = outcome
-        self._arrived.set()
+        self.outcome = outcome
+        self.arrived.set()
 
     async def wait(self) -> Outcome:
         try:
-            await self._arrived.wait()
+            await self.arrived.wait()
         except trio.Cancelled:
             self.abandon()
             raise
-        return self._outcome
+        return self.outcome
 
     def abandon(self) -> None:
-        """Nobody waits for it any more."""
-        self._is_awaited = False
+        """One of those who wait for it does so no more."""
+        self._parties -= 1
+
+    def share(self) -> "Reply":
+        """Be the answer to somebody else, too."""
+        self._parties += 1
+        return self
 
 
 class Unmet(StartFailure):

@@ -408,8 +408,8 @@ class Registry:
                 return
             if name in service.wants:
                 await transaction.start(life)
-            while life.status == "starting":
-                await life.changed.wait()
+            await transaction.asked_whole.wait()
+            await life.start_is_over()
 
         await _each(await_start, service.after)
 
@@ -426,33 +426,23 @@ class Registry:
         Returns:
             Why some failed, in sentences; nothing when none did.
         """
-        lines: list[str] = []
-        transaction = Transaction()
+        transaction = Transaction(is_whole=False)
         replies: list[Reply] = []
-
-        async def start(life: Life) -> None:
-            tell(await transaction.start(life))
-
-        def tell(outcome: Outcome) -> None:
-            if not outcome.done:
-                lines.extend(outcome.lines)
-
-        async with trio.open_nursery() as nursery:
-            try:
-                for number, life in enumerate(tuple(services), 1):
-                    if life.service.one_shot:
-                        nursery.start_soon(start, life)
-                    else:  # no task for each: there may be many
-                        replies.append(life.ask_to_start(transaction=transaction))
-                    if number % AT_A_STRETCH == 0:
-                        await self.line.leisure()
-                for reply in replies:
-                    tell(await reply.wait())
-            except trio.Cancelled:
-                for reply in replies:
-                    reply.abandon()
-                raise
-        return tuple(lines)
+        try:  # no task for each: there may be many
+            for number, life in enumerate(tuple(services), 1):
+                replies.append(transaction.ask(life))
+                if number % AT_A_STRETCH == 0:
+                    await self.line.leisure()
+            transaction.asked_whole.set()
+            for reply in replies:
+                await reply.arrived.wait()
+        except trio.Cancelled:
+            for reply in replies:
+                reply.abandon()
+            raise
+        finally:
+            transaction.asked_whole.set()
+        return tuple(line for reply in replies if not reply.outcome.done for line in reply.outcome.lines)
 
     def stopped_with(self, life: Life) -> tuple[Life, ...]:
         """What a stop of a service stops besides it, as things are."""
@@ -480,28 +470,35 @@ class Registry:
 
 
 class Transaction:
-    """A start as it was asked for, with all the starts that it entails: in it, a one-shot service is run once."""
+    """A start as it was asked for, with all the starts that it entails: in it, a one-shot service is run once.
 
-    def __init__(self) -> None:
+    Args:
+        is_whole: whether everything that is asked for by itself has been asked for: not while more comes.
+    """
+
+    def __init__(self, *, is_whole: bool = True) -> None:
+        self.asked_whole = Flag()
+        """Set when it is: before, what does not start may be about to."""
         self._one_shots: dict[str, Reply] = {}
+        if is_whole:
+            self.asked_whole.set()
 
-    async def start(self, life: Life, is_needed: Callable[[], bool] | None = None) -> Outcome:
-        """Start a service, unless it is a one-shot that this transaction runs, or has run: then wait for that.
+    def ask(self, life: Life, is_needed: Callable[[], bool] | None = None) -> Reply:
+        """Ask a service to start; a one-shot that this transaction runs, or has run, is not asked again.
 
         Args:
             is_needed: whether the start that entails this one is still wanted.
         """
         if not life.service.one_shot:
-            return await life.start(transaction=self, is_needed=is_needed)
+            return life.ask_to_start(transaction=self, is_needed=is_needed)
         if life.name in self._one_shots:
-            return await self._one_shots[life.name].wait()
-        reply = self._one_shots[life.name] = Reply()
-        outcome = Outcome(False)
-        try:
-            outcome = await life.start(transaction=self)
-        finally:
-            reply.give(outcome)
-        return outcome
+            return self._one_shots[life.name].share()
+        reply = self._one_shots[life.name] = life.ask_to_start(transaction=self)
+        return reply
+
+    async def start(self, life: Life, is_needed: Callable[[], bool] | None = None) -> Outcome:
+        """Do what :meth:`ask` does, and wait for what comes of it."""
+        return await self.ask(life, is_needed).wait()
 
 
 class NotRegistered(Exception):  # noqa: N818 - it says what the services are not

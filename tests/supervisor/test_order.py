@@ -110,6 +110,21 @@ def test_after_is_order_alone(herdpy, eventually, trace):
     assert trace.read_text().split().count("begin") == 1, "what is only after another does not start it"
 
 
+def test_after_is_order_whoever_of_many_is_asked_first(herdpy, eventually, trace):
+    """Some before ("a..."), some after ("z...") what they come after, and more of them than are asked at a stretch."""
+    herdpy.declare(
+        "slow", says(trace, "begin", f"sleep 0.3; echo end >> {trace}") + "one-shot = true\nauto-start = true\n"
+    )
+    herdpy.declare("middle", says(trace, "middle") + 'after = ["slow"]\n')
+    names = [f"{letter}{number}" for letter in "az" for number in range(30)]
+    for name in names:
+        needs = 'requirement = ["middle"]\n' if name in ("a0", "z0") else 'after = ["slow"]\n'
+        herdpy.declare(name, says(trace, name) + needs + "auto-start = true\n")
+    herdpy.start()
+    eventually(lambda: {*names, "middle"} <= set(trace.read_text().split()))
+    assert trace.read_text().split()[:2] == ["begin", "end"]
+
+
 def test_a_cycle_of_afters_is_refused(herdpy):
     herdpy.declare("one", 'command = ["true"]\nafter = ["two"]')
     herdpy.declare("two", 'command = ["true"]\nrequirement = ["one"]')
