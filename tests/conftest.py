@@ -225,20 +225,27 @@ H = TypeVar("H", bound=Herdpy)
 @contextlib.contextmanager
 def running(instance: Herdpy) -> Iterator[None]:
     """At the end a herdpy is stopped if it was started, and nothing of it may be left."""
-    yield
-    if instance.process is None:
-        return
     try:
+        yield
+        if instance.process is None:
+            return
         if instance.process.poll() is None:
             assert instance.stop() == 0, instance.said()
     finally:
-        if instance.process.poll() is None:
-            instance.process.kill()
-            instance.process.wait()
-        if instance.process.stdout is not None:
-            instance.process.stdout.close()
-        remove_cgroup(instance.state)
+        _kill(instance)
     assert not instance.socket.exists()
+
+
+def _kill(instance: Herdpy) -> None:
+    """End what is left of it, whatever has become of the test."""
+    if instance.process is None:
+        return
+    if instance.process.poll() is None:
+        instance.process.kill()
+        instance.process.wait()
+    if instance.process.stdout is not None:
+        instance.process.stdout.close()
+    remove_cgroup(instance.state)
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ def answer(request: Request, reply: Reply) -> str:
     else is ``{"result": ..., "messages": [...], "error": ...}``.
     """
     if reply.error is False:
-        if request.action in {"status", "detailed-status", "log"}:
+        if request.action in {"status", "detailed-status", "log", "graph"}:
             try:
                 services = [service(fields) for fields in parse_services(reply.result)]
             except ProtocolError:

@@ -115,7 +115,9 @@ class Life:
         "_complaint",
         "_due",
         "_end",
+        "_given_up",
         "_history",
+        "_hurry",
         "_inbox",
         "_incarnation",
         "_is_activating",
@@ -187,6 +189,10 @@ class Life:
         """Why its process is being ended although nobody asked."""
         self._due: float | None = None
         """When it is to be respawned, in seconds of CLOCK_BOOTTIME; None when it is not, or has begun to be."""
+        self._hurry: Flag | None = None
+        """Of one that waits until it is due: set when somebody does not want to wait for that."""
+        self._given_up = False
+        """Whether it is disabled because it was respawned too often: whoever starts it by hand enables it."""
         self._is_activating = False
         """Whether the process of a lazy service is under way."""
         self._end: End | None = None
@@ -261,12 +267,31 @@ class Life:
         return reply
 
     async def start_is_over(self) -> None:
-        """Wait until no start of it is under way, nor one that it was asked for before."""
-        for message in tuple(self._inbox):
+        """Wait for what comes of the start that is under way, or that it was asked for before: what is to be respawned
+        some time later has failed for now."""
+        for message in (*self._inbox, *self._next_starts):
             if isinstance(message, _Start):
                 await message.reply.arrived.wait()
-        while self.status == "starting":
+        begun = self.changes[0] if self.changes else None
+        while self.status == "starting" and self.changes[0] == begun and self._hurry is None:
             await self.changed.wait()
+
+    def refusal_to_start(self, arguments: Sequence[str] = (), *, by_hand: bool = True) -> str | None:
+        """Why it would not be started; None when nothing is against a start.
+
+        Args:
+            by_hand: whether somebody means it, and not another service's start.
+        """
+        if self._registry.closing:
+            return "herdpy is shutting down"
+        why = f" ({self.reason})" if self.reason else ""
+        if not self.enabled and not self._given_up:
+            return f"it is disabled{why}; enable it with: herd enable {self.name}"
+        if not self.enabled and not by_hand:
+            return f"it was given up{why}; start it by itself with: herd start {self.name}"
+        if arguments and not self.service.takes_arguments:
+            return f"it takes no arguments, and {' '.join(arguments)} was given"
+        return None
 
     async def switch(self, enabled: bool) -> Outcome:
         """Enable it (which forgets its failures) or disable it; a running one goes on running."""
@@ -301,8 +326,7 @@ class Life:
         Raises:
             ActionFailure: with its reason, or because the service does not run.
         """
-        while self.status == "starting":
-            await self.changed.wait()
+        await self.start_is_over()
         if self._attendance is None or self.status != "running":
             raise ActionFailure(f"{self.name} is {self.status}; start it with: herd start {self.name}")
         return await self._attendance.ask(tuple(arguments))
@@ -454,7 +478,7 @@ class Life:
                 self._activity = None
                 await conclude()
             case _Switch(enabled, reply), _:
-                self.enabled = enabled
+                self.enabled, self._given_up = enabled, False
                 if enabled:
                     self._history.deaths.clear()
                     self.failures.clear()
@@ -466,8 +490,17 @@ class Life:
                 reply.give(self._stopped_meanwhile())
             case _Start(), "stopped":
                 await self._begin_start(message)
-            case _Start(_, reply, _), "starting" if not self._stoppers:
+            case _Start(arguments, reply, _), "starting" if not self._stoppers and arguments not in (
+                (),
+                self._arguments,
+            ):
+                given = " ".join(arguments)
+                reply.give(Outcome(False, (f"cannot start {self.name} with {given}: it is starting already",)))
+            case _Start(_, reply, transaction), "starting" if not self._stoppers:
                 self._starters.append(reply)
+                reply.taken.set()
+                if self._hurry is not None and (transaction is None or transaction.is_by_hand):
+                    await self._be_due_now()
             case _Start(_, reply, _), "running":
                 reply.give(Outcome(True, (f"Service {self.name} is already running.",)))
             case _Start(), _:
@@ -514,12 +547,13 @@ class Life:
                 reply.give(Outcome(True))
             case _Replace(service, at_once, reply), status:
                 self.replacement = None if service == self.service else service  # it may have been restarted meanwhile
-                if at_once or status == "stopped":
+                if at_once or status == "stopped" or self._hurry is not None:  # as it waits to be respawned
                     before = self.service
                     self._take_replacement()
                     await self._attend_anew(before)
                     if self.changes:
                         await self._remember()
+                self._see_to_replacement()
                 reply.give(Outcome(True))
 
     async def _enter(self, status: Status, *, along: bool = False) -> None:
@@ -561,6 +595,7 @@ class Life:
             self._end,
             self.service.stop.signal,
             self.service.stop.grace_period,
+            self._given_up,
         )
         try:
             if self._noted_declaration != self.service.declaration:
@@ -606,10 +641,15 @@ class Life:
 
     async def _begin_start(self, request: _Start, *others: _Start) -> None:
         self._starters += (start.reply for start in (request, *others))
-        refusal = self._refusal(request.arguments)
+        by_hand = any(start.transaction is None for start in (request, *others))
+        refusal = self.refusal_to_start(request.arguments, by_hand=by_hand)
         if refusal is not None:
             self._answer_starters(Outcome(False, (f"cannot start {self.name}: {refusal}",)))
             return
+        if self._given_up:
+            log("service-enabled", service=self.name)
+            self.enabled, self._given_up = True, False
+            self.failures.clear()
         self._arguments = request.arguments
         self._history.forget()
         self._due = None
@@ -617,31 +657,52 @@ class Life:
         self.reason = None
         is_plain = self._is_plain
         await self._enter("starting", along=is_plain)
+        for reply in self._starters:
+            reply.taken.set()
         log("service-starting", service=self.name)
-        self._act(partial(self._bring_up, request.transaction), self._started, settles=not is_plain)
+        transaction = request.transaction or self._registry.transaction()
+        self._act(partial(self._bring_up, transaction), self._started, settles=not is_plain)
 
-    def _refusal(self, arguments: tuple[str, ...]) -> str | None:
-        if self._registry.closing:
-            return "herdpy is shutting down"
-        if not self.enabled:
-            why = f" ({self.reason})" if self.reason else ""
-            return f"it is disabled{why}; enable it with: herd enable {self.name}"
-        if arguments and not self.service.takes_arguments:
-            return f"it takes no arguments, and {' '.join(arguments)} was given"
-        return None
+    async def _be_due_now(self) -> None:
+        """Somebody starts what was to be respawned later: what was before does not count."""
+        assert self._hurry is not None
+        self._history.forget()
+        self.respawns.clear()
+        self._due = _now()
+        await self._remember()
+        self._hurry.set()
+
+    async def _await_due(self) -> None:
+        """Wait until it is due, unless somebody hurries it."""
+        delay = self._delay
+        if not delay:
+            return
+        at = time.strftime("%H:%M:%S", time.localtime(time.time() + delay))
+        self._hurry = Flag()
+        self.tell_stage(f"to be respawned at {at} (after {delay:.3g} s)")
+        try:
+            with trio.move_on_after(delay):
+                await self._hurry.wait()
+        finally:
+            self._hurry = None
+        self.tell_stage(None)
 
     async def _bring_up(self, transaction: "Transaction | None" = None) -> Outcome:
         """Get it running, once it is due: what it requires, its sockets, its preparation, then the first way that gets
         ready.
 
         A lazy service runs when it listens.
+
+        Args:
+            transaction: the start that this one is part of; None when nobody has asked for it.
         """
 
         async def work() -> None:
-            if self._delay:
-                await trio.sleep(self._delay)
-            of = transaction or self._registry.transaction()
-            await self._gather(of)
+            # What it wants is started when somebody starts it: stopped by hand since then, it stays so.
+            is_respawn = self._due is not None
+            await self._await_due()
+            of = transaction or self._registry.transaction(is_by_hand=False)
+            await self._gather(of, wants=not is_respawn)
             await self.sockets.open(self.service, self.tell_stage)
             if self.service.lazy:
                 return
@@ -655,7 +716,7 @@ class Life:
         """Get a lazy service, for which something waits, its process."""
 
         async def work() -> None:
-            await self._gather(self._registry.transaction())
+            await self._gather(self._registry.transaction(is_by_hand=False), wants=False)
             await self._prepare()
             await self._try_attempts()
 
@@ -681,8 +742,11 @@ class Life:
             return Outcome(False, (f"cannot start {self.name}: {self.reason}",))
         return Outcome(True, (f"Service {self.name} has been started.",))
 
-    async def _gather(self, transaction: "Transaction") -> None:
+    async def _gather(self, transaction: "Transaction", *, wants: bool) -> None:
         """Wait for what has to be there, or gone, before it can begin.
+
+        Args:
+            wants: whether what it wants is started, too.
 
         Raises:
             Unmet: something it requires could not be started.
@@ -691,8 +755,11 @@ class Life:
         if not self.enabled:
             raise StartFailure("it was disabled meanwhile")
         await self._registry.leftovers_gone(self.name)
-        await self._registry.start_before(self.service, transaction, self._nursery)
+        if self.service.requirement or self.service.after:
+            self.tell_stage(self._registry.words_for_awaited(self.service))
+        await self._registry.start_before(self.service, transaction, self._nursery, wants=wants)
         await self._registry.start_requirements(self.service, transaction, lambda: self._is_start_wanted)
+        self.tell_stage(None)
 
     async def _prepare(self) -> None:
         try:
@@ -768,7 +835,7 @@ class Life:
             self._incarnation.watch(lambda complaint: self._put(_Useless(held, complaint)))
 
     async def _started(self, outcome: Outcome | None) -> None:
-        self._due = None
+        was_respawn, self._due = self._due is not None, None
         if outcome is None or self._stoppers:
             self._answer_starters(self._stopped_meanwhile())
             await self._stop()
@@ -779,7 +846,7 @@ class Life:
             log("service-failed-to-start", service=self.name, reason=self.reason)
             end = End(reason=self.reason or "it could not be started")
             # What is down for want of another is no reason to count against it, nor would it help to try again.
-            if self._history.deaths and outcome.is_own and await self._respawn_or_rest(end):
+            if was_respawn and outcome.is_own and await self._respawn_or_rest(end, outcome):
                 return
             await self._rest()
             self._answer_starters(outcome)
@@ -796,6 +863,7 @@ class Life:
         await self._enter("running")
         log("service-started", service=self.name, pid=self.process and self.process.pid, **self.details)
         self._answer_starters(outcome)
+        self._see_to_replacement()
         if self.service.lazy and self._incarnation is None:
             self._watch_sockets()
         self._watch()
@@ -933,7 +1001,7 @@ class Life:
         self._act(partial(self._bring_down, gracefully), self._stopped)
 
     async def _bring_down(self, gracefully: bool) -> Outcome:
-        dependents = await self._registry.stop_dependents(self.service)
+        dependents = await self._registry.stop_dependents(self)
         log("service-stopping", service=self.name)
         if self.service.attempts:
             await self._put_down(gracefully=gracefully)
@@ -1060,6 +1128,19 @@ class Life:
         if replacement is not None:
             self._become(replacement)
 
+    @property
+    def is_to_be_told(self) -> bool:
+        """Whether it runs, and is still to be told that it is declared otherwise: it was not running at the reload."""
+        return (
+            self.status == "running"
+            and self.replacement is not None
+            and change(self.service, self.replacement).effect.step is not None
+        )
+
+    def _see_to_replacement(self) -> None:
+        if self.is_to_be_told:
+            self._registry.reload_soon()
+
     def _become(self, service: Service) -> None:
         before, self.service = self.service, service
         if self._incarnation is not None:
@@ -1087,9 +1168,13 @@ class Life:
         self._next_starts.clear()
         if wanted:
             await self._begin_start(*wanted)
+        elif self.service.transient and self.is_idle and not self._is_over:  # it was kept for them
+            await self._registry.unregister(self)
 
     def _take_over_next_starts(self) -> None:
-        self._starters += (start.reply for start in self._next_starts)
+        for start in self._next_starts:
+            self._starters.append(start.reply)
+            start.reply.taken.set()
         self._next_starts.clear()
 
     # After a process ended by itself.
@@ -1121,8 +1206,12 @@ class Life:
                 status = 1
             self._registry.end_with(self, status)
 
-    async def _respawn_or_rest(self, end: End) -> bool:
-        """Start it again if its policy says so; False when it is to stay stopped."""
+    async def _respawn_or_rest(self, end: End, failed: Outcome | None = None) -> bool:
+        """Start it again if its policy says so; False when it is to stay stopped.
+
+        Args:
+            failed: what those are told who have asked for the start that came to this end.
+        """
         policy = self.service.respawn
         if not policy.enabled or not self.enabled or self._registry.closing:
             return False
@@ -1133,11 +1222,14 @@ class Life:
         verdict = self._history.judge(policy, end, _now())
         self.reason = verdict.reason
         if verdict.disables:
-            self.enabled = False
+            self.enabled, self._given_up = False, True
             log("service-disabled", service=self.name, reason=self.reason)
         if verdict.delay is None:
             return False
         self._due = _now() + verdict.delay
+        if failed is not None:
+            again = f"Service {self.name} is started again in {verdict.delay:.3g} s."
+            self._answer_starters(Outcome(False, (*failed.lines, again)))
         if listens:
             await self._listen_again()
             return True
@@ -1191,6 +1283,7 @@ class Life:
             self._history.deaths.extend(note.deaths[: self._history.deaths.limit])
             self.memory, self._complaint, self._end = note.memory, note.complaint, note.end
             self._due, self._is_activating = note.due, note.activating and held is not None
+            self._given_up = note.given_up
             self.changes.extend(note.changes)
             self.respawns.extend(note.respawns)
             self.failures.extend(note.failures)
@@ -1231,7 +1324,10 @@ class Life:
         if note.status == "stopped" or noted is None or noted == self.service.declaration:
             return
         before = self._registry.remade(self.name, noted)
-        if before is not None and change(before, self.service).effect.kind != "now":
+        if before is None:
+            return
+        effect = change(before, self.service).effect
+        if effect.kind != "now" or effect.step is not None:
             self.replacement = self.service
             self._become(before)
 

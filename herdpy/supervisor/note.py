@@ -46,6 +46,8 @@ class Note(msgspec.Struct, omit_defaults=True):
     """What its processes are sent to stop it, and"""
     grace_period: float | None = None
     """the seconds from that to SIGKILL: for a supervisor that reads no declarations (herdpy/minimal)."""
+    given_up: bool = False
+    """Of a disabled one: whether it was respawned too often, not disabled by hand."""
 
 
 def key_of_state(name: str) -> str:

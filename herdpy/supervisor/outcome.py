@@ -29,9 +29,11 @@ class Reply:
             one entails: whether it still does.
     """
 
-    __slots__ = ("_is_needed", "_parties", "arrived", "outcome")
+    __slots__ = ("_is_needed", "_parties", "arrived", "outcome", "taken")
 
     def __init__(self, is_needed: Callable[[], bool] | None = None) -> None:
+        self.taken = Flag()
+        """Of a start: set when the service's note says that it was asked to, or the answer is there."""
         self.arrived = Flag()
         """Set when it is there."""
         self.outcome = Outcome(False)
@@ -50,6 +52,7 @@ class Reply:
 
     def give(self, outcome: Outcome) -> None:
         self.outcome = outcome
+        self.taken.set()
         self.arrived.set()
 
     async def wait(self) -> Outcome:

@@ -1,7 +1,7 @@
 """All services of the plan, each with its life."""
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TypeVar
 
@@ -48,6 +48,8 @@ class Registry:
         self.exit_status = 0
         """What herdpy ends with."""
         self.closing = False
+        self.reload_soon: Callable[[], None] = lambda: None
+        """Has the declarations compared with what there is: a service can be told now that it is declared otherwise."""
         self._requirers: dict[str, list[Life]] = {}
         """Who requires a name."""
         self.registered: set[str] = set()
@@ -219,8 +221,13 @@ class Registry:
 
     def requirers(self, life: Life) -> list[str]:
         """The names of the services that require it."""
-        requirers = (other.name for name in life.service.provision for other in self._requirers.get(name, ()))
-        return list(dict.fromkeys(requirers))
+        return list(dict.fromkeys(other.name for other in self._dependents(life)))
+
+    def _dependents(self, life: Life) -> Iterator[Life]:
+        """Those that require a name of its that it is who provides: another may have come by it in a reload."""
+        for name in life.service.provision:
+            if self.by_name.get(name) is life:
+                yield from self._requirers.get(name, ())
 
     async def unload(self, life: Life) -> None:
         """Forget a service that is stopped, also if a file of the plan declares it.
@@ -236,9 +243,8 @@ class Registry:
 
     async def forget_unloaded(self) -> None:
         """Let what was unloaded come back with the next reload."""
-        for name in self.unloaded:
-            await self.line.note(f"{UNLOADED}{name}", None)
-        self.unloaded.clear()
+        while self.unloaded:
+            await self.line.note(f"{UNLOADED}{self.unloaded.pop()}", None)
 
     async def unregister(self, life: Life) -> None:
         """Forget a service that is stopped.
@@ -280,9 +286,25 @@ class Registry:
         self._index(life, service, add=True)
         return life
 
-    def transaction(self) -> "Transaction":
-        """A start that is asked for by itself."""
-        return Transaction()
+    def transaction(self, *, is_by_hand: bool = True) -> "Transaction":
+        """A start by itself.
+
+        Args:
+            is_by_hand: whether somebody has asked for it.
+        """
+        return Transaction(is_by_hand=is_by_hand)
+
+    def words_for_awaited(self, service: Service) -> str | None:
+        """What a service's start waits for, in words; None when all that it requires runs."""
+        required = (self.by_name.get(name) for name in service.requirement)
+        earlier = (self.by_name.get(name) for name in service.after)
+        names = dict.fromkeys(
+            [
+                *(life.name for life in required if life is not None and life.status != "running"),
+                *(life.name for life in earlier if life is not None and life.status == "starting"),
+            ]
+        )
+        return f"waits for {', '.join(names)}" if names else None
 
     async def leftovers_gone(self, name: str) -> None:
         """Wait until nothing is left of what the last supervisor's steps left of a service: its steps are repeated."""
@@ -362,12 +384,12 @@ class Registry:
         await _each(start, names)
         return failed
 
-    async def stop_dependents(self, service: Service) -> tuple[str, ...]:
+    async def stop_dependents(self, life: Life) -> tuple[str, ...]:
         """Stop what requires a service, all at once; returns the canonical names of what was stopped."""
-        dependents = (life.name for name in service.provision for life in self._requirers.get(name, ()))
+        dependents = [other.name for other in self._dependents(life)]
 
-        def still_depends(life: Life) -> bool:
-            return not set(service.provision).isdisjoint(life.service.requirement)
+        def still_depends(other: Life) -> bool:
+            return not set(life.service.provision).isdisjoint(other.service.requirement)
 
         return await self.stop_each(dependents, forced=True, is_needed=still_depends)
 
@@ -395,9 +417,13 @@ class Registry:
             await _each(stop, lives)
         return tuple(dict.fromkeys(stopped))
 
-    async def start_before(self, service: Service, transaction: "Transaction", nursery: trio.Nursery) -> None:
-        """Start what a service wants, and wait for the start of what it comes after; nothing of that can fail it."""
-        for name in service.wants:
+    async def start_before(
+        self, service: Service, transaction: "Transaction", nursery: trio.Nursery, *, wants: bool
+    ) -> None:
+        """Start what a service wants, if that is to be, and wait for the start of what it comes after; nothing of that
+        can fail it."""
+        wanted = service.wants if wants else ()
+        for name in wanted:
             life = self.by_name.get(name)
             if life is not None and name not in service.after:
                 nursery.start_soon(transaction.start, life)
@@ -406,7 +432,7 @@ class Registry:
             life = self.by_name.get(name)
             if life is None:
                 return
-            if name in service.wants:
+            if name in wanted:
                 await transaction.start(life)
             await transaction.asked_whole.wait()
             await life.start_is_over()
@@ -420,13 +446,18 @@ class Registry:
             self.exit_status = status
             self.shutdown.ask()
 
-    async def start_all(self, services: Iterable[Life]) -> tuple[str, ...]:
+    async def start_all(
+        self, services: Iterable[Life], task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> tuple[str, ...]:
         """Start services at once.
+
+        Args:
+            task_status: told when the next supervisor would go on with each of these starts.
 
         Returns:
             Why some failed, in sentences; nothing when none did.
         """
-        transaction = Transaction(is_whole=False)
+        transaction = Transaction(is_whole=False, is_by_hand=False)
         replies: list[Reply] = []
         try:  # no task for each: there may be many
             for number, life in enumerate(tuple(services), 1):
@@ -434,6 +465,9 @@ class Registry:
                 if number % AT_A_STRETCH == 0:
                     await self.line.leisure()
             transaction.asked_whole.set()
+            for reply in replies:
+                await reply.taken.wait()
+            task_status.started()
             for reply in replies:
                 await reply.arrived.wait()
         except trio.Cancelled:
@@ -448,7 +482,7 @@ class Registry:
         """What a stop of a service stops besides it, as things are."""
         found = [life]
         for one in found:
-            dependents = (other for name in one.service.provision for other in self._requirers.get(name, ()))
+            dependents = self._dependents(one)
             members = (self.by_name[name] for name in one.service.members if name in self.by_name)
             found += [
                 other
@@ -474,9 +508,11 @@ class Transaction:
 
     Args:
         is_whole: whether everything that is asked for by itself has been asked for: not while more comes.
+        is_by_hand: whether somebody has asked for just this, and does not want to wait until something is due.
     """
 
-    def __init__(self, *, is_whole: bool = True) -> None:
+    def __init__(self, *, is_whole: bool = True, is_by_hand: bool = True) -> None:
+        self.is_by_hand = is_by_hand
         self.asked_whole = Flag()
         """Set when it is: before, what does not start may be about to."""
         self._one_shots: dict[str, Reply] = {}

@@ -1,7 +1,7 @@
 """Reloading the declarations while everything runs: the plan is checked whole, compared, and only then acted upon."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 import trio
@@ -21,6 +21,9 @@ from herdpy.supervisor.restart import promise, restart
 
 LAYERS = "layers"
 """The key of the note that tells which directories of declarations there were."""
+
+FAILING = 5.0
+"""Seconds that a start may take to fail, of which something required is gone."""
 
 State = tuple[int, int, int]
 """Of a directory: its device, its inode, and when its status last changed, in nanoseconds: when an entry came or went,
@@ -109,79 +112,142 @@ class Reloading:
         }
         return Verdict(plan=declared.plan, comparison=compare(before, services))
 
-    async def reload(self) -> Verdict:
-        """Do what :meth:`look` says. Nothing else is changed by it, and nothing at all when there is a mistake."""
-        async with self._lock:
-            verdict = await self.look()
-            self.mistakes = verdict.mistakes
-            for mistake in verdict.mistakes:
-                log("configuration-mistake", mistake=mistake)
-            if verdict.plan is None or verdict.comparison is None:
-                log("reload-refused", mistakes=len(verdict.mistakes))
-                return verdict
-            comparison = verdict.comparison
-            await self.remember_layers()
-            if not comparison.is_empty:
-                await announce_reload(self._registry.line)
-            problems = await self._apply(comparison)
-            self._added = frozenset()
-            if not comparison.is_empty:
-                await announce_reloaded(self._registry.line, self._registry)
-                added, removed, changed = comparison.added, comparison.removed, comparison.changed
-                log("reloaded", added=len(added), removed=len(removed), changed=len(changed))
-            if self._is_behind or not comparison.is_empty:
-                await kept_plan.keep(self._registry.line, self._state, verdict.plan)
-                self._is_behind = False
-            return msgspec.structs.replace(verdict, problems=problems)
+    async def reload(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> Verdict:
+        """Do what :meth:`look` says. Nothing else is changed by it, and nothing at all when there is a mistake.
 
-    async def _apply(self, comparison: Comparison) -> tuple[str, ...]:
-        registry = self._registry
+        Args:
+            task_status: told when the next reload may begin: what is started or restarted may take its time.
+        """
         problems: list[str] = []
-        for name in comparison.unchanged:  # what was to replace it is declared no longer
-            await registry.lives[name].replace(None)
+        async with trio.open_nursery() as nursery:
+            async with self._lock:
+                verdict = await self._carry_out(nursery, problems)
+            task_status.started()
+        return msgspec.structs.replace(verdict, problems=tuple(problems))
+
+    async def _carry_out(self, nursery: trio.Nursery, problems: list[str]) -> Verdict:
+        """Reload, one at a time; see :meth:`_apply`."""
+        verdict = await self.look()
+        self.mistakes = verdict.mistakes
+        for mistake in verdict.mistakes:
+            log("configuration-mistake", mistake=mistake)
+        if verdict.plan is None or verdict.comparison is None:
+            log("reload-refused", mistakes=len(verdict.mistakes))
+            return verdict
+        comparison = verdict.comparison
+        await self.remember_layers()
+        if not comparison.is_empty:
+            await announce_reload(self._registry.line)
+        await self._apply(comparison, nursery, problems)
+        self._added = frozenset()
+        if not comparison.is_empty:
+            await announce_reloaded(self._registry.line, self._registry)
+            added, removed, changed = comparison.added, comparison.removed, comparison.changed
+            log("reloaded", added=len(added), removed=len(removed), changed=len(changed))
+        if self._is_behind or not comparison.is_empty:
+            await kept_plan.keep(self._registry.line, self._state, verdict.plan)
+            self._is_behind = False
+        return verdict
+
+    async def _apply(self, comparison: Comparison, nursery: trio.Nursery, problems: list[str]) -> None:
+        """Carry it out; in the nursery go on starts that the next supervisor would finish.
+
+        Args:
+            problems: where what cannot be done is added, in sentences.
+        """
+        registry = self._registry
+        for name in comparison.unchanged:
+            if name in registry.lives:  # by now a transient one may be gone, or another one unloaded
+                await registry.lives[name].replace(None)  # what was to replace it is declared no longer
         for change in comparison.changed:
             await registry.is_declared(change.name)
         added = [registry.lives.get(service.name) or registry.add(service) for service in comparison.added]
-        stopped: list[str] = []
+        gone = [registry.lives[name] for name in comparison.removed if name in registry.lives]
+        # As they are still: one that requires it no longer may be starting, and wait for it.
+        leaning = dict.fromkeys(other for life in gone for other in registry.stopped_with(life) if other not in gone)
         restarted: list[Life] = []
         for change in comparison.changed:
-            life = registry.lives[change.name]
+            life = registry.lives.get(change.name)
+            if life is None:
+                continue
             problem = await self._change(life, change)
             if problem is not None:
                 problems.append(problem)
             elif change.effect.kind == "restart" and life.status != "stopped":
                 restarted.append(life)
-        gone = [registry.lives[name] for name in comparison.removed]
-        leaning = dict.fromkeys(other for life in gone for other in registry.stopped_with(life) if other not in gone)
         keep_promise = await promise(registry, [life.name for life in leaning]) if leaning else None
-        for life in gone:
-            outcome = await life.stop()
-            stopped += outcome.stopped
-            try:
-                await registry.unregister(life)
-            except NotRegistered as reason:
-                problems += outcome.lines or (f"{life.name} is no longer declared, but stays: {reason}",)
+        stopped = await self._remove(gone, problems)
+        with trio.move_on_after(FAILING):
+            for life in leaning:
+                await life.start_is_over()
         for life in restarted:
-            if life.replacement is None:  # it was restarted meanwhile, whoever asked for that
-                continue
-            outcome = await restart(registry, life)
-            problems += outcome.lines if not outcome.done else ()
+            await nursery.start(self._restart, life, problems)
         # Of those that lean on what is gone, one may have been starting: no stop tells of it.
         names = dict.fromkeys([*(life.name for life in leaning), *stopped])
         again = [registry.lives[name] for name in names if name in registry.lives]
-        problems += await registry.start_all([*again, *(life for life in added if life.service.auto_start)])
+        to_start = [*again, *(life for life in added if life.service.auto_start)]
+        await nursery.start(self._start_all, to_start, problems)
         if keep_promise is not None:
             await keep_promise()
-        return tuple(problems)
+
+    async def _start_all(
+        self, lives: Iterable[Life], problems: list[str], task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        problems += await self._registry.start_all(lives, task_status)
+
+    async def _restart(
+        self, life: Life, problems: list[str], task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        if life.replacement is None:  # it was restarted meanwhile, whoever asked for that
+            task_status.started()
+            return
+        outcome = await restart(self._registry, life, task_status)
+        problems += outcome.lines if not outcome.done else ()
+
+    async def _remove(self, gone: Sequence[Life], problems: list[str]) -> list[str]:
+        """Stop services that are declared no longer, at once, and forget those that have stopped.
+
+        Returns:
+            The canonical names of what was stopped.
+        """
+        stopped: list[str] = []
+        lines: dict[str, tuple[str, ...]] = {}
+
+        async def stop(life: Life) -> None:
+            outcome = await life.stop()
+            stopped.extend(outcome.stopped)
+            lines[life.name] = outcome.lines
+
+        with trio.move_on_after(self._registry.shutdown.timeout):  # others wait for their reload
+            async with trio.open_nursery() as nursery:
+                for life in gone:
+                    nursery.start_soon(stop, life)
+        left = list(gone)
+        while left:  # what requires others before those
+            reasons: dict[Life, NotRegistered] = {}
+            for life in left:
+                try:
+                    await self._registry.unregister(life)
+                except NotRegistered as reason:
+                    reasons[life] = reason
+            if len(reasons) == len(left):
+                for life, why in reasons.items():
+                    stays = f"{life.name} is no longer declared, but stays: {why}"
+                    problems += lines.get(life.name) or (stays,)
+                break
+            left = list(reasons)
+        return stopped
 
     async def _change(self, life: Life, change: Change) -> str | None:
         """Let a service become what it is declared to be now; returns why it did not, in a sentence."""
-        if change.effect.step is not None and life.status == "running":
+        effect = change.effect
+        is_told = effect.step is None or life.status == "running"  # else when it runs, or it begins as the new one
+        if effect.step is not None and is_told:
             try:
-                await change.effect.step.run(life.context)
+                await effect.step.run(life.context)
             except StartFailure as failure:
                 return f"{life.name} stays as it is: {failure}"
-        await life.replace(change.after, at_once=change.effect.kind == "now")
+        await life.replace(change.after, at_once=effect.kind == "now" and is_told)
         return None
 
 

@@ -39,16 +39,28 @@ class _Restart(msgspec.Struct, frozen=True):
         return self.service, *(name for name in self.others if name != self.service)
 
 
-async def restart(registry: "Registry", life: "Life") -> Outcome:
+async def restart(
+    registry: "Registry", life: "Life", task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> Outcome:
     """Stop a service with its dependents, then start again all that was stopped, itself in any case; unless it knows
-    something better to do."""
+    something better to do.
+
+    Args:
+        task_status: told when the next supervisor would see it through.
+    """
     instead = await life.renew_instead()
     if instead is not None:
+        task_status.started()
         return instead
+    refusal = "it is transient, and a stop would be its end" if life.service.transient else life.refusal_to_start()
+    if refusal is not None:  # better now than when it is down
+        task_status.started()
+        return Outcome(False, (f"cannot restart {life.name}: {refusal}",))
     key = f"{NOTE}{time.monotonic_ns()}"
     others = tuple(other.name for other in registry.stopped_with(life))
     begun = _Restart(life.name, None if life.process is None else life.process.id, others)
     await registry.line.note(key, msgspec.json.encode(begun).decode())
+    task_status.started()
     registry.restarting.update(begun.names)
     try:
         stop = await life.stop()

@@ -4,7 +4,7 @@ import gc
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Container, Sequence
 from functools import partial
 
 import trio
@@ -18,6 +18,7 @@ from herdpy.supervisor.answers import Answers
 from herdpy.supervisor.declared import DeclaredPlan
 from herdpy.supervisor.line import KeeperLine
 from herdpy.supervisor.log import log
+from herdpy.supervisor.note import key_of_state
 from herdpy.supervisor.registry import Registry
 from herdpy.supervisor.reload import Reloading
 from herdpy.supervisor.rights import Groups
@@ -68,6 +69,7 @@ async def supervise(
     line = KeeperLine(descriptor, on_signal)
     registry = Registry(line, paths.log, shutdown)
     reloading = Reloading(registry, declare, paths.state, paths.layers)
+    registry.reload_soon = lambda: nursery.start_soon(reloading.reload)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(own_log.write)
         nursery.start_soon(line.run)
@@ -136,8 +138,10 @@ async def supervise(
             if not shutdown.asked.is_set():  # by the missed signal: it was asked for once
                 shutdown.ask()
         elif state != "started":
+            # Of what another supervisor has begun with, it has a note; some was stopped by hand since then.
+            noted = line.notes if state == "starting" else {}
             await line.note("supervisor", "starting")
-            nursery.start_soon(_start_automatic, registry, begun)
+            nursery.start_soon(_start_automatic, registry, noted, begun)
         else:
             begun.set()
         later: list[Callable[[], Awaitable[None]]] = [
@@ -146,7 +150,7 @@ async def supervise(
             partial(_let_read, paths.log, groups),
             partial(_watch, began, reloading),
         ]
-        if unfinished is not None:
+        if unfinished is not None or any(life.is_to_be_told for life in registry.lives.values()):
             log("reload-goes-on")
             nursery.start_soon(reloading.reload)
         elif declared.plan is not None:
@@ -198,10 +202,16 @@ async def _persist(work: Callable[[], Awaitable[None]]) -> None:
     """Do it, however often: what it imports cannot be read without a descriptor, or while the package is replaced."""
     while True:
         try:
-            return await work()
-        except (OSError, ImportError) as error:
-            log("put-off", seconds=RETRY, reason=error)
+            await work()
+            return
+        except* (OSError, ImportError) as group:
+            log("put-off", seconds=RETRY, reason=_first(group))
         await trio.sleep(RETRY)
+
+
+def _first(error: BaseException) -> BaseException:
+    """The first of the exceptions in a group, as far down as there are groups."""
+    return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
 
 
 async def _let_read(log_dir: str, groups: Groups) -> None:
@@ -215,13 +225,23 @@ async def _let_read(log_dir: str, groups: Groups) -> None:
 async def _watch(since: float, reloading: Reloading) -> None:
     from herdpy.supervisor.watching import watch  # late: no boot waits for it
 
-    await watch(reloading.states, since, reloading.reload)
+    async with trio.open_nursery() as nursery:
+        await watch(reloading.states, since, partial(nursery.start, reloading.reload))
 
 
-async def _start_automatic(registry: Registry, begun: trio.Event) -> None:
-    """Start what starts with herdpy. Done once: a supervisor that comes later only goes on with what was begun."""
-    await registry.start_all(life for life in registry.lives.values() if life.service.auto_start)
+async def _start_automatic(registry: Registry, noted: Container[str], begun: trio.Event) -> None:
+    """Start what starts with herdpy. Done once: a supervisor that comes later only goes on with what was begun.
+
+    Args:
+        noted: the keys of the notes of those with which that was done before.
+        begun: set when all of them run, or have failed.
+    """
+    lives = [
+        life for life in registry.lives.values() if life.service.auto_start and key_of_state(life.name) not in noted
+    ]
+    async with trio.open_nursery() as nursery:
+        await nursery.start(registry.start_all, lives)
+        if not registry.closing:
+            await registry.line.note("supervisor", "started")
     begun.set()
-    if not registry.closing:
-        await registry.line.note("supervisor", "started")
     await announcing.announce_status(registry.line, registry)

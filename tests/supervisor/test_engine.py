@@ -128,11 +128,7 @@ def test_respawn_stops_after_five_in_seven_seconds_and_says_why(herdpy, eventual
     why = "respawning too fast: it ended 5 times in 7 s, the last time because it exited with 3"
     assert status["reason"] == why
     assert why in herdpy.ok("status", "failing")
-    refused = herdpy.herd("start", "failing")
-    assert refused.returncode == 1
-    assert "herd enable failing" in refused.stdout
-    herdpy.ok("enable", "failing")
-    assert herdpy.herd("start", "failing").returncode == 0
+    herdpy.ok("start", "failing")  # by hand it may always be tried again
 
 
 def test_a_program_that_is_not_there_is_a_failed_start(herdpy):

@@ -238,3 +238,50 @@ def test_a_reload_whose_supervisor_is_killed_is_finished_by_the_next_one(herdpy,
     assert herdpy.status("fresh")["status"] == "stopped"
     assert "4 unchanged" not in herdpy.ok("reload", "root")
     assert herdpy.status("fresh")["status"] == "stopped"
+
+
+def test_a_name_that_another_service_provides_from_now_on_hinders_nothing(herdpy):
+    herdpy.declare("pg15", STARTED + 'provision = ["pg"]\n')
+    herdpy.declare("app", STARTED + 'requirement = ["pg"]\n')
+    herdpy.start()
+    app = pid_of(herdpy, "app")
+    os.kill(herdpy.supervisor(), signal.SIGSTOP)  # so that it sees both at once
+    try:
+        (herdpy.services / "pg15.toml").unlink()
+        herdpy.declare("pg16", STARTED.replace("1000", "2000") + 'provision = ["pg"]\n')
+    finally:
+        os.kill(herdpy.supervisor(), signal.SIGCONT)
+    herdpy.ok("reload", "root")
+    assert names(herdpy) == {"app", "pg16"}
+    assert herdpy.status("pg")["command"] == ["sleep", "2000"]
+    pg = pid_of(herdpy, "pg")
+    herdpy.ok("reload", "root")
+    assert (pid_of(herdpy, "app"), pid_of(herdpy, "pg")) == (app, pg)
+
+
+def test_what_waits_to_be_respawned_is_what_is_declared_by_then(herdpy, eventually):
+    herdpy.declare("one", 'command = ["false"]\nrespawn-delay = 2\nauto-start = true\n')
+    herdpy.start()
+    eventually(lambda: herdpy.status("one")["stage"])
+    herdpy.declare("one", SLEEP + "respawn-delay = 2\n")
+    herdpy.ok("reload", "root")
+    assert herdpy.status("one")["status"] == "starting"
+    assert "from its next start on" not in herdpy.status("one")["details"]
+    eventually(lambda: herdpy.status("one")["status"] == "running")
+    assert herdpy.status("one")["command"] == ["sleep", "1000"]
+
+
+def test_what_requires_something_no_longer_is_started_though_it_waited_for_that(herdpy, eventually):
+    herdpy.declare("never", SLEEP + 'ready.log-line = "never"\nstart-timeout = 600\n')
+    herdpy.declare("one", STARTED + 'requirement = ["never"]\n')
+    herdpy.start()
+    eventually(lambda: herdpy.status("never")["status"] == herdpy.status("one")["status"] == "starting")
+    os.kill(herdpy.supervisor(), signal.SIGSTOP)
+    try:
+        (herdpy.services / "never.toml").unlink()
+        herdpy.declare("one", STARTED)
+    finally:
+        os.kill(herdpy.supervisor(), signal.SIGCONT)
+    herdpy.ok("reload", "root")
+    eventually(lambda: herdpy.status("one")["status"] == "running")
+    assert names(herdpy) == {"one"}

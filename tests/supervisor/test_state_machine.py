@@ -1,4 +1,4 @@
-"""Commands, deaths and dead supervisors in every order, against an oracle that knows nothing of the engine.
+"""Commands, deaths, changed declarations and dead supervisors in every order, against an oracle that knows no engine.
 
 ``make test`` takes about 20 s for it. To search longer, and elsewhere each time:
 
@@ -15,9 +15,9 @@ import select
 import signal
 import socket
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from hypothesis import HealthCheck, settings
@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from herdpy import protocol
+from tests import processes
 
 EXAMPLES = os.environ.get("HERDPY_STATE_MACHINE_EXAMPLES")
 PATIENCE = 8.0
@@ -48,8 +49,12 @@ DEATHS = {"killed": signal.SIGKILL, "exit 0": signal.SIGUSR1, "exit 3": signal.S
 NAMES = st.sampled_from(list(REQUIREMENTS))
 
 
-def declaration(name: str) -> str:
-    """Sleepers die of any of the signals; the worker answers them, and leaves a child behind."""
+def declaration(name: str, version: int) -> str:
+    """Sleepers die of any of the signals; the worker answers them, and leaves a child behind.
+
+    Args:
+        version: which of its declarations this is; the command line tells it.
+    """
     lines = [
         f"requirement = {json.dumps(REQUIREMENTS[name])}",
         f"respawn-limit = {LIMIT}",
@@ -57,10 +62,10 @@ def declaration(name: str) -> str:
         "respawn-delay = 0.01",
     ]
     if name == "worker":
-        script = "trap 'exit 0' USR1; trap 'exit 3' USR2; sleep 1001 & echo up; wait"
+        script = f"trap 'exit 0' USR1; trap 'exit 3' USR2; sleep 1001 & echo up; wait; : {version}"
         lines += [f"command = {json.dumps(['sh', '-c', script])}", 'respawn = "on-failure"', 'ready.log-line = "up"']
     else:
-        lines += ['command = ["sleep", "1000"]', f"respawn = {json.dumps(name not in NEVER_RESPAWNED)}"]
+        lines += [f'command = ["sleep", "1000", "{version}"]', f"respawn = {json.dumps(name not in NEVER_RESPAWNED)}"]
     return "\n".join(lines)
 
 
@@ -76,9 +81,15 @@ class Fate:
     def __init__(self) -> None:
         self.is_up = False
         self.is_enabled = True
+        self.is_given_up = False
+        """Whether it is disabled because it died too often."""
         self.deaths = 0
         self.generation = 0
         """Grows with each process."""
+        self.declared = 0
+        """Which of its declarations is the last."""
+        self.version = 0
+        """Which of them its process is."""
 
 
 class Oracle:
@@ -102,20 +113,22 @@ class Oracle:
     def dependents(self, name: str) -> list[str]:
         return [other for other, required in REQUIREMENTS.items() if name in required]
 
-    def start(self, name: str) -> bool:
+    def start(self, name: str, *, by_hand: bool = True) -> bool:
         fate = self.fates[name]
         if fate.is_up:
             return True
-        if not fate.is_enabled:
+        if not fate.is_enabled and not (fate.is_given_up and by_hand):
             return False
+        fate.is_enabled, fate.is_given_up = True, False
         fate.deaths = 0
         return self._raise(name)
 
     def _raise(self, name: str) -> bool:
-        results = [self.start(required) for required in REQUIREMENTS[name]]
+        results = [self.start(required, by_hand=False) for required in REQUIREMENTS[name]]
         fate = self.fates[name]
         fate.is_up = all(results)
         fate.generation += fate.is_up
+        fate.version = fate.declared
         return fate.is_up
 
     def stop(self, name: str) -> list[str]:
@@ -126,18 +139,20 @@ class Oracle:
         return [name, *dict.fromkeys(stopped)]
 
     def restart(self, name: str) -> bool:
+        if not self.fates[name].is_enabled and not self.fates[name].is_given_up:
+            return False
         stopped = self.stop(name)
         if not self.start(name):
             return False
-        restarted = [self.start(other) for other in stopped]
+        restarted = [self.start(other, by_hand=False) for other in stopped]
         return all(restarted)
 
     def enable(self, name: str) -> None:
-        self.fates[name].is_enabled = True
+        self.fates[name].is_enabled, self.fates[name].is_given_up = True, False
         self.fates[name].deaths = 0
 
     def disable(self, name: str) -> None:
-        self.fates[name].is_enabled = False
+        self.fates[name].is_enabled, self.fates[name].is_given_up = False, False
 
     def die(self, name: str, how: str) -> None:
         fate = self.fates[name]
@@ -146,7 +161,7 @@ class Oracle:
             return
         fate.deaths += 1
         if fate.deaths >= LIMIT:
-            fate.is_enabled = False
+            fate.is_enabled, fate.is_given_up = False, True
         else:
             self._raise(name)
 
@@ -162,7 +177,7 @@ class Machine(RuleBasedStateMachine):
         self.directory = tempfile.TemporaryDirectory(prefix="herdpy-machine-")
         self.herdpy = type(self).make(Path(self.directory.name))
         for name in REQUIREMENTS:
-            self.herdpy.declare(name, declaration(name))
+            self.herdpy.declare(name, declaration(name, 0))
         self.herdpy.start()
         self.kills = 0
         self.story: list[str] = []
@@ -201,6 +216,14 @@ class Machine(RuleBasedStateMachine):
     def disable(self, name: str) -> None:
         self.ask("disable", name)
         self.oracle.disable(name)
+
+    @rule(name=NAMES)
+    def replace(self, name: str) -> None:
+        """What runs notices nothing of another declaration until its next start."""
+        fate = self.oracle.fates[name]
+        fate.declared += 1
+        self.herdpy.declare(name, declaration(name, fate.declared))
+        assert self.ask("reload", "root").error is False
 
     # Which rules there are to choose from, and with what, must not hang on what came of others: hypothesis would lose
     # its way when a story is told again and comes out otherwise.
@@ -259,10 +282,10 @@ class Machine(RuleBasedStateMachine):
         """Two at once come to the same as one after the other, either way, or the stop breaks off the start."""
         if any(self.oracle.deaths().values()):
             return  # a start that is broken off forgets them, or not: nobody could tell
-        thread = threading.Thread(target=self.ask, args=("start", name))
-        thread.start()
-        self.ask("stop", other)
-        thread.join()
+        with ThreadPoolExecutor() as threads:
+            start = threads.submit(self.ask, "start", name)
+            self.ask("stop", other)
+            start.result()
         before, after = self.oracle.copy(), self.oracle.copy()
         before.start(name)
         before.stop(other)
@@ -308,6 +331,8 @@ class Machine(RuleBasedStateMachine):
                 return f"{name} has another process, though nothing has happened to it"
             if fate.is_up and generation is not None and generation != fate.generation and service["running"] == pid:
                 return f"{name} has its old process, though it ought to have another"
+            if fate.is_up and processes.command_line(service["running"])[-1].split()[-1] != str(fate.version):
+                return f"{name} ought to be as it was declared the {fate.version + 1}. time"
         return None
 
     def become_one_of(self, *oracles: Oracle) -> None:

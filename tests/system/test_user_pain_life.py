@@ -187,15 +187,20 @@ def test_supervisor_1285_the_limit_holds_for_what_never_runs_for_a_second(herdpy
 
 
 def test_systemd_10529_a_person_can_start_again_what_was_given_up(herdpy, eventually):
-    """And is told how; the counter begins anew."""
+    """Without lifting anything before; the counter begins anew."""
     herdpy.declare("one", toml(["false"], "respawn-delay = 0\nrespawn-limit = 2"))
     herdpy.start()
     for _ in range(2):
         herdpy.ok("start", "one")
         eventually(lambda: not herdpy.status("one")["enabled"])
         assert len(herdpy.status("one")["last-respawns"]) == 1
-        assert "enable it with: herd enable one" in failed_start(herdpy, "one")[0]
-        herdpy.ok("enable", "one")
+    herdpy.declare("top", toml(["sleep", "1000"], 'requirement = ["one"]'))
+    herdpy.ok("reload", "root")
+    refused = failed_start(herdpy, "top")
+    assert refused[0].startswith("cannot start one: it was given up (respawning too fast: it ended 2 times")
+    assert refused[0].endswith("start it by itself with: herd start one")
+    herdpy.ok("disable", "one")
+    assert failed_start(herdpy, "one")[0].endswith("enable it with: herd enable one")
 
 
 def test_dinit_249_what_only_misses_a_requirement_is_not_counted_as_dead(herdpy, tmp_path, eventually):

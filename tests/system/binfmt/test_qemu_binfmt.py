@@ -126,6 +126,33 @@ def test_a_reload_touches_just_the_difference(jailed, qemu, eventually):
     assert entries(jailed) == {}
 
 
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_change_while_it_starts_is_carried_out_when_it_runs(herdpy, qemu, eventually, tmp_path, is_killed):
+    """Its start is held up in the middle: mount(8) waits for a word."""
+    gate, real = tmp_path / "gate", shutil.which("mount")
+    os.mkfifo(gate)
+    (tmp_path / "mount").write_text(f'#!/bin/sh\nread line <{gate}\nexec {real} "$@"\n')
+    (tmp_path / "mount").chmod(0o755)
+    herdpy.prefix = JAIL
+    herdpy.environment["PATH"] = f"{tmp_path}:{herdpy.environment['PATH']}"
+    declare(herdpy, qemu, "arm", "aarch64")
+    herdpy.start()
+    with herdpy.herd_in_background("start", "qemu-binfmt") as client:
+        eventually(lambda: herdpy.status("qemu-binfmt")["status"] == "starting")
+        with gate.open("w") as writing:  # so mount(8) is there
+            declare(herdpy, qemu, "aarch64", "riscv64")
+            herdpy.ok("reload", "root")
+            if is_killed:
+                os.kill(herdpy.supervisor(), signal.SIGKILL)
+            writing.write("go on\n")
+        assert client.wait(PATIENCE) == 0
+    eventually(lambda: set(entries(herdpy)) == {"qemu-aarch64", "qemu-riscv64"})
+    eventually(lambda: herdpy.status("qemu-binfmt")["details"]["registered"] == "aarch64, riscv64")
+    assert json.loads(herdpy.ok("plan", "--json"))["unchanged"] == ["qemu-binfmt"]
+    herdpy.ok("stop", "qemu-binfmt")
+    assert entries(herdpy) == {}
+
+
 def test_a_change_that_a_killed_supervisor_did_not_carry_out_is_the_next_ones(jailed, qemu, eventually):
     declare(jailed, qemu, "arm", "aarch64")
     jailed.start()
