@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -12,14 +13,16 @@ from herdpy.command import UsageError, parse, paths_of
 ROOT = Path(__file__).parent.parent
 
 
-def herdpy(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+def herdpy(
+    *arguments: str | Path, cwd: Path = ROOT, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", "import sys; from herdpy.command import main; sys.exit(main(sys.argv[1:]))", *arguments],
         capture_output=True,
         text=True,
         timeout=60,
         cwd=cwd,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | (environment or {}),
     )
 
 
@@ -194,3 +197,16 @@ def test_check_warns_of_what_does_not_do_what_one_may_think_and_succeeds(tmp_pat
         f"warning: {services}/libvirtd.toml:3: max-requests: today's libvirt ignores it\n"
         f"warning: {services}/libvirtd.toml:4: tls-port: has no effect without listen = true\n"
     )
+
+
+def test_what_is_shipped_is_not_warned_of(tmp_path: Path) -> None:
+    """The tutorial's sixth section counts on it: its own declaration, and what was shipped."""
+    own = tmp_path / "herdpy" / "services"
+    shipped = len(list((Path(__file__).parent.parent / "services").glob("*.toml")))
+    if os.geteuid() != 0:
+        own.mkdir(parents=True)
+    completed = herdpy("check", environment={"XDG_CONFIG_HOME": str(tmp_path)})
+    assert "qemu-binfmt" not in completed.stderr
+    if not os.path.exists("/etc/herdpy"):
+        assert (completed.stdout, completed.stderr) == (f"{shipped} services, no mistakes\n", "")
+    assert f"{shipped + 1} services, no mistakes" in (ROOT / "docs" / "tutorial.md").read_text()
