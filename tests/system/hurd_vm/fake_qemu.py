@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Stands in for QEMU where only its forwarded ports matter, with a guest that boots at once.
 
-Its secret service serves one client, as a guest's does, and closes its port then. Its SSH server answers after SIGUSR1.
+With KVM it is silent for ever. Its secret service serves one client, as a guest's does, and closes its port then. Its
+SSH server answers after SIGUSR1.
 """
 
 import re
@@ -31,6 +32,8 @@ def take_secrets(listener: socket.socket) -> None:
 
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
 secrets, ssh = listen(1004), listen(2222, 22)
+if "kvm" in sys.argv:
+    signal.pause()  # as on a KVM that boots nothing
 if secrets is not None:
     take_secrets(secrets)
 print("fake guest: waiting for SIGUSR1", flush=True)

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from tests.system.hurd_vm import guests
 from tests.system.hurd_vm.failing import failure
 
 FAKE = Path(__file__).with_name("fake_qemu.py")
+BELIEVER = Path(__file__).parent.parent / "build_vm" / "believes_in_kvm.py"
 
 
 @pytest.fixture
@@ -219,3 +221,32 @@ def test_more_than_the_guest_would_take_is_refused_naming_it(childhurds, fake):
         f"cannot start hurd-vm: cannot send {root} to the guest: its files are 3072 MiB, and may be 1024; the largest"
         " is disk.img (3072 MiB); change that, or secret-root"
     )
+
+
+def test_a_file_that_cannot_be_read_is_told_whatever_its_name(childhurds, fake):
+    declare(childhurds, fake, "start-timeout = 60")
+    root = childhurds.secrets / "hurd-vm"
+    root.mkdir(parents=True)
+    # What is at address 0 nobody reads, not even root.
+    os.symlink(b"/proc/self/mem", os.fsencode(root) + b"/\xff\x1b[2J")
+    childhurds.start()
+    line = failure(childhurds)[0]
+    assert f"cannot read the guest's secrets: Input/output error: {root}/\\udcff\\x1b[2J; check who" in line
+    assert childhurds.status("hurd-vm")["reason"] in line
+    assert "note-refused" not in childhurds.said()
+
+
+def test_a_guest_that_is_silent_on_kvm_is_tried_on_tcg(childhurds, fake, eventually, monkeypatch):
+    whole = childhurds.command()
+    program = whole.index(str(BIN / "herdpy"))
+    believer = [sys.executable, "-I", str(BELIEVER)]
+    monkeypatch.setattr(childhurds, "command", lambda: [*whole[:program], *believer, *whole[program + 1 :]])
+    declare(childhurds, fake, "start-timeout = 8")
+    childhurds.start()
+    client = childhurds.herd_in_background("start", "hurd-vm")
+    eventually(lambda: "waiting for SIGUSR1" in log_of(childhurds, "hurd-vm"))
+    os.kill(*childhurds.children("qemu-system-fake"), signal.SIGUSR1)
+    assert client.wait(60) == 0, childhurds.said()
+    assert "start-attempt-failed service=hurd-vm" in childhurds.said()
+    said = "TCG (emulation): the guest did not start on KVM"
+    assert childhurds.status("hurd-vm")["details"]["accelerator"] == said
