@@ -45,8 +45,8 @@ class HurdVM(MachineConfiguration, frozen=True, kw_only=True, forbid_unknown_fie
     """A childhurd. The fields from ``os`` to ``secret-root``, and their defaults, are the specification's."""
 
     os: str | None = None
-    """A file whose value is the operating system that Guix builds the image from; None means Guix's
-    ``%hurd-vm-operating-system``."""
+    """A file whose value is the operating system that Guix builds the image from, anew when this file itself has
+    changed (not what it loads); None means Guix's ``%hurd-vm-operating-system``."""
     qemu: str = "qemu-system-x86_64"
     """The QEMU program."""
     image: str | None = None
