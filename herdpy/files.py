@@ -1,9 +1,10 @@
-"""Files that others read: placed whole, with their mode, and durable, or not at all.
+"""Files that others read: placed whole, with their mode, and durable, or not at all; and reading what others wrote.
 
 Whatever waits for the disk here blocks: call it in a thread.
 """
 
 import contextlib
+import errno
 import os
 import shutil
 import stat
@@ -78,6 +79,22 @@ class Scratch:
         # Not in a thread: these are a few small files, and one who is being cancelled cannot wait.
         if self._made:
             shutil.rmtree(self._path, ignore_errors=True)
+
+
+def content(path: str, most: int) -> bytes:
+    """A regular file's content, of at most so many bytes: a FIFO would let us wait for ever, /dev/zero read for ever.
+
+    Raises:
+        OSError: it cannot be read, is no regular file, or is too large.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", path)
+        read = file.read(most + 1)
+    if len(read) > most:
+        raise OSError(errno.EFBIG, f"it is larger than {most // 1024} KiB", path)
+    return read
 
 
 def write(path: str, content: bytes, mode: int) -> None:

@@ -56,7 +56,14 @@ class Context(Protocol):
         """
 
     def detail(self, key: str, value: str | None) -> None:
-        """Remember a fact of this start (which accelerator, which console) until the service stops; None forgets it."""
+        """Remember a fact of this start (which accelerator, which console) until the service stops; None forgets it.
+
+        A supervisor that is killed leaves to the next one what it knew when the service's state last changed; what has
+        to be known from now on is kept by :meth:`keep_details`.
+        """
+
+    async def keep_details(self) -> None:
+        """Return when the next supervisor would know the details as they are now, should this one be killed."""
 
     async def command(
         self,
@@ -132,6 +139,8 @@ class ProcessContext(Context, Protocol):
 
     pid: int
     """The main process's."""
+    spawn: str
+    """Names this spawn of the process: another supervisor has the same name for it, no other spawn ever has."""
     process: "Process"
     """What was spawned."""
     log_file: str
@@ -516,6 +525,16 @@ class Port(msgspec.Struct, frozen=True, kw_only=True, order=True):
         return str(self.port)
 
 
+@runtime_checkable
+class Look(Protocol):
+    """Finds out a fact that may be another whenever somebody asks. Implementations are frozen structs."""
+
+    def look(self) -> tuple[Any, str]:
+        """Its value in JSON, and for a person. Changes nothing and raises nothing. It may wait for a disk: it is called
+        in a thread."""
+        ...
+
+
 class Fact(msgspec.Struct, frozen=True):
     """One line of ``herd configuration SERVICE``."""
 
@@ -528,6 +547,8 @@ class Fact(msgspec.Struct, frozen=True):
     """Its value for a person."""
     detail: str | None = None
     """The key of the start's detail (see :meth:`Context.detail`) that replaces the value while there is one."""
+    look: Look | None = None
+    """Replaces the value, if it answers soon."""
 
 
 def plain(key: str, label: str, value: Any) -> Fact:

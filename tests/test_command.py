@@ -1,6 +1,7 @@
 """The herdpy command, as a person runs it."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -194,3 +195,29 @@ def test_check_warns_of_what_does_not_do_what_one_may_think_and_succeeds(tmp_pat
         f"warning: {services}/libvirtd.toml:3: max-requests: today's libvirt ignores it\n"
         f"warning: {services}/libvirtd.toml:4: tls-port: has no effect without listen = true\n"
     )
+
+
+def test_what_is_shipped_is_not_warned_of() -> None:
+    """The tutorial's sixth section counts on it: its own declaration, and what was shipped."""
+    completed = herdpy("check")
+    assert "warning: " + str(ROOT / "services") not in completed.stderr
+    shipped = len(list((ROOT / "services").glob("*.toml")))
+    assert f"{shipped + 1} services, no mistakes" in (ROOT / "docs" / "tutorial.md").read_text()
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/tutorial.md", "docs/how-to.md"])
+def test_machines_of_the_documents_can_be_declared_beside_one_another(tmp_path: Path, document: str) -> None:
+    """Those of one document, and the several childhurds of the how-to, beside what is shipped."""
+    text = (ROOT / document).read_text()
+    forwardings = re.findall(r"^    port-forwardings = .*$", text, re.MULTILINE)
+    assert forwardings
+    machines = {
+        f"vm{number}": f'type = "virtual-build-machine"\nsecrets = "none"\n{line.strip()}\n'
+        for number, line in enumerate(forwardings)
+    }
+    (several,) = re.findall(
+        r"^    (instances = .*)\n    (id = .*)$", (ROOT / "docs/how-to.md").read_text(), re.MULTILINE
+    )
+    own = layer(tmp_path, **machines, **{"hurd-vm": "\n".join(several)})
+    completed = herdpy("check", f"--services={ROOT / 'services'}", f"--services={own}")
+    assert completed.returncode == 0, completed.stderr

@@ -21,7 +21,7 @@ ROOMS = {
     "client": {"protocol", "sexp", "paths"},
     "service": set(),
     "watch": {"service"},
-    "qemu": {"activation", "service", "sexp", "files"},
+    "qemu": {"activation", "service", "watch", "sexp", "files", "mistake"},
     "preparation": {"service", "watch", "files"},
     "readiness": {"service", "watch"},
     "commands": {"service"},

@@ -7,15 +7,18 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from herdpy.catalogue.common import Common, Declaration, ServiceType, file_to_change, name_problem, path_mistakes
+from herdpy.catalogue.common import Declaration, ServiceType, file_to_change, name_problem
 from herdpy.catalogue.facts import HostFacts
 from herdpy.catalogue.machine import (
     SECRETS_PORT,
-    Acceleration,
     Access,
+    MachineConfiguration,
     guest_user,
     machine_service,
+    memory_fact,
+    paths_mistakes,
     rooms_of,
+    secrets_mistakes,
 )
 from herdpy.qemu.command_line import Boot, Disk, Machine
 from herdpy.qemu.image import KERNEL_ARGUMENTS, LINKS, BuildImage, PruneImages, Recipe, key, parse_size
@@ -67,8 +70,8 @@ class Forward(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """The port of the guest: 22 is SSH's, 1004 that of Guix's secret service."""
 
 
-class VirtualBuildMachine(Common, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
-    """A virtual build machine. The fields down to ``systems`` are the specification's, and so are their defaults."""
+class VirtualBuildMachine(MachineConfiguration, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
+    """A virtual build machine. The fields from ``name`` to ``systems``, and their defaults, are the specification's."""
 
     name: str | None = None
     """The service's name; None means that of the file."""
@@ -91,14 +94,10 @@ class VirtualBuildMachine(Common, frozen=True, kw_only=True, forbid_unknown_fiel
     """TCP ports of the host's loopback that lead to the guest."""
     systems: tuple[str, ...] | None = None
     """System types it builds for, such as ``x86_64-linux``; None means the host's own."""
-    accelerator: Acceleration = "auto"
-    """``auto``: KVM where it boots a guest, else TCG."""
     network: Literal["restricted", "open"] = "restricted"
     """Whether the guest may reach the host and the world; forwarded ports work either way."""
     persistent: bool = False
     """Whether the disk keeps what the guest writes."""
-    image_format: Literal["qcow2", "raw"] | None = None
-    """Of an image of one's own; None means by its name: raw for ``.img`` and ``.raw``, else qcow2."""
     secrets: Literal["virtio", "tcp", "none"] | None = None
     """How the guest takes its secrets; None means virtio for the image that is built, tcp for one of one's own.
     ``none``: it takes none, and is ready when SSH answers."""
@@ -109,9 +108,10 @@ class VirtualBuildMachine(Common, frozen=True, kw_only=True, forbid_unknown_fiel
         yield from super().check()
         if self.name is not None and (problem := name_problem(self.name)):
             yield "name", f"{self.name!r}: {problem}"
-        if isinstance(self.image, str):
-            yield from path_mistakes("image", self.image)
-        else:
+        yield from paths_mistakes(
+            image=self.image if isinstance(self.image, str) else None, secret_root=self.secret_root
+        )
+        if not isinstance(self.image, str):
             if parse_size(self.image.size) is None:
                 yield "image.size", f"expected bytes, or a number with K, M, G or T, got {self.image.size!r}"
             if self.image_format is not None:
@@ -119,19 +119,21 @@ class VirtualBuildMachine(Common, frozen=True, kw_only=True, forbid_unknown_fiel
                     "image-format",
                     "says nothing about an image that herdpy builds; it goes with the path of your own",
                 )
-        if self.secret_root is not None:
-            yield from path_mistakes("secret-root", self.secret_root)
         ports = [forward.host for forward in self.port_forwardings]
         for index, port in enumerate(ports):
             if port in ports[:index]:
                 yield f"port-forwardings[{index}].host", f"port {port} of the host is forwarded twice"
-        if self.secrets == "tcp" and host_port(self.forwardings, SECRETS_PORT) is None:
-            yield "secrets", f"over tcp they need a port forwarded to port {SECRETS_PORT} of the guest"
+        yield from secrets_mistakes("secrets", self.way_of_secrets, self.forwardings)
         if self.secrets == "none" and host_port(self.forwardings, SSH_PORT) is None:
             yield (
                 "secrets",
                 f"without them readiness is SSH's, which needs a port forwarded to port {SSH_PORT} of the guest",
             )
+
+    @property
+    def way_of_secrets(self) -> Literal["virtio", "tcp", "none"]:
+        """How the guest takes its secrets, said or not."""
+        return self.secrets or ("tcp" if isinstance(self.image, str) else "virtio")
 
     @property
     def forwardings(self) -> tuple[Forwarding, ...]:
@@ -162,7 +164,7 @@ def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
         forwardings_key="port-forwardings",
         ssh_port=host_port(wanted.forwardings, SSH_PORT),
         secrets_port=host_port(wanted.forwardings, SECRETS_PORT),
-        secrets=wanted.secrets or ("virtio" if isinstance(wanted.image, Image) else "tcp"),
+        secrets=wanted.way_of_secrets,
         secret_root=wanted.secret_root or os.path.join(facts.directories.secrets, name),
         systems=wanted.systems or (facts.system,),
     )
@@ -172,7 +174,6 @@ def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
             facts,
             machine,
             access,
-            accelerator=wanted.accelerator,
             provision=(name,),
             documentation=TYPE.documentation,
             image_steps=image_steps,
@@ -180,7 +181,7 @@ def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
                 # What ``herd configuration`` shows on Guix System, in its order and words, comes first.
                 plain("cpu", "CPU", machine.cpu),
                 plain("cpu-count", "number of CPU cores", machine.cpu_count),
-                Fact("memory-size", "memory size", machine.memory_size, f"{machine.memory_size} MiB"),
+                memory_fact(machine.memory_size),
                 plain("date", "initial date", date.strftime("%Y-%m-%dT%H:%M:%SZ")),
                 Fact("image", "image", *_image_fact(wanted)),
                 Fact("disk", "disk", disk.path, disk.path),
@@ -203,7 +204,7 @@ def _disk(
     """The disk, the kernel when QEMU is to load one, and what has to be done for both to be there."""
     user = guest_user(facts)
     if isinstance(wanted.image, str):
-        form = wanted.image_format or ("raw" if wanted.image.endswith((".img", ".raw")) else "qcow2")
+        form = wanted.format_of(wanted.image)
         check = CheckImage(path=wanted.image, format=form, user=user, where=f"image in {file_to_change(source, facts)}")
         return Disk(path=wanted.image, format=form, volatile=not wanted.persistent), None, (check,)
     recipe = Recipe(

@@ -6,15 +6,18 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from herdpy.catalogue.common import Common, Declaration, ServiceType, file_to_change, path_mistakes
+from herdpy.catalogue.common import Declaration, ServiceType, file_to_change
 from herdpy.catalogue.facts import HostFacts
 from herdpy.catalogue.machine import (
     SECRETS_PORT,
-    Acceleration,
     Access,
+    MachineConfiguration,
     guest_user,
     machine_service,
+    memory_fact,
+    paths_mistakes,
     rooms_of,
+    secrets_mistakes,
 )
 from herdpy.qemu.command_line import VNC, Disk, Machine
 from herdpy.qemu.guix_image import BuildHurdImage
@@ -38,12 +41,12 @@ WHERE_IMAGES_ARE = (
 )
 
 
-class HurdVM(Common, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
-    """A childhurd. The fields down to ``secret-root`` are the specification's, and so are their defaults."""
+class HurdVM(MachineConfiguration, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
+    """A childhurd. The fields from ``os`` to ``secret-root``, and their defaults, are the specification's."""
 
     os: str | None = None
-    """A file whose value is the operating system that Guix builds the image from; None means Guix's
-    ``%hurd-vm-operating-system``."""
+    """A file whose value is the operating system that Guix builds the image from, anew when this file itself has
+    changed (not what it loads); None means Guix's ``%hurd-vm-operating-system``."""
     qemu: str = "qemu-system-x86_64"
     """The QEMU program."""
     image: str | None = None
@@ -68,16 +71,10 @@ class HurdVM(Common, frozen=True, kw_only=True, forbid_unknown_fields=True, rena
     secrets: Literal["tcp", "none"] = "tcp"
     """How the guest takes its secrets: by Guix's secret service; or, with ``none``, not at all: it is ready when SSH
     answers, or at once if no port leads there."""
-    accelerator: Acceleration = "auto"
-    """``auto``: KVM where it boots a guest, else TCG."""
-    image_format: Literal["qcow2", "raw"] | None = None
-    """Of an image of one's own; None means by its name: raw for ``.img`` and ``.raw``, else qcow2."""
 
     def check(self) -> Iterator[tuple[str, str]]:
         yield from super().check()
-        for key, path in (("os", self.os), ("image", self.image), ("secret-root", self.secret_root)):
-            if path is not None:
-                yield from path_mistakes(key, path)
+        yield from paths_mistakes(os=self.os, image=self.image, secret_root=self.secret_root)
         if self.disk_size != "guess" and parse_size(self.disk_size) is None:
             yield "disk-size", f'expected bytes, a number with K, M, G or T, or "guess", got {self.disk_size!r}'
         if self.net_options is None and self.id is not None and self.id > LARGEST_ID:
@@ -88,8 +85,7 @@ class HurdVM(Common, frozen=True, kw_only=True, forbid_unknown_fields=True, rena
         except ValueError as error:
             yield "net-options", f"expected hostfwd=tcp:ADDRESS:PORT-ADDRESS:PORT, got {error}"
             return
-        if self.secrets == "tcp" and host_port(forwardings, SECRETS_PORT) is None:
-            yield "net-options", f'forwards no port to the guest\'s {SECRETS_PORT}; add it, or set secrets = "none"'
+        yield from secrets_mistakes("net-options", self.secrets, forwardings)
 
     @property
     def forwardings(self) -> tuple[Forwarding, ...]:
@@ -148,13 +144,12 @@ def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
         facts,
         machine,
         access,
-        accelerator=wanted.accelerator,
         # An instance's group knows it by the declaration's name.
         provision=(name, other_name, declaration.name),
         documentation=TYPE.documentation,
         image_steps=image_steps,
         own_facts=(
-            Fact("memory-size", "memory size", machine.memory_size, f"{machine.memory_size} MiB"),
+            memory_fact(machine.memory_size),
             Fact("image", "image", disk.path, f"{disk.path} ({kept})"),
             plain("disk-size", "disk size", wanted.disk_size),
             Fact("options", "options", list(wanted.options), " ".join(wanted.options) or "none"),
@@ -174,10 +169,10 @@ def _disk(
     if wanted.image is None and facts.guix is not None:
         path = os.path.join(facts.directories.state, "guix", f"{name}.qcow2")
         size = wanted.disk_size if wanted.disk_size == "guess" else str(parse_size(wanted.disk_size))
-        step = BuildHurdImage(guix=facts.guix, os=wanted.os, size=size, link=path)
+        step = BuildHurdImage(guix=facts.guix, os=wanted.os, size=size, offloading=wanted.offloading, link=path)
         return Disk(path=path, format="qcow2", volatile=volatile, bus="ide"), (step,), ()
     path = wanted.image or os.path.join(facts.directories.state, "hurd", "hurd.img")
-    form = wanted.image_format or ("raw" if path.endswith((".img", ".raw")) else "qcow2")
+    form = wanted.format_of(path)
     where = f"image in {file_to_change(source, facts)}"
     check = CheckImage(
         path=path,

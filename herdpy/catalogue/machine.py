@@ -2,25 +2,26 @@
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 import msgspec
 
-from herdpy.catalogue.common import Declaration, as_service, file_to_change, rotation_facts
+from herdpy.catalogue.common import Common, Declaration, as_service, file_to_change, path_mistakes, rotation_facts
 from herdpy.catalogue.facts import HostFacts
 from herdpy.preparation.installed import InPath
 from herdpy.qemu.accelerator import Virtualized
-from herdpy.qemu.command_line import Machine, Rooms, command_line
+from herdpy.qemu.command_line import VNC_PORTS, Machine, Rooms, command_line
 from herdpy.qemu.guix import WriteDeclaration
-from herdpy.qemu.network import Forwarding
-from herdpy.qemu.preparation import CheckImage, CheckPorts, ClearRooms, EnsureUser, MakeRooms
+from herdpy.qemu.life_sign import LifeSign
+from herdpy.qemu.network import Forwarding, host_port
+from herdpy.qemu.preparation import CheckImage, CheckPorts, CheckScreen, ClearRooms, EnsureUser, MakeRooms
 from herdpy.qemu.qmp import Powerdown, Watch
 from herdpy.qemu.secrets import (
     HOST_KEYS,
     AwaitSSH,
     FillSecrets,
-    ListSecrets,
+    SecretFiles,
     SendSecrets,
     SendSecretsOverTCP,
     ssh_command,
@@ -34,12 +35,46 @@ SECRETS_PORT = 1004
 """The port of the guest's secret service, as Guix has it."""
 
 KVM_PATIENCE = 60.0
-"""Seconds until a guest that is silent on KVM is tried on TCG instead; one that boots there says hello within 5."""
+"""Seconds until a guest that has given no sign of life on KVM is tried on TCG instead; one that boots there gives one
+within 5."""
 
 START_TIMEOUT = 300.0
 """Seconds from QEMU's start until the guest must have taken its secrets."""
 
-Acceleration = Literal["auto", "kvm", "tcg"]
+
+class MachineConfiguration(Common, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
+    """The fields that both types of virtual machines have, in the same sense."""
+
+    accelerator: Literal["auto", "kvm", "tcg"] = "auto"
+    """``auto``: KVM where it boots a guest, else TCG."""
+    image_format: Literal["qcow2", "raw"] | None = None
+    """Of an image of one's own; None means by its name: raw for ``.img`` and ``.raw``, else qcow2."""
+
+    def format_of(self, image: str) -> str:
+        """The format of an image of one's own."""
+        return self.image_format or ("raw" if image.endswith((".img", ".raw")) else "qcow2")
+
+
+def paths_mistakes(**paths: str | None) -> Iterator[tuple[str, str]]:
+    """The mistakes of paths, by the names of their fields; those that are None are none."""
+    for name, path in paths.items():
+        if path is not None:
+            yield from path_mistakes(name.replace("_", "-"), path)
+
+
+def secrets_mistakes(key: str, secrets: str, forwardings: Iterable[Forwarding]) -> Iterator[tuple[str, str]]:
+    """The mistake of secrets that would go over TCP, by what is said or by default, when no port leads there."""
+    if secrets == "tcp" and host_port(forwardings, SECRETS_PORT) is None:
+        yield (
+            key,
+            f"its secrets go over tcp, and no port is forwarded to the guest's {SECRETS_PORT}; add it, or set"
+            ' secrets = "none"',
+        )
+
+
+def memory_fact(memory_size: int) -> Fact:
+    """The guest's memory, in MiB, for ``herd configuration``."""
+    return Fact("memory-size", "memory size", memory_size, f"{memory_size} MiB")
 
 
 class Access(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +95,7 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
     offloading: bool = True
     """Whether a Guix of the host is to offload builds to it, and to trust what it has built."""
 
-    def readiness(self, rooms: Rooms) -> Step | None:
+    def readiness(self, rooms: Rooms) -> SendSecrets | SendSecretsOverTCP | AwaitSSH | None:
         """What tells that the guest is ready."""
         match self.secrets:
             case "virtio":
@@ -83,7 +118,7 @@ def guest_user(facts: HostFacts) -> str | None:
     return GUEST_USER if facts.is_root else None
 
 
-def accelerators(wanted: Acceleration, facts: HostFacts) -> tuple[tuple[str, str], ...]:
+def accelerators(wanted: str, facts: HostFacts) -> tuple[tuple[str, str], ...]:
     """The accelerators to try, best first, each with what a person is told of it."""
     reason = facts.accelerator.reason
     if wanted == "kvm":
@@ -101,7 +136,6 @@ def machine_service(
     machine: Machine,
     access: Access,
     *,
-    accelerator: Acceleration,
     provision: Sequence[str],
     documentation: str,
     image_steps: tuple[Step, ...],
@@ -116,11 +150,12 @@ def machine_service(
         image_steps: what has to be done for the disk, and the kernel, to be there.
         own_facts: what ``herd configuration`` shows first.
     """
-    wanted = declaration.configuration
+    wanted: MachineConfiguration = declaration.configuration
     name, rooms, user = machine.name, machine.rooms, guest_user(facts)
     ports = tuple(one.port for one in access.forwardings)
-    ways = accelerators(accelerator, facts)
+    ways = accelerators(wanted.accelerator, facts)
     timeout = wanted.start_timeout or START_TIMEOUT
+    readiness = access.readiness(rooms)
     attempts = tuple(
         Attempt(
             process=Process(
@@ -129,8 +164,15 @@ def machine_service(
                 user=user,
             ),
             prepare=(MakeRooms(rooms=rooms, user=user, holds_writes=machine.disk.volatile is True),),
-            readiness=access.readiness(rooms),
-            timeout=timeout if way == ways[-1][0] else min(timeout, KVM_PATIENCE),
+            readiness=readiness
+            if readiness is None or way == ways[-1][0]
+            else LifeSign(
+                readiness=readiness,
+                console_log=rooms.console_log,
+                monitor=rooms.monitor,
+                patience=min(timeout, KVM_PATIENCE),
+            ),
+            timeout=timeout,
             details=(("accelerator", why),),
         )
         for way, why in ways
@@ -144,6 +186,7 @@ def machine_service(
         documentation=documentation,
         prepare=(
             CheckPorts(ports=ports, where=where),
+            *((CheckScreen(first=VNC_PORTS[0], last=VNC_PORTS[1]),) if machine.kind == "pc" else ()),
             *(() if user is None else (EnsureUser(user=user),)),
             *image_steps,
             *_secrets_steps(machine, access, keys, facts),
@@ -161,7 +204,7 @@ def machine_service(
         foresights=(
             InPath(program="ssh-keygen", package="openssh-client"),
             *(InPath(program="qemu-img", package="qemu-utils") for step in image_steps if isinstance(step, CheckImage)),
-            *(() if accelerator == "tcg" else (_virtualized(accelerator, user, file),)),
+            *(() if wanted.accelerator == "tcg" else (_virtualized(wanted.accelerator, user, file),)),
         ),
         facts=(
             *own_facts,
@@ -176,7 +219,7 @@ def machine_service(
             plain("console-log", "console log", rooms.console_log),
             *([plain("guest-agent", "guest agent's socket", rooms.agent)] if machine.kind == "virtio" else []),
             plain("secret-root", "secrets", access.secret_root),
-            Fact("secret-files", "secret files", None, "listed when it starts", detail="secret-files"),
+            Fact("secret-files", "secret files", None, "not known", look=SecretFiles(access.secret_root)),
             plain("log-file", "log", wanted.log_file or facts.log_file(name)),
             *rotation_facts(wanted),
             plain("user", "QEMU runs as", user or facts.user),
@@ -191,7 +234,7 @@ def machine_service(
     )
 
 
-def _virtualized(wanted: Acceleration, user: str | None, file: str) -> Virtualized:
+def _virtualized(wanted: str, user: str | None, file: str) -> Virtualized:
     return Virtualized(is_wanted=wanted == "kvm", user=user, where=f"accelerator in {file}")
 
 
@@ -207,12 +250,10 @@ def _secrets_steps(machine: Machine, access: Access, keys: str, facts: HostFacts
         needs_root=access.needs_root,
         is_trusted=access.offloading,
     )
-    listing = ListSecrets(root=access.secret_root)
     if facts.guix is None or access.ssh_port is None or not access.offloading:
-        return (fill, listing)
+        return (fill,)
     return (
         fill,
-        listing,
         WriteDeclaration(
             path=os.path.join(facts.directories.state, "guix", f"{machine.name}.scm"),
             name=machine.name,

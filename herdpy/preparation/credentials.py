@@ -10,7 +10,7 @@ import pwd
 import msgspec
 
 from herdpy import files
-from herdpy.preparation.files import content
+from herdpy.files import content
 from herdpy.service import Context, StartFailure
 
 LARGEST = 1024 * 1024

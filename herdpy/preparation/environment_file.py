@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from herdpy.preparation.files import content
+from herdpy.files import content
 from herdpy.service import StartFailure
 
 LARGEST = 128 * 1024

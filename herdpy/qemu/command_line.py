@@ -12,8 +12,9 @@ SECRETS_PORT = "org.herdpy.secrets.0"
 """The virtio-serial port over which the guest takes its secrets."""
 AGENT_PORT = "org.qemu.guest_agent.0"
 """The virtio-serial port of QEMU's guest agent (qemu-ga(8))."""
-VNC = "127.0.0.1:0,to=99"
-"""The screen of a ``pc``: the first port from 5900 on that is free, of a hundred."""
+VNC_PORTS = (5900, 5999)
+"""The screen of a ``pc`` is at the first of these that is free."""
+VNC = f"127.0.0.1:0,to={VNC_PORTS[1] - VNC_PORTS[0]}"
 
 
 class Rooms(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,11 +16,14 @@ import msgspec
 import trio
 
 from herdpy import sexp
-from herdpy.files import Scratch, add, make_directories, replace, write
+from herdpy.files import Scratch, add, content, make_directories, replace, write
 from herdpy.service import Completed, Context, StartFailure
 
 QUESTION_TIMEOUT = 1
 """Seconds that herdpy has to answer before the machine counts as absent: every build on the host waits for this."""
+
+LARGEST = 1 << 20
+"""Bytes of a key, or of an ACL."""
 
 
 def declaration(
@@ -73,15 +76,15 @@ def declaration(
     )
     values = {
         "NAME": name,
-        "SOCKET": _string(control_socket),
-        "QUESTION": _string(question),
+        "SOCKET": string(control_socket),
+        "QUESTION": string(question),
         "SECONDS": str(QUESTION_TIMEOUT),
-        "HOST": _string(host),
+        "HOST": string(host),
         "PORT": str(port),
-        "USER": _string(user),
-        "SYSTEMS": " ".join(_string(system) for system in systems),
-        "HOST-KEY": _string(" ".join(key)),
-        "PRIVATE-KEY": _string(private_key),
+        "USER": string(user),
+        "SYSTEMS": " ".join(string(system) for system in systems),
+        "HOST-KEY": string(" ".join(key)),
+        "PRIVATE-KEY": string(private_key),
         "PARALLEL-BUILDS": str(parallel_builds),
         "SPEED": repr(float(speed)),
     }
@@ -132,8 +135,7 @@ class WriteDeclaration(msgspec.Struct, frozen=True, kw_only=True):
         if not os.path.lexists(self.root):
             # A guest that got no secrets: nobody could tell it from another.
             return
-        with open(self._host_key, encoding="utf-8") as file:
-            host_key = file.read()
+        host_key = _text(self._host_key)
         text = declaration(
             name=self.name,
             port=self.port,
@@ -184,8 +186,7 @@ async def exchange_keys(
         _check(made, f"cannot make the guest's Guix signing key {private}")
         await in_thread(add, f"{place}/signing-key.sec", private, 0o600)
     if not os.path.lexists(public):
-        with open(private, encoding="utf-8") as file:
-            derived = public_part(file.read())
+        derived = public_part(_text(private))
         if derived is None:
             raise StartFailure(f"cannot make the public half of {private}: it is no Guix signing key")
         place = scratch.directory()
@@ -224,13 +225,15 @@ def public_part(private: str) -> str | None:
 
 
 def _is_authorized(public: str, acl: str) -> bool:
-    with open(public, encoding="utf-8") as file:
-        key = _numbers(file.read())
+    key = _numbers(_text(public))
     try:
-        with open(acl, encoding="utf-8") as file:
-            return bool(key) and key[0] in _numbers(file.read())
+        return bool(key) and key[0] in _numbers(_text(acl))
     except (FileNotFoundError, PermissionError):
         return False
+
+
+def _text(path: str) -> str:
+    return content(path, LARGEST).decode(errors="replace")
 
 
 def _numbers(text: str) -> list[str]:
@@ -252,7 +255,7 @@ def _check(completed: Completed, failure: str) -> None:
         raise StartFailure(f"{failure}: {lines[-1]}", lines[:-1])
 
 
-def _string(text: str) -> str:
+def string(text: str) -> str:
     """A string of Guile Scheme: nothing but the quote and the backslash needs an escape."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 

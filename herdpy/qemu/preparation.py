@@ -7,6 +7,7 @@ import os
 import pwd
 import shutil
 import socket
+import stat
 from collections.abc import Sequence
 
 import msgspec
@@ -175,9 +176,45 @@ class CheckImage(msgspec.Struct, frozen=True, kw_only=True):
         """What can be told of it without asking qemu-img."""
         if not os.path.lexists(self.path):
             return f"there is no image {self.path}; {self.absent or f'change {self.where}'}"
-        if os.path.isdir(self.path):
-            return f"the image {self.path} is a directory; change {self.where}"
+        try:
+            mode = os.stat(self.path).st_mode
+        except OSError as error:
+            return f"the image {self.path} cannot be used: {error.strerror}; change {self.where}"
+        # qemu-img would wait for the writer of a FIFO.
+        if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+            kind = next((words for is_kind, words in _OTHER_KINDS if is_kind(mode)), "of an unknown kind")
+            return f"the image {self.path} is {kind}; change {self.where}"
         return None
+
+
+_OTHER_KINDS = (
+    (stat.S_ISDIR, "a directory"),
+    (stat.S_ISFIFO, "a FIFO"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a character device"),
+)
+
+
+class CheckScreen(msgspec.Struct, frozen=True, kw_only=True):
+    """See that there is a port for the screen (VNC), whichever of them QEMU will take."""
+
+    first: int
+    last: int
+    address: str = "127.0.0.1"
+
+    async def run(self, context: Context) -> None:
+        """Bind them one after the other, until one is free.
+
+        Raises:
+            StartFailure: none is.
+        """
+        for number in range(self.first, self.last + 1):
+            if not _bind_error(Port(port=number, address=self.address)):
+                return
+        raise StartFailure(
+            f"there is no port for its screen (VNC): {self.address}:{self.first} to {self.last} are all in use; end one"
+            " of those that listen there"
+        )
 
 
 class KeepDisk(msgspec.Struct, frozen=True, kw_only=True):

@@ -98,6 +98,9 @@ Usage: herd ACTION [SERVICE [ARGUMENT...]]
   stop root                       stop everything, and herdpy"""
 
 
+LOOK_PATIENCE = 5.0
+"""Seconds for the facts that have to be looked for: a file system that hangs does not keep the others."""
+
 STATUSES_KEPT = 64
 """So many services' statuses are remembered as they were told last."""
 
@@ -348,11 +351,13 @@ class Answers:
             case "doc":
                 actions = OWN_ACTIONS | {custom.name: custom.documentation for custom in life.service.actions}
                 return _doc(service, life.service.documentation, actions, command.arguments)
-            case "configuration":
-                return self._configuration(life, command)
+            case "configuration" if not any(fact.look for fact in life.service.facts):
+                return self._configuration(life, command, {})
             case "reach":
                 return _reach(life)
-            case "start" | "stop" | "restart" | "enable" | "disable" | "usage" | "doctor" | "progress":
+            case (
+                "start" | "stop" | "restart" | "enable" | "disable" | "usage" | "doctor" | "progress" | "configuration"
+            ):
                 return None
         if _custom(life, action) is None:
             return write_reply(error=protocol.action_not_found(command.action, service))
@@ -392,6 +397,8 @@ class Answers:
                 return True, write_reply([None], messages=[f"Disabled service {life.name}."])
             case "usage":
                 return True, await _usage(life)
+            case "configuration":
+                return True, self._configuration(life, command, await _looked(life.service.facts))
             case "doctor":
                 return True, await _examined([life], command)
         custom = _custom(life, action)
@@ -404,13 +411,18 @@ class Answers:
             return False, write_reply(error=error, messages=context.lines)
         return value is not False, write_reply([value], messages=context.lines)
 
-    def _configuration(self, life: Life, command: Command) -> bytes:
+    def _configuration(self, life: Life, command: Command, looked: Mapping[str, tuple[Any, str]]) -> bytes:
+        """What a service runs with; ``looked`` has the values and texts of the facts that had to be looked for."""
+
+        def current(fact: Fact) -> tuple[Any, str]:
+            return looked[fact.key] if fact.key in looked else _current(life, fact)
+
         if command.arguments == ("--json",):
-            values = {fact.key: _current(life, fact)[0] for fact in life.service.facts}
+            values = {fact.key: current(fact)[0] for fact in life.service.facts}
             return write_reply([msgspec.json.format(msgspec.json.encode(values)).decode()])
         if command.arguments:
             return write_reply(error=_no_such_argument(command, Symbol(life.name)))
-        return write_reply(["\n".join(f"{fact.label}: {_current(life, fact)[1]}" for fact in life.service.facts)])
+        return write_reply(["\n".join(f"{fact.label}: {current(fact)[1]}" for fact in life.service.facts)])
 
 
 class _ActionContext(StepContext):
@@ -514,6 +526,16 @@ def _current(life: Life, fact: Fact) -> tuple[Any, str]:
     if fact.detail is not None and fact.detail in life.details:
         return life.details[fact.detail], life.details[fact.detail]
     return fact.value, fact.text
+
+
+async def _looked(facts: Sequence[Fact]) -> dict[str, tuple[Any, str]]:
+    """Values and texts of the facts that have to be looked for, as far as they are found in time, by their keys."""
+    found: dict[str, tuple[Any, str]] = {}
+    with trio.move_on_after(LOOK_PATIENCE):
+        for fact in facts:
+            if fact.look is not None:
+                found[fact.key] = await trio.to_thread.run_sync(fact.look.look, abandon_on_cancel=True)
+    return found
 
 
 async def _usage(life: Life) -> bytes:

@@ -41,6 +41,9 @@ class StepContext:
     def detail(self, key: str, value: str | None) -> None:
         self._life.tell_detail(key, value)
 
+    async def keep_details(self) -> None:
+        await self._life.keep_details()
+
     async def command(
         self,
         command: Sequence[str],

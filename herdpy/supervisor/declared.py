@@ -1,7 +1,7 @@
 """The plan that the declarations on disk make on this host: for ``herdpy check``, for boot and for reload."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import msgspec
 
@@ -39,14 +39,17 @@ def declared_plan(paths: Paths) -> DeclaredPlan:
     return DeclaredPlan(
         plan=plan,
         mistakes=tuple(sorted(own_mistakes)) + tuple(sorted(declared.mistakes + mistakes)),
-        cautions=tuple(sorted(_cautions(declared))),
+        cautions=tuple(sorted(_cautions(declared, paths.trusted))),
         sound=sound_plan(declared.services) if plan is None else plan,
         settings=settings,
     )
 
 
-def _cautions(declared: Declared) -> Iterator[Mistake]:
+def _cautions(declared: Declared, shipped: Collection[str]) -> Iterator[Mistake]:
+    """What is to be told of services; of what was shipped and nobody has added to, nothing: nobody has thought so."""
     for service in declared.services:
+        if os.path.dirname(service.source) in shipped:
+            continue
         for caution in service.cautions:
             place = declared.locate(service.source, None, caution.key)
             yield msgspec.structs.replace(place.mistake(caution.words), key=caution.key)

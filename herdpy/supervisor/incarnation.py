@@ -137,6 +137,7 @@ class ProcessContext(StepContext):
     def __init__(self, life: "Life", registry: "Registry", incarnation: "Incarnation", process: Process) -> None:
         super().__init__(life, registry)
         self.pid = incarnation.held.pid
+        self.spawn = processes.spawn_of(incarnation.held)
         self.process = process
         self.log_file = life.log_file
         self.log_begin = _log_begin(incarnation.held)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 import trio
 
+from herdpy.mistake import printable
 from herdpy.service import ActionFailure, Attempt, End, Service, StartFailure
 from herdpy.supervisor import incarnation
 from herdpy.supervisor.attendance import Attendance
@@ -48,6 +49,9 @@ FAILURES_KEPT = 10
 CLEARING_PATIENCE = 10.0
 """Seconds for clearing away what was prepared for a process that never was."""
 
+
+LONGEST_TOLD = 1000
+"""Characters of a stage or a detail that are kept: all of a service's have to fit into one packet to the keeper."""
 
 SETTLING_PAUSE = 1.0
 """Seconds until a lazy service listens again after what should not happen."""
@@ -392,6 +396,7 @@ class Life:
     # What its steps tell.
 
     def tell_stage(self, stage: str | None, done: float | None = None) -> None:
+        stage = stage and _told(stage)
         if (stage, done) != (self.stage, self.done):
             self.stage, self.done = stage, done
             self._pulse()
@@ -400,7 +405,12 @@ class Life:
         if value is None:
             self.details.pop(key, None)
         else:
-            self.details[key] = value
+            self.details[key] = _told(value)
+
+    async def keep_details(self) -> None:
+        """Have the details known to the next supervisor, should this one be killed."""
+        await self._remember()
+        await self._line.settle()
 
     def _pulse(self) -> None:
         self.changed.set()
@@ -733,8 +743,8 @@ class Life:
             self.reason = str(unmet)
             return Outcome(False, unmet.details, is_own=False)
         except StartFailure as failure:
-            self.reason = str(failure)
-            return Outcome(False, (f"cannot start {self.name}: {failure}", *failure.details))
+            self.reason = printable(str(failure))
+            return Outcome(False, (f"cannot start {self.name}: {self.reason}", *failure.details))
         except Exception as error:
             log("start-crashed", service=self.name, exc_info=error)
             await self._put_down(gracefully=False)
@@ -1372,6 +1382,12 @@ class Life:
             case "running" | "stopping" if self.service.attempts or self.status == "stopping":
                 self.status = "stopping"
                 self._act(_already_gone, self._ended)
+
+
+def _told(text: str) -> str:
+    """What a step tells, fit for the keeper's note and for a terminal, whatever names of files it was made of."""
+    text = printable(text)
+    return text if len(text) <= LONGEST_TOLD else f"{text[: LONGEST_TOLD - 1]}…"
 
 
 def _now() -> float:

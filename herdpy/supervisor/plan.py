@@ -145,10 +145,18 @@ def _provisions(services: Sequence[Service], locate: Locate) -> tuple[dict[str, 
                 problem = f"{name} is a name of herdpy itself; choose another"
             elif first is not service:
                 problem = f"{service.name} provides {name}, and so does {_said(first)}"
+                problem += _how_to_tell_apart(service, first)
             else:
                 continue
             mistakes.append(locate(service.source, name, "provision").mistake(problem))
     return by_name, mistakes
+
+
+def _how_to_tell_apart(service: Service, other: Service) -> str:
+    """For two of one file: its ``instances``, mostly."""
+    if not service.source or service.source != other.source:
+        return ""
+    return '; give each instance names of its own, by "%d" where a key takes its number, or %i in a string'
 
 
 def _said(service: Service) -> str:
@@ -277,7 +285,7 @@ def _port_conflicts(services: Iterable[Service], locate: Locate) -> Iterator[Mis
 
 def _conflict(port: Port, service: Service, first: Service) -> str:
     claim = f"host port {port.port} ({port.protocol})"
-    if first.name == service.name:
+    if first is service:
         return f"{service.name} claims {claim} twice; change one of the two"
     return f"{service.name} claims {claim}, and so does {_said(first)}; change one of the two"
 

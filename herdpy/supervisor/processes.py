@@ -40,6 +40,11 @@ def identity(held: Held) -> Identity:
     return Identity(service, kind, rest.rpartition(":")[0])
 
 
+def spawn_of(held: Held) -> str:
+    """What tells a process from every other that was or will be spawned (CLOCK_MONOTONIC, ns)."""
+    return held.id.rpartition(":")[2]
+
+
 def to_log(path: str, rotation: Rotation | None) -> Packet:
     """A process's output, as the keeper is told of it."""
     return {"log": path, "rotation": None if rotation is None else msgspec.structs.asdict(rotation)}

@@ -11,6 +11,7 @@ from herdpy.catalogue.facts import Directories, HostFacts
 from herdpy.configuration import load
 from herdpy.mistake import Place
 from herdpy.qemu.accelerator import Accelerator
+from herdpy.qemu.life_sign import LifeSign
 from herdpy.qemu.preparation import CheckPorts
 from herdpy.supervisor.plan import make_plan
 
@@ -158,8 +159,13 @@ def test_kvm_is_tried_before_tcg_only_where_it_may_work():
     assert [option(attempt.process.command, "-accel") for attempt in service().attempts] == [["tcg,thread=multi"]]
     both = service(host=facts(accelerator=KVM)).attempts
     assert [option(attempt.process.command, "-accel") for attempt in both] == [["kvm"], ["tcg,thread=multi"]]
-    assert both[0].timeout == 60
-    assert both[1].timeout == 300
+    # A minute for a sign of life, then the whole time; there is no other way after TCG.
+    assert isinstance(both[0].readiness, LifeSign)
+    assert (both[0].readiness.patience, both[0].readiness.readiness) == (60, both[1].readiness)
+    assert both[0].readiness.console_log == "/log/build-vm-console.log"
+    assert [attempt.timeout for attempt in both] == [300, 300]
+    assert service(host=facts(accelerator=KVM), start_timeout=20.0).attempts[0].readiness.patience == 20
+    assert not isinstance(service(accelerator="kvm", host=facts(accelerator=KVM)).attempts[0].readiness, LifeSign)
     assert [len(service(accelerator=choice, host=facts(accelerator=KVM)).attempts) for choice in ("kvm", "tcg")] == [
         1,
         1,
@@ -209,7 +215,8 @@ def test_two_machines_with_one_port_are_refused_naming_both_files():
             "port 1 of the host is forwarded twice",
         ),
         ("port-forwardings = [{ host = 70000, guest = 2 }]", 2, "port-forwardings[0].host"),
-        ("secrets = 'tcp'\nport-forwardings = []", 2, "forwarded to port 1004"),
+        ("secrets = 'tcp'\nport-forwardings = []", 2, "no port is forwarded to the guest's 1004"),
+        ("image = '/i.img'\nport-forwardings = [{ host = 12022, guest = 22 }]", 1, "secrets: its secrets go over tcp"),
         ("secrets = 'none'\nport-forwardings = []", 2, "forwarded to port 22"),
         ("image-format = 'raw'", 2, "goes with the path of your own"),
         ("auto-start? = true", 2, ""),

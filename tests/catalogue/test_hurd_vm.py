@@ -133,6 +133,24 @@ def test_two_with_one_number_are_refused_naming_both() -> None:
     assert "/services/two.toml" in said
 
 
+def test_two_files_that_make_one_name_are_not_called_one() -> None:
+    plan, mistakes = make_plan([service("one", id=3, provision=["x"]), service("two", id=3)])
+    assert plan is None
+    (ports,) = {str(mistake) for mistake in mistakes if "host port 13022" in str(mistake)}
+    assert "twice" not in ports
+    assert "/services/one.toml" in ports
+    assert "/services/two.toml" in ports
+
+
+def test_instances_without_numbers_of_their_own_are_told_how_to_have_them(tmp_path: Path) -> None:
+    made = [msgspec.structs.replace(service(f"h@{number}"), source="/services/h.toml") for number in (1, 2)]
+    _, mistakes = make_plan(made)
+    assert 'give each instance names of its own, by "%d" where a key takes its number' in str(mistakes[0])
+    made = [service(f"h@{number}", id=number) for number in (1, 2)]
+    _, mistakes = make_plan(made)
+    assert not mistakes
+
+
 def test_a_port_that_the_build_machine_has_is_refused_naming_both() -> None:
     plan, mistakes = make_plan([build_vm(), service(id=1)])
     assert plan is None
@@ -162,7 +180,7 @@ def test_net_options_replace_the_network_whole_and_are_understood() -> None:
 def test_guix_builds_the_image_and_learns_of_the_machine_only_where_it_is_and_shall() -> None:
     made = service(guix=GUIX, os="/my/hurd.scm", disk_size="5G")
     assert step(made, BuildHurdImage) == BuildHurdImage(
-        guix=GUIX, os="/my/hurd.scm", size=str(5 * 2**30), link="/state/guix/hurd-vm.qcow2"
+        guix=GUIX, os="/my/hurd.scm", size=str(5 * 2**30), offloading=True, link="/state/guix/hurd-vm.qcow2"
     )
     assert "file=/state/guix/hurd-vm.qcow2,format=qcow2" in option(command(made), "-drive")[0]
     assert step(made, WriteDeclaration).systems == ("i586-gnu",)
@@ -171,6 +189,7 @@ def test_guix_builds_the_image_and_learns_of_the_machine_only_where_it_is_and_sh
     assert not any(isinstance(one, WriteDeclaration) for one in apart.prepare)
     assert not step(apart, FillSecrets).is_trusted
     assert step(apart, FillSecrets).guix == GUIX
+    assert not step(apart, BuildHurdImage).offloading
     assert not any(isinstance(one, WriteDeclaration | BuildHurdImage) for one in service().prepare)
 
 
@@ -209,7 +228,7 @@ def test_what_is_volatile_is_not_asked_to_power_off() -> None:
         ("secret-root = 'etc'", "secret-root: expected an absolute path"),
         ("disk-size = 'huge'", 'disk-size: expected bytes, a number with K, M, G or T, or "guess"'),
         ("memory-size = 0", "memory-size: "),
-        ("net-options = []", "net-options: forwards no port to the guest's 1004"),
+        ("net-options = []", "net-options: its secrets go over tcp, and no port is forwarded to the guest's 1004"),
         ("net-options = ['hostfwd=tcp:1-:1004']", "net-options: expected hostfwd=tcp:ADDRESS:PORT-ADDRESS:PORT, got"),
         ("secrets = 'virtio'", "secrets: "),
         ("offloading = 'yes'", "offloading: "),

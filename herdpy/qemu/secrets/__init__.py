@@ -4,8 +4,8 @@
 ``serial_port`` and ``tcp`` deliver that message.
 """
 
-from herdpy.qemu.secrets.keys import HOST_KEYS, FillSecrets, ListSecrets, ssh_command
+from herdpy.qemu.secrets.keys import HOST_KEYS, FillSecrets, SecretFiles, ssh_command
 from herdpy.qemu.secrets.serial_port import SendSecrets
 from herdpy.qemu.secrets.tcp import AwaitSSH, SendSecretsOverTCP
 
-__all__ = ["HOST_KEYS", "AwaitSSH", "FillSecrets", "ListSecrets", "SendSecrets", "SendSecretsOverTCP", "ssh_command"]
+__all__ = ["HOST_KEYS", "AwaitSSH", "FillSecrets", "SecretFiles", "SendSecrets", "SendSecretsOverTCP", "ssh_command"]

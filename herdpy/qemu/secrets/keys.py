@@ -6,14 +6,17 @@ a known_hosts file with the guest's host keys and nothing else. The layout of th
 for childhurds (the Guix manual, "The Hurd in a Virtual Machine").
 """
 
+import errno
 import os
+import stat
 from collections.abc import Sequence
 from functools import partial
 
 import msgspec
 import trio
 
-from herdpy.files import Scratch, add, make_directories, replace, write
+from herdpy.files import Scratch, add, content, make_directories, replace, write
+from herdpy.mistake import printable
 from herdpy.qemu import guix
 from herdpy.qemu.secrets.message import UNFINISHED, files_below
 from herdpy.service import Completed, Context, StartFailure
@@ -21,8 +24,14 @@ from herdpy.service import Completed, Context, StartFailure
 HOST_KEYS = ("ed25519", "ecdsa")
 """The types that Guix makes for a childhurd."""
 
-LONGEST_LISTING = 20
-"""Files that are named; of more, the number."""
+MOST_NAMED = 1000
+"""Files in a list."""
+
+MOST_IN_A_LINE = 20
+"""Files that are named for a person; of more, the number."""
+
+LARGEST_KEYS = 1 << 20
+"""Bytes of a file of keys."""
 
 AUTHORIZED_KEYS = "etc/ssh/authorized_keys.d/offloading"
 
@@ -69,11 +78,16 @@ class FillSecrets(msgspec.Struct, frozen=True, kw_only=True):
         except OSError as error:
             is_absent = not os.path.lexists(self.root) and not isinstance(error, NotADirectoryError)
             if is_absent and not self.needs_root:
-                context.detail("secret-files", f"none, since {self.root} cannot be made: {error.strerror}")
+                context.detail(
+                    "secret-root", f"{self.root} cannot be made: {error.strerror}; the guest is sent nothing"
+                )
                 return
+            advice = "check who may write there"
+            if error.errno in (errno.EINVAL, errno.EFBIG):
+                advice = "put a file of keys there, or remove it"
             raise StartFailure(
                 f"cannot make the guest's secrets in {self.root}: {error.strerror}:"
-                f" {error.filename2 or error.filename or self.root}; check who may write there"
+                f" {error.filename2 or error.filename or self.root}; {advice}"
             ) from None
 
     async def _fill(self, context: Context) -> None:
@@ -143,25 +157,28 @@ class FillSecrets(msgspec.Struct, frozen=True, kw_only=True):
         replace(path, b"".join(lines), 0o600, beside=beside)
 
 
-class ListSecrets(msgspec.Struct, frozen=True, kw_only=True):
-    """A preparation: remembers names and modes of what the guest gets, for ``herd configuration``.
-
-    Raises:
-        StartFailure: a directory cannot be read.
-    """
+class SecretFiles(msgspec.Struct, frozen=True):
+    """A look: names and modes of what the guest gets, never contents."""
 
     root: str
 
-    async def run(self, context: Context) -> None:
-        if not os.path.lexists(self.root):
-            # FillSecrets has said why.
-            return
+    def look(self) -> tuple[list[dict[str, object]], str]:
+        """The first ``MOST_NAMED`` as a list, which ends with the number of the others; fewer of them in one line."""
         try:
-            context.detail("secret-files", await _in_thread(_listing, self.root))
+            if not os.path.lexists(self.root):
+                return [], "none yet: it is made when the service starts"
+            names = sorted(files_below(self.root))
+            listed = [(_shown(name), os.lstat(f"{self.root}/{name}").st_mode & 0o7777) for name in names[:MOST_NAMED]]
         except OSError as error:
-            raise StartFailure(
-                f"cannot read the guest's secrets: {error.strerror}: {error.filename}; check who may read {self.root}"
-            ) from None
+            said = f"cannot be read: {error.strerror}: {printable(str(error.filename))}"
+            return [{"error": said}], said
+        values: list[dict[str, object]] = [{"name": name, "mode": f"{mode:04o}"} for name, mode in listed]
+        if len(names) > len(listed):
+            values.append({"more": len(names) - len(listed)})
+        texts = [f"{name} {mode:04o}" for name, mode in listed[:MOST_IN_A_LINE]]
+        if len(names) > len(texts):
+            texts.append(f"and {len(names) - len(texts)} more")
+        return values, ", ".join(texts) or "none"
 
 
 def ssh_command(keys_directory: str, name: str, port: int, user: str = "offloading") -> tuple[str, ...]:
@@ -213,6 +230,8 @@ async def _make_pair(context: Context, scratch: Scratch, path: str, kind: str, c
             f"cannot use {path}.pub: its private half {path} is missing; put it there, or remove the public half to"
             " have both made anew"
         )
+    if has_private and not await _in_thread(_is_file, path):
+        raise StartFailure(f"cannot use {path}: it is no regular file; put an SSH key there, or remove it")
     await _in_thread(make_directories, os.path.dirname(path), 0o755)
     new = f"{scratch.directory()}/{os.path.basename(path)}"
     if not has_private:
@@ -257,17 +276,17 @@ def _key_of(line: bytes) -> Sequence[bytes]:
     return []
 
 
-def _listing(root: str) -> str:
-    """Names and modes of what the guest gets, in one line."""
-    names = sorted(files_below(root))
-    shown = [f"{name} {os.lstat(f'{root}/{name}').st_mode & 0o7777:04o}" for name in names[:LONGEST_LISTING]]
-    more = len(names) - len(shown)
-    return ", ".join([*shown, f"and {more} more"] if more else shown)
+def _shown(name: str) -> str:
+    """A file's name for a terminal and for JSON: what is no UTF-8, or would not print, is escaped."""
+    return printable(os.fsencode(name).decode("utf-8", "backslashreplace"))
+
+
+def _is_file(path: str) -> bool:
+    return stat.S_ISREG(os.stat(path).st_mode)
 
 
 def _read(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read()
+    return content(path, LARGEST_KEYS)
 
 
 _in_thread = trio.to_thread.run_sync

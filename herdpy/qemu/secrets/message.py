@@ -17,8 +17,19 @@ import trio
 
 from herdpy.service import StartFailure
 
+LARGEST = 1 << 30
+"""Bytes of the whole message; what is beyond, and"""
+LONGEST_LIST = 1 << 20
+"""what has a longer list, the guest's end that is shipped (herdpy/qemu/childhurd/secret-service) refuses."""
+
+_CHUNK = 1 << 20
+
 UNFINISHED = ".herdpy-"
 """What begins with this, right under the root, is a key in the making, never sent."""
+
+
+def unheard() -> None:
+    """What a readiness step calls when the guest has answered, unless it is given something else."""
 
 
 def payload(root: str) -> bytes:
@@ -29,12 +40,16 @@ def payload(root: str) -> bytes:
 
     Raises:
         OSError: a directory or file cannot be read.
-        ValueError: ``root`` is the host's own root directory.
+        ValueError: ``root`` is the host's own root directory, or holds too much.
     """
     if os.path.realpath(root) == "/":
         raise ValueError("the host's root directory is not a directory of secrets")
-    heads, contents = [], []
-    for name in sorted(files_below(root)):
+    names = sorted(files_below(root))
+    _check_size(root, names)
+    heads: list[bytes] = []
+    contents: list[bytes] = []
+    room = LARGEST
+    for name in names:
         try:
             # O_NONBLOCK: a FIFO must not make us wait for its writer.
             descriptor = os.open(f"{root}/{name}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -43,19 +58,60 @@ def payload(root: str) -> bytes:
                 raise
             continue
         with open(descriptor, "rb") as file:
-            mode = os.fstat(descriptor).st_mode
-            if not stat.S_ISREG(mode):
+            seen = os.fstat(descriptor)
+            if not stat.S_ISREG(seen.st_mode):
                 continue
-            # The size is that of what was read: the file may be growing.
+            # The size is that of what was read: the file may be growing, or one of /proc's, which tell none.
             try:
-                content = file.read()
+                content = file.read(seen.st_size + 1)
+                while len(content) <= room and (more := file.read(_CHUNK)):
+                    content += more
             except OSError as error:
                 # read(2) knows no name.
                 raise OSError(error.errno, error.strerror, f"{root}/{name}") from None
-        escaped = os.fsencode(name).replace(b"\\", rb"\\").replace(b'"', rb"\"")
-        heads.append(b'("/%s" %d %d)' % (escaped, len(content), mode))
+        room -= len(content)
+        if room < 0:
+            raise ValueError(f"its files are more than {LARGEST >> 20} MiB, with {name}")
+        heads.append(_head(name, len(content), seen.st_mode))
         contents.append(content)
-    return b"(secrets (version 0) (files (%s)))" % b" ".join(heads) + b"".join(contents)
+    list_of_files = b"(secrets (version 0) (files (%s)))" % b" ".join(heads)
+    if len(list_of_files) > LONGEST_LIST:
+        raise ValueError(f"the list of its files is {len(list_of_files)} bytes, and may be {LONGEST_LIST}")
+    if len(list_of_files) > room:
+        raise ValueError(f"its files are more than {LARGEST >> 20} MiB with the list of them")
+    return list_of_files + b"".join(contents)
+
+
+def _head(name: str, size: int, mode: int) -> bytes:
+    escaped = os.fsencode(name).replace(b"\\", rb"\\").replace(b'"', rb"\"")
+    return b'("/%s" %d %d)' % (escaped, size, mode)
+
+
+def _check_size(root: str, names: list[str]) -> None:
+    """See that it is not too much, before any of it is read.
+
+    Raises:
+        ValueError: it is.
+    """
+    sizes = {name: seen.st_size for name in names if (seen := _seen(f"{root}/{name}")) and stat.S_ISREG(seen.st_mode)}
+    total = sum(sizes.values())
+    if total > LARGEST:
+        largest = max(sizes, key=lambda name: sizes[name])
+        raise ValueError(
+            f"its files are {total >> 20} MiB, and may be {LARGEST >> 20}; the largest is {largest}"
+            f" ({sizes[largest] >> 20} MiB)"
+        )
+    # What is too long even without sizes and modes is not worth reading.
+    length = sum(len(os.fsencode(name)) for name in sizes)
+    if length > LONGEST_LIST:
+        raise ValueError(f"the names of its {len(sizes)} files are {length} bytes, and may be {LONGEST_LIST}")
+
+
+def _seen(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except OSError:
+        return None
 
 
 async def read_payload(root: str) -> bytes:
@@ -71,7 +127,7 @@ async def read_payload(root: str) -> bytes:
             f"cannot read the guest's secrets: {error.strerror}: {error.filename}; check who may read {root}"
         ) from None
     except ValueError as error:
-        raise StartFailure(f"cannot send {root} to the guest: {error}; set another directory") from None
+        raise StartFailure(f"cannot send {root} to the guest: {error}; change that, or secret-root") from None
 
 
 def files_below(root: str) -> list[str]:

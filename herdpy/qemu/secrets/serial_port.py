@@ -8,12 +8,13 @@ mid-transfer has left in it, the guest reads as an unfinished session, which the
 import base64
 import hashlib
 import secrets
+from collections.abc import Callable
 
 import msgspec
 import trio
 
 from herdpy.qemu.channel import Lines, connect_when_there
-from herdpy.qemu.secrets.message import read_payload
+from herdpy.qemu.secrets.message import read_payload, unheard
 from herdpy.service import Context, StartFailure
 
 _LONGEST_LINE = 4096
@@ -39,7 +40,7 @@ class SendSecrets(msgspec.Struct, frozen=True):
     """Seconds from the last byte to the guest's answer; then everything is sent anew. The guest answers when its sshd
     listens, for which it takes up to half of this."""
 
-    async def run(self, context: Context) -> None:
+    async def run(self, context: Context, heard: Callable[[], None] = unheard) -> None:
         message = await read_payload(self.root)
         # An answer to any of these is an answer to this message: a guest that was only slow is heard out.
         sent: set[bytes] = set()
@@ -51,18 +52,27 @@ class SendSecrets(msgspec.Struct, frozen=True):
                 raise StartFailure(f"cannot open {self.socket_path} to send secrets: {error.strerror}") from None
             async with stream:
                 try:
-                    if await self._converse(stream, message, sent, context):
+                    if await self._converse(stream, message, sent, context, heard):
                         return
                 except trio.BrokenResourceError:
                     pass
             # QEMU has closed it. Either QEMU is ending, which is for others to notice, or it takes another client.
             await trio.sleep(0.25)
 
-    async def _converse(self, stream: trio.SocketStream, message: bytes, sent: set[bytes], context: Context) -> bool:
+    async def _converse(
+        self,
+        stream: trio.SocketStream,
+        message: bytes,
+        sent: set[bytes],
+        context: Context,
+        heard: Callable[[], None],
+    ) -> bool:
         lines = Lines(stream, _LONGEST_LINE)
         while True:
             nonce = secrets.token_hex(16).encode("ascii")
             answer: bytes | None = await self._greet(stream, lines, nonce, sent)
+            if answer:
+                heard()
             if answer == b"ready":
                 await _transfer(stream, message, nonce, context)
                 sent.add(nonce)

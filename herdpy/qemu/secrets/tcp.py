@@ -3,7 +3,9 @@
 QEMU's user network accepts a connection to a forwarded port at once, long before there is a guest: only what comes from
 the guest counts. It tries to pass the connection on ever less often, and a guest that has its network but no server yet
 refuses it, so there is a new connection every ``INTERVAL``. An earlier one stays open for ``PATIENCE``: Guix's server
-accepts a single client, and closing that one before its hello is through would use up the guest's only chance.
+accepts a single client, and closing that one before its hello is through would use up the guest's only chance. For the
+same reason it is remembered that a guest was sent its secrets: a supervisor that goes on with the start of another does
+not wait for a second hello.
 """
 
 from collections.abc import Awaitable, Callable
@@ -11,9 +13,9 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import trio
 
-from herdpy.qemu.secrets.message import read_payload
+from herdpy.qemu.secrets.message import read_payload, unheard
 from herdpy.qemu.secrets.serial_port import printable
-from herdpy.service import Context, StartFailure
+from herdpy.service import Context, ProcessContext, StartFailure
 
 INTERVAL = 1.5
 """Seconds from one connection to the next, as long as none is answered."""
@@ -21,6 +23,8 @@ PATIENCE = 6.0
 """Seconds that a connection may stay silent."""
 SSH_PATIENCE = 60.0
 """Seconds from the guest's having its secrets to its SSH server's answer; longer, and it counts as having none."""
+SENT = "secrets"
+"""The detail that tells which spawn of QEMU was sent the secrets."""
 _PAUSE = 0.3
 """Seconds from a refused connection to the next."""
 _LONGEST_HELLO = 512
@@ -31,7 +35,8 @@ _CHUNK = 4096
 class SendSecretsOverTCP(msgspec.Struct, frozen=True):
     """A readiness step: returns once the guest's secret service has taken all secrets and closed the connection.
 
-    The protocol has no acknowledgement: that the guest could write the files it cannot say.
+    The protocol has no acknowledgement: that the guest could write the files it cannot say. What was sent to the end
+    counts as taken by a supervisor that has not seen the connection closed: it may have been, and never be open again.
 
     Raises:
         StartFailure: the secrets cannot be read, or what answers is no secret service.
@@ -45,8 +50,11 @@ class SendSecretsOverTCP(msgspec.Struct, frozen=True):
     """Of the host's 127.0.0.1: the guest's SSH server, which starts when it has its secrets, is waited for, too; for
     ``SSH_PATIENCE`` at most, since not every image has one."""
 
-    async def run(self, context: Context) -> None:
-        await self._send(context)
+    async def run(self, context: ProcessContext, heard: Callable[[], None] = unheard) -> None:
+        if context.details.get(SENT) != _sent_to(context):
+            context.detail(SENT, None)
+            await self._send(context, heard)
+        heard()
         if self.ssh_port is not None:
             with trio.move_on_after(SSH_PATIENCE) as limit:
                 await AwaitSSH(self.ssh_port).run(context)
@@ -55,15 +63,19 @@ class SendSecretsOverTCP(msgspec.Struct, frozen=True):
             )
             context.detail("ssh", answers if limit.cancelled_caught else None)
 
-    async def _send(self, context: Context) -> None:
+    async def _send(self, context: ProcessContext, heard: Callable[[], None]) -> None:
         message = await read_payload(self.root)
         while True:
             context.progress("booting")
             async with await _first_to_answer(self.port, self._hello) as stream:
+                heard()
                 try:
                     for start in range(0, len(message), _CHUNK):
                         context.progress("sending secrets", start / len(message))
                         await stream.send_all(message[start : start + _CHUNK])
+                    # The kernel has all of it, and delivers it even if we are killed now.
+                    context.detail(SENT, _sent_to(context))
+                    await context.keep_details()
                     await stream.send_eof()
                     context.progress("waiting for the guest to install its secrets")
                     while await stream.receive_some():
@@ -71,6 +83,8 @@ class SendSecretsOverTCP(msgspec.Struct, frozen=True):
                     return
                 except trio.BrokenResourceError:
                     # Broken off before it had all of it: from the beginning.
+                    context.detail(SENT, None)
+                    await context.keep_details()
                     await trio.sleep(_PAUSE)
 
     async def _hello(self, stream: trio.SocketStream) -> bool:
@@ -92,16 +106,20 @@ class SendSecretsOverTCP(msgspec.Struct, frozen=True):
         return True
 
 
+def _sent_to(context: ProcessContext) -> str:
+    return f"sent to the guest of PID {context.pid} (spawn {context.spawn})"
+
+
 class AwaitSSH(msgspec.Struct, frozen=True):
     """A readiness step for images that take no secrets: returns once an SSH server answers (RFC 4253, section 4.2)."""
 
     port: int
     """Of the host's 127.0.0.1, forwarded to the guest's SSH server."""
 
-    async def run(self, context: Context) -> None:
+    async def run(self, context: Context, heard: Callable[[], None] = unheard) -> None:
         context.progress("waiting for the guest's SSH server")
         async with await _first_to_answer(self.port, _banner):
-            pass
+            heard()
 
 
 async def _banner(stream: trio.SocketStream) -> bool:

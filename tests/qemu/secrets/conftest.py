@@ -14,6 +14,10 @@ from herdpy.service import Completed, Context, StartFailure
 class Remembering:
     def __init__(self) -> None:
         self.name = "build-vm"
+        self.pid, self.spawn = 4312, "1"
+        """Of the process beside which a readiness step runs."""
+        self.kept: list[dict[str, str]] = []
+        """What the next supervisor would have known of the details, one after the other."""
         self.stages: list[tuple[str, float | None]] = []
         self.details: dict[str, str] = {}
         self.commands: list[tuple[str, ...]] = []
@@ -26,6 +30,9 @@ class Remembering:
             self.details.pop(key, None)
         else:
             self.details[key] = value
+
+    async def keep_details(self) -> None:
+        self.kept.append(dict(self.details))
 
     async def command(
         self,

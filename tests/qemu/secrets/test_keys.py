@@ -8,7 +8,7 @@ import msgspec
 import pytest
 import trio
 
-from herdpy.qemu.secrets.keys import FillSecrets, ListSecrets, ssh_command
+from herdpy.qemu.secrets.keys import FillSecrets, SecretFiles, ssh_command
 from herdpy.qemu.secrets.message import read_payload
 from herdpy.service import StartFailure
 from tests.ports import free_port
@@ -441,8 +441,9 @@ async def test_a_root_that_cannot_be_made_is_a_failure_only_where_it_is_needed(c
             await step.run(context)
         return
     await step.run(context)
-    await ListSecrets(root=root).run(context)
-    assert context.details["secret-files"] == f"none, since {root} cannot be made: No such file or directory"
+    assert (
+        context.details["secret-root"] == f"{root} cannot be made: No such file or directory; the guest is sent nothing"
+    )
     assert await read_payload(root) == b"(secrets (version 0) (files ()))"
 
 
@@ -454,17 +455,56 @@ async def test_a_root_that_is_a_file_is_a_failure_anyway(context, tmp_path) -> N
             await step.run(context)
 
 
-async def test_what_the_guest_gets_is_listed_by_name_and_mode(context, tmp_path) -> None:
+def test_what_the_guest_gets_is_listed_by_name_and_mode(tmp_path) -> None:
     root = tmp_path / "root"
+    look = SecretFiles(str(root))
+    assert look.look() == ([], "none yet: it is made when the service starts")
     (root / "etc").mkdir(parents=True)
+    assert look.look() == ([], "none")
     (root / "etc" / "key").write_text("not to be shown")
     (root / "etc" / "key").chmod(0o640)
-    await ListSecrets(root=str(root)).run(context)
-    assert context.details["secret-files"] == "etc/key 0640"
-    for number in range(30):
-        (root / f"x{number:02}").touch()
-    await ListSecrets(root=str(root)).run(context)
-    assert context.details["secret-files"].endswith(" and 11 more")
+    assert look.look() == ([{"name": "etc/key", "mode": "0640"}], "etc/key 0640")
+    for number in range(1030):
+        (root / f"x{number:04}").touch()
+    values, text = look.look()
+    assert len(values) == 1001
+    assert values[-1] == {"more": 31}
+    assert text.endswith(" and 1011 more")
+
+
+def test_a_name_of_any_bytes_is_shown_as_one_can_print_it(tmp_path) -> None:
+    for name in (b"\xff\x1b[2Jkey", "ß\n".encode()):
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).touch(0o600)
+    values, text = SecretFiles(str(tmp_path)).look()
+    assert [value["name"] for value in values] == ["ß\\n", "\\xff\\x1b[2Jkey"]
+    assert text == "ß\\n 0600, \\xff\\x1b[2Jkey 0600"
+
+
+def test_a_root_that_cannot_be_read_is_told(tmp_path) -> None:
+    (tmp_path / "file").touch()
+    said = "cannot be read: Not a directory: "
+    values, text = SecretFiles(f"{tmp_path}/file/root").look()
+    assert (values, text) in (([], "none yet: it is made when the service starts"), ([{"error": text}], text))
+    values, text = SecretFiles(f"{tmp_path}/file").look()
+    assert text.startswith(said)
+    assert values == [{"error": text}]
+
+
+@pytest.mark.parametrize("where", ["authorized", "public", "private"])
+async def test_a_fifo_in_a_files_place_is_refused_and_not_waited_for(step, context, where: str) -> None:
+    authorized = Path(step.root, "etc/ssh/authorized_keys.d/offloading")
+    ours = Path(step.keys_directory, "id_ed25519")
+    await step.run(context)
+    path = {"authorized": authorized, "public": ours.with_name("id_ed25519.pub"), "private": ours}[where]
+    path.unlink()
+    os.mkfifo(path)
+    if where == "private":
+        ours.with_name("id_ed25519.pub").unlink()
+    with (
+        trio.fail_after(20),
+        pytest.raises(StartFailure, match=f"it is no regular file.*{path}|{path}: it is no regular"),
+    ):
+        await step.run(context)
 
 
 async def test_a_guest_that_is_not_trusted_has_keys_but_the_host_does_not_accept_them(

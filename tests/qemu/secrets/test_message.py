@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from herdpy import sexp
+from herdpy.qemu.secrets import message
 from herdpy.qemu.secrets.message import payload, read_payload
 from herdpy.service import StartFailure
 
@@ -118,3 +119,38 @@ def test_what_goes_in_comes_out(
     assert {name: (mode, content) for name, mode, content in taken} == expected
     assert [name for name, _, _ in taken] == sorted(expected)
     assert all(stat.S_ISREG(mode) for _, mode, _ in taken)
+
+
+def test_too_much_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "small").write_bytes(b"x")
+    with (tmp_path / "etc" / "disk.img").open("wb") as file:
+        file.truncate(3 << 30)
+    with pytest.raises(
+        ValueError, match=r"its files are 3072 MiB, and may be 1024; the largest is etc/disk\.img \(3072"
+    ):
+        payload(str(tmp_path))
+
+
+async def test_what_the_guest_would_refuse_is_a_clear_failure(tmp_path: Path, monkeypatch) -> None:
+    for number in range(10):
+        (tmp_path / f"{number}{'x' * 200}").write_bytes(b"12345")
+    whole = payload(str(tmp_path))
+    list_of_files = len(whole) - 50
+    for limits, said in (
+        ({"LARGEST": len(whole), "LONGEST_LIST": list_of_files}, None),
+        ({"LARGEST": len(whole) - 1, "LONGEST_LIST": list_of_files}, "with the list of them"),
+        ({"LARGEST": 49}, "its files are 0 MiB, and may be 0"),
+        ({"LONGEST_LIST": list_of_files - 1}, f"the list of its files is {list_of_files} bytes, and may be"),
+        ({"LONGEST_LIST": 2009}, "the names of its 10 files are 2010 bytes, and may be 2009"),
+    ):
+        with monkeypatch.context() as patch:
+            for name, limit in limits.items():
+                patch.setattr(message, name, limit)
+            if said is None:
+                assert await read_payload(str(tmp_path)) == whole
+                continue
+            with pytest.raises(StartFailure) as caught:
+                await read_payload(str(tmp_path))
+            assert str(caught.value).startswith(f"cannot send {tmp_path} to the guest: ")
+            assert said in str(caught.value)

@@ -55,15 +55,23 @@ class Childhurds(Herdpy):
 
     def inside(self, *command: str, timeout: float = PATIENCE) -> subprocess.CompletedProcess[bytes]:
         """Run a command in herdpy's network."""
-        assert self.process is not None
-        user = [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]
         return subprocess.run(
-            ["nsenter", "-t", str(self.process.pid), *user, "--net", *command],
+            [*self._enter(), *command],
             capture_output=True,
             env=self.environment,
             timeout=timeout,
             stdin=subprocess.DEVNULL,
         )
+
+    def beside(self, *command: str) -> "subprocess.Popen[bytes]":
+        """Begin a command in herdpy's network; it is to end when its standard input is closed."""
+        words = [*self._enter(), *command]
+        return subprocess.Popen(words, env=self.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def _enter(self) -> list[str]:
+        assert self.process is not None
+        user = [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]
+        return ["nsenter", "-t", str(self.process.pid), *user, "--net"]
 
     def execute(self, service: str, *command: str) -> bytes:
         """What a command in a guest prints."""

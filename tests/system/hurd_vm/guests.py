@@ -74,6 +74,25 @@ def mach_task(words: bytes) -> bytes:
     return elf + code
 
 
+def boot_sector(code: bytes) -> bytes:
+    """A disk of 64 KiB that runs code (16-bit, at 0x7c00) when it boots."""
+    return (code.ljust(510, b"\0") + b"\x55\xaa").ljust(65536, b"\0")
+
+
+HALT = bytes.fromhex("fa f4 eb fd")  # cli; hlt; and again
+COUNTING = boot_sector(
+    bytes.fromhex("fa 31c0 8ed8 8ec0 8ed0 bc007c fb")  # cli; all segments 0; a stack below; sti
+    + bytes.fromhex("b80102 bb0080 b90200 ba8000 cd13")  # read sector 2 of the first disk to 0x8000 (int 0x13)
+    + bytes.fromhex("fe060080")  # inc byte [0x8000]
+    + bytes.fromhex("b80103 bb0080 b90200 ba8000 cd13")  # write it
+    + bytes.fromhex("baf803 b042ee a00080 0430ee b00aee")  # "B", the number, and a newline to the serial port
+    + bytes.fromhex("803e008001 7508")  # is it the first boot?
+    + (bytes.fromhex("b0fee664") + HALT)  # then reboot: the keyboard controller pulls the reset line
+    + (bytes.fromhex("ba0406 b80020 ef") + HALT)  # else power off: port 0x604 of QEMU's "pc", SLP_EN
+)
+"""A disk whose guest counts its boots on it, reboots the first time, and powers itself off each other time."""
+
+
 @contextmanager
 def _locked() -> Iterator[Path]:
     cache = CACHE / "childhurd"
