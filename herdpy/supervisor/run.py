@@ -26,6 +26,8 @@ from herdpy.supervisor.shutdown import Shutdown
 
 CALM = 2.0
 """Seconds until that is done which no start waits for, such as importing structlog, even if starts still go on."""
+MADE = 10_000
+"""So many objects more than were dropped until the collector looks for cycles among them: as the keeper has it."""
 RETRY = 10
 """Seconds until the next try at what could not be done."""
 
@@ -192,6 +194,7 @@ async def _do_later(begun: trio.Event, works: Sequence[Callable[[], Awaitable[No
     with trio.move_on_after(CALM):
         await begun.wait()
     gc.freeze()
+    gc.set_threshold(MADE)
     gc.enable()
     async with trio.open_nursery() as nursery:
         for work in works:
