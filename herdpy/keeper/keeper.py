@@ -520,6 +520,7 @@ class Keeper:
         number = request.number(asked, "signal", 64)
         serial = request.number(asked, "serial")
         scope = request.scope(asked, "all")
+        self._journal.sync()  # who comes next has to know the notes that say why
         try:
             if scope == "all":
                 delivered = self._families.signal(process, number)
