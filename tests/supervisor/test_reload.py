@@ -238,3 +238,15 @@ def test_a_reload_whose_supervisor_is_killed_is_finished_by_the_next_one(herdpy,
     assert herdpy.status("fresh")["status"] == "stopped"
     assert "4 unchanged" not in herdpy.ok("reload", "root")
     assert herdpy.status("fresh")["status"] == "stopped"
+
+
+def test_a_burst_of_writes_is_one_reload(herdpy, eventually):
+    herdpy.start()
+    herdpy.declare("first", 'command = ["sleep", "1000"]')
+    eventually(lambda: "first" in herdpy.ok("status"))
+    before = herdpy.said().count(" reloaded ")
+    names = [f"burst-{number}" for number in range(30)]
+    for name in names:
+        herdpy.declare(name, 'command = ["sleep", "1000"]')
+    eventually(lambda: all(name in herdpy.ok("status") for name in names))
+    assert herdpy.said().count(" reloaded ") - before <= 2  # two, if the machine had no time for us in between

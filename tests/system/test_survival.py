@@ -437,3 +437,24 @@ def test_a_keeper_that_is_killed_in_a_shutdown_is_followed_by_one_that_finishes_
     assert not running(f"{word}1")
     assert not fleet.herdpy.socket.exists()
     fleet.herdpy.process.wait(PATIENCE)
+
+
+def test_a_keeper_that_is_killed_before_herdpy_was_ever_ready(fleet: Fleet) -> None:
+    """herdpy is over, and whoever starts it next has nothing to fear of it."""
+    word = f"5{os.getpid()}"
+    fleet.declare("plain", ["sleep", word], "auto-start = true")
+    with subprocess.Popen(
+        fleet.herdpy.command(), env=fleet.herdpy.environment, start_new_session=True, stderr=subprocess.PIPE
+    ) as first:
+        fleet.eventually(lambda: len(programs(first.pid)) > 1, PATIENCE)
+        ours = programs(first.pid)
+        os.kill(ours.get("supervisor", ours["keeper"]), signal.SIGSTOP)
+        assert fleet.keeper is None, "it was ready too soon for this test"
+        first.kill()
+        first.communicate(timeout=PATIENCE)
+    if "supervisor" in ours:
+        os.kill(ours["supervisor"], signal.SIGCONT)
+    fleet.eventually(lambda: not any(map(lives, ours.values())), PATIENCE)
+    assert fleet.keeper is None
+    fleet.start()
+    fleet.eventually(lambda: running(word) == [fleet.pid("plain")], PATIENCE)
