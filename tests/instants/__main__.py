@@ -62,12 +62,13 @@ def main() -> int:
     parser.add_argument("--program", choices=PROGRAMS, action="append")
     parser.add_argument("--every", type=int, default=1, help="only every so many-th instant")
     parser.add_argument("--offset", type=int, default=0, help="beginning with this one")
+    parser.add_argument("--tries", type=int, default=TRIES, help="runs without it until an instant is given up")
     parser.add_argument("--jobs", type=int, default=2, help="herdpys at a time")
     parser.add_argument("--wrong", type=int, default=10, help="end after so many wrong outcomes")
     parser.add_argument("--report", type=Path, help="a file for the table of all instants")
     asked = parser.parse_args()
     series = [
-        Series(way, operation.name, program, every=asked.every, offset=asked.offset)
+        Series(way, operation.name, program, every=asked.every, offset=asked.offset, tries=asked.tries)
         for way in asked.way or WAYS
         for operation in OPERATIONS
         for program in operation.programs
@@ -256,7 +257,7 @@ def summary(series: Iterable[Series]) -> Iterator[str]:
             yield f"    never hit: {call.name} {call.number}\n"
         if one.given_up:
             few = ", ".join(f"{call.name} {call.number}" for call in one.given_up[:10])
-            yield f"    given up, for they came in few runs, and not in the last {TRIES}: {few}\n"
+            yield f"    given up, for they came in few runs, and not in the last {one.tries}: {few}\n"
     yield f"{'in all':40}" + _counts(total)
 
 

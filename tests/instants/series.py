@@ -12,8 +12,8 @@ DRY_RUNS = 3
 TRIES = 16
 """A call that has not come in so many runs in a row is given up: it came by chance. One that came in most runs, and at
 which nobody could be killed all the same, has to be looked into."""
-MOST_TRIES = 3 * TRIES
-"""So often a kill is set at a call that keeps coming in other runs."""
+MOST = 3
+"""So many times as often a kill is set at a call that keeps coming in other runs."""
 
 
 class Kill(msgspec.Struct, frozen=True):
@@ -37,14 +37,18 @@ class Series:
     Attributes:
         way: with which kind of herdpy.
         wrong: what went wrong when nothing was killed.
+        tries: after so many runs without it a call is given up.
     """
 
-    def __init__(self, way: str, operation: str, program: str, *, every: int = 1, offset: int = 0) -> None:
+    def __init__(
+        self, way: str, operation: str, program: str, *, every: int = 1, offset: int = 0, tries: int = TRIES
+    ) -> None:
         """Begin it, with only every ``every``-th of its instants if that is not 1."""
         self.way = way
         self.operation = operation
         self.program = program
         self.wrong: list[str] = []
+        self.tries = tries
         self._every = every
         self._offset = offset
         self._lock = threading.Lock()
@@ -134,10 +138,10 @@ class Series:
         return rows
 
     def _is_settled(self, call: Call) -> bool:
-        if call in self._kills or self._tries[call] >= MOST_TRIES:
+        if call in self._kills or self._tries[call] >= MOST * self.tries:
             return True
-        last = self._runs[-TRIES:]
-        return len(last) == TRIES and not any(call in run for run in last)
+        last = self._runs[-self.tries :]
+        return len(last) == self.tries and not any(call in run for run in last)
 
     def _comes_as_a_rule(self, call: Call) -> bool:
         return 2 * self._came(call) > len(self._runs)
