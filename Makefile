@@ -53,6 +53,11 @@ bench: $(VENV)/test.stamp
 	$(VENV)/bin/python benchmarks/client.py
 	$(VENV)/bin/python benchmarks/boot.py
 	$(VENV)/bin/python benchmarks/upgrade.py
+	$(VENV)/bin/python benchmarks/survive.py
+	$(VENV)/bin/python benchmarks/ready.py
+	$(VENV)/bin/python benchmarks/requests.py
+	$(VENV)/bin/python benchmarks/logger.py
+	$(VENV)/bin/python benchmarks/soak.py
 	$(VENV)/bin/python benchmarks/peers.py
 
 bench-peers: $(VENV)/test.stamp

@@ -47,11 +47,8 @@ def connect(path: str) -> socket:
     Raises:
         Failure: when nobody answers there, or we may not ask.
     """
-    connection = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
-    # A struct timeval. A backlog that is full holds up connect(2), for no longer than this (socket(7), SO_SNDTIMEO).
-    connection.setsockopt(SOL_SOCKET, SO_SNDTIMEO, QUEUE_PATIENCE.to_bytes(8, byteorder) + bytes(8))
     try:
-        connection.connect(path)
+        return reach(path)
     except FileNotFoundError:
         raise Failure(f"{path}: No such file or directory (is herdpy running? --socket names another place)") from None
     except ConnectionRefusedError:
@@ -64,6 +61,18 @@ def connect(path: str) -> socket:
         raise Failure(f"{path}: no connection is taken within {QUEUE_PATIENCE} s, so many wait already") from None
     except OSError as error:
         raise Failure(f"{path}: {error.strerror or error}") from None  # a path too long has no errno
+
+
+def reach(path: str) -> socket:
+    """Do the same, for whoever knows better what it means that there is none.
+
+    Raises:
+        OSError: see connect(2), and unix(7).
+    """
+    connection = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
+    # A struct timeval. A backlog that is full holds up connect(2), for no longer than this (socket(7), SO_SNDTIMEO).
+    connection.setsockopt(SOL_SOCKET, SO_SNDTIMEO, QUEUE_PATIENCE.to_bytes(8, byteorder) + bytes(8))
+    connection.connect(path)
     return connection
 
 

@@ -5,16 +5,20 @@ import select
 import sys
 from _socket import SO_PEERCRED, SOL_SOCKET, socket
 
-from herdpy.client.connection import PATIENCE, connect, receive, send
-from herdpy.protocol import Command, Reply
+from herdpy.client.connection import PATIENCE, connect, reach, receive, send
+from herdpy.client.words import Failure
+from herdpy.protocol import Command, ProtocolError, Reply, parse_reply
+from herdpy.sexp import Reader, SexpError, read
 
+TRIES = 100
+"""Times that it is looked whether herdpy has ended, each a quarter of a second or longer."""
 END_PATIENCE = 30.0
 """Seconds of silence, when nothing tells any more what is waited for, until the supervisor must be gone."""
 
 
 def stop(path: str, command: Command) -> Reply | None:
-    """Have everything stopped, showing what is waited for; return None once the supervisor has ended, or its reply that
-    it refuses.
+    """Have everything stopped, showing what is waited for; return None once herdpy has ended, or its reply that it
+    refuses.
 
     Raises:
         Failure: it does not end.
@@ -22,23 +26,99 @@ def stop(path: str, command: Command) -> Reply | None:
     from herdpy.client.progress import watch
 
     connection = connect(path)
-    pidfd = _listener(connection)
-    send(connection, command)
 
     def wait(_: socket) -> None:
         watch(connection, path, str(command.service))
 
-    reply = receive(connection, wait, PATIENCE)
-    if reply is not None and reply.error is not False:
-        return reply
-    if pidfd is None:
-        return reply
-    # The supervisor may have been killed in the middle of it: the next one goes on.
-    ready = select.poll()
-    ready.register(pidfd, select.POLLIN)
-    if not ready.poll(PATIENCE * 1000):
-        watch(pidfd, path, str(command.service), END_PATIENCE)
+    while True:
+        pidfd = _listener(connection)
+        send(connection, command)
+        reply = receive(connection, wait, PATIENCE)
+        connection.close()
+        if reply is not None and reply.error is not False:
+            return reply
+        if pidfd is None:
+            return reply
+        # The supervisor may have been killed in the middle of it, or the keeper, whose supervisor is the next one then:
+        # mostly the next one goes on. It does not if nobody had noted yet what was asked.
+        if _is_over(path, pidfd, str(command.service)):
+            return None
+        connection = connect(path)
+
+
+def _is_over(path: str, pidfd: int, service: str) -> bool:
+    """Wait for the end of herdpy; return False when whoever followed one that was killed knows of no stop.
+
+    Raises:
+        Failure: there is no end.
+    """
+    from herdpy.client.progress import watch
+
+    keeper: int | None = pidfd
+    for _ in range(TRIES):
+        if keeper is not None and select.select([keeper], [], [], PATIENCE)[0]:
+            os.close(keeper)
+            keeper = None
+            if not _has_heir(path):
+                return True
+        try:
+            connection = reach(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return True
+        except OSError:
+            connection = connect(path)  # which says what it is
+        if keeper is None:
+            keeper = _listener(connection)
+            if keeper is not None and select.select([keeper], [], [], 0)[0]:
+                os.close(keeper)  # of the one that was killed: the next one is on its way to listen itself
+                keeper = None
+        is_under_way = _tells_of_a_stop(connection, keeper)
+        connection.close()
+        if is_under_way is False:
+            return False
+        if is_under_way and keeper is not None:
+            watch(keeper, path, service, END_PATIENCE)
+    raise Failure(f"{path}: whoever answers there is gone again and again")
+
+
+def _tells_of_a_stop(connection: socket, keeper: int | None) -> bool | None:
+    """Ask whether everything is being stopped; None when the answer is not clear, or the keeper ends before it."""
+    send(connection, Command("progress", "root"))
+    reader = Reader()
+    sources: list[socket | int] = [connection] if keeper is None else [connection, keeper]
+    try:
+        while connection in select.select(sources, [], [], END_PATIENCE)[0]:
+            data = connection.recv(65_536)
+            if not data:
+                return None
+            for text in reader.feed(data):
+                value = read(text)
+                if isinstance(value, list) and value[:1] == ["progress"]:
+                    return True
+                return False if parse_reply(text).error is False else None
+    except (OSError, SexpError, ProtocolError):
+        return None
     return None
+
+
+def _has_heir(path: str) -> bool:
+    """Tell whether there is a supervisor, or a keeper, of the herdpy with this socket.
+
+    To connect would tell, too; but at a socket that systemd has made that starts herdpy anew.
+    """
+    if not os.path.exists(path):
+        return False
+    word = os.fsencode(os.path.abspath(path))
+    for _ in range(2):  # one that executes another program has no command line for a moment
+        for name in os.listdir("/proc"):
+            try:
+                with open(f"/proc/{name}/cmdline", "rb") as file:
+                    words = file.read() if name.isdecimal() else b""
+            except OSError:
+                continue
+            if word in words and b"\0-I\0" in words:
+                return True
+    return False
 
 
 def _listener(connection: socket) -> int | None:

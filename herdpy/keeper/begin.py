@@ -8,7 +8,7 @@ import select
 import sys
 
 from herdpy.keeper import privilege
-from herdpy.keeper.cgroup import Cgroups, key_of
+from herdpy.keeper.cgroup import Cgroups, key_of, left_in
 from herdpy.keeper.estate import Estate
 from herdpy.keeper.init_system import FIRST_DESCRIPTOR, InitSystem, as_told, is_neighbour
 from herdpy.keeper.journal import NAME
@@ -54,11 +54,12 @@ def begin(options: Options) -> int:
         make_directory(log_directory, 0o755 if is_root else 0o700)
         table = options.table
         lock = Lock(state_directory, is_heir=options.held is not None, inherited=None if table is None else table.lock)
+        cgroups = Cgroups(key_of(state_directory))
         try:
             estate: Estate | Table | None = None
             problem = None
             if table is None:
-                estate, problem = _estate((journal, elsewhere), options.held)
+                estate, problem = _estate((journal, elsewhere), options.held, cgroups.path)
             else:
                 table.take()
                 estate = table
@@ -68,6 +69,7 @@ def begin(options: Options) -> int:
                 inherited = given(socket, FIRST_DESCRIPTOR, init.sockets)
             control = ControlSocket(socket, inherited, is_ours=options.has_own_socket and not init.sockets)
         except Refusal:
+            cgroups.remove()
             lock.release()
             raise
         if options.stderr is not None:
@@ -98,7 +100,7 @@ def begin(options: Options) -> int:
             listener=("control", control.socket.fileno()),
             pid_file=pid_file,
             spawner=spawner,
-            cgroups=Cgroups(key_of(state_directory)),
+            cgroups=cgroups,
             on_ready=options.on_ready,
             journal=journal,
             elsewhere=elsewhere,
@@ -137,14 +139,16 @@ def begin(options: Options) -> int:
         lock.release()
 
 
-def _estate(journals: tuple[str, ...], held: Mapping[str, int] | None) -> tuple[Estate | None, str | None]:
+def _estate(
+    journals: tuple[str, ...], held: Mapping[str, int] | None, cgroups: str | None
+) -> tuple[Estate | None, str | None]:
     """Return what a keeper before us has left, and what is wrong with its journal."""
     legacy, problem = read_legacy(*journals)
     if problem is not None:
         problem += "; what a former herdpy has left may not be known"
-    if legacy is None and held is None:
-        return None, problem
-    return Estate(legacy or Legacy(), held), problem
+    if legacy is None and held is None and problem is None and (cgroups is None or not left_in(cgroups)):
+        return None, None
+    return Estate(legacy or Legacy(), held, cgroups), problem
 
 
 def _take_signals() -> int:

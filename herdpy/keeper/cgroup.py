@@ -14,13 +14,17 @@ No controller is enabled: these cgroups only say who belongs together.
 from __future__ import annotations
 
 import os
+import stat
 import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal
     from collections.abc import Callable, Iterator
 
     from herdpy.keeper.loop import Loop
+else:
+    import _signal as signal
 
 CROWD = 4
 WHILE = 0.005
@@ -69,6 +73,20 @@ class Cgroup:
         except OSError:
             return False
         return True
+
+    def let_go(self) -> None:
+        """Mark it, with the sticky bit of its directory: who lives in it from now on is nobody's to take up."""
+        try:
+            os.chmod(self.path, stat.S_IMODE(os.stat(self.path).st_mode) | stat.S_ISVTX)
+        except OSError:
+            return  # gone meanwhile, or not ours any more
+
+    def is_let_go(self) -> bool:
+        """Tell whether it is marked so."""
+        try:
+            return bool(os.stat(self.path).st_mode & stat.S_ISVTX)
+        except OSError:
+            return True
 
     def remove(self) -> bool:
         """Remove it, and those below it; tell whether it is gone. It stays while anyone lives in it."""
@@ -123,12 +141,10 @@ class Cgroups:
         """Make a cgroup for a process; None when that cannot be."""
         if not self._is_usable:
             return None
-        readable = "".join(
-            letter if letter.isascii() and (letter.isalnum() or letter in "-_:.@") else "_" for letter in name[:LONGEST]
-        )
+        tail = readable(name)
         while True:
             self._number += 1
-            made = Cgroup(f"{self.path}/{self._number}.{readable}")
+            made = Cgroup(f"{self.path}/{self._number}.{tail}")
             try:
                 try:
                     os.mkdir(made.path, 0o755)
@@ -175,14 +191,21 @@ class Cgroups:
         self._was_dear = is_dear
         return True
 
-    def pids(self) -> list[int]:
-        """Return who lives in any of them."""
-        return [] if self.path is None else Cgroup(self.path).pids()
+    def pids_let_go(self) -> list[int]:
+        """Return who lives in any of them that was let go."""
+        populated = [] if self.path is None else _populated_in(self.path)
+        return [pid for cgroup in populated if cgroup.is_let_go() for pid in cgroup.pids()]
 
     def remove(self) -> None:
         """Remove all that nobody lives in."""
         if self.path is not None:
             _remove_below(self.path)
+
+    def let_go(self) -> None:
+        """Remove all that nobody lives in, and let go of the others."""
+        self.remove()
+        for cgroup in [] if self.path is None else left_in(self.path):
+            cgroup.let_go()
 
 
 class Emptiness:
@@ -229,6 +252,46 @@ def key_of(state_directory: str) -> str:
     """Return what tells the keeper that has this directory's lock from all others: the directory's inode does."""
     seen = os.stat(state_directory)
     return f"{seen.st_dev:x}-{seen.st_ino:x}"
+
+
+def readable(name: str) -> str:
+    """Return what stands for a process's id in its cgroup's name."""
+    return "".join(
+        letter if letter.isascii() and (letter.isalnum() or letter in "-_:.@") else "_" for letter in name[:LONGEST]
+    )
+
+
+def left_in(path: str) -> list[Cgroup]:
+    """Return the services' cgroups below the one of a keeper's that somebody lives in, but those that were let go."""
+    return [cgroup for cgroup in _populated_in(path) if not cgroup.is_let_go()]
+
+
+def _populated_in(path: str) -> list[Cgroup]:
+    try:
+        with os.scandir(path) as entries:
+            found = [Cgroup(entry.path) for entry in entries if entry.name.partition(".")[0].isdecimal()]
+    except OSError:
+        return []
+    return [cgroup for cgroup in found if cgroup.is_populated()]
+
+
+def end_all_in(cgroup: Cgroup) -> list[int]:
+    """Kill whoever lives in a cgroup; return their PIDs, of which one may be another's by now."""
+    found = cgroup.pids()
+    if not cgroup.kill():  # before Linux 5.14
+        for pid in found:
+            try:
+                pidfd = os.pidfd_open(pid)
+            except OSError:
+                continue
+            try:
+                if pid in cgroup.pids():
+                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            except OSError:
+                pass  # it has just ended, or is another user's
+            finally:
+                os.close(pidfd)
+    return found
 
 
 def find(pid: int | None = None) -> str | None:

@@ -12,9 +12,10 @@ from __future__ import annotations
 import os
 
 from herdpy.keeper import proc
-from herdpy.keeper.cgroup import Cgroup
+from herdpy.keeper.cgroup import Cgroup, end_all_in
 from herdpy.keeper.cgroup import find as find_cgroup
-from herdpy.keeper.legacy import Program, find, open_again, take_from
+from herdpy.keeper.family import VARIABLE
+from herdpy.keeper.legacy import Program, find, look_into_cgroups, open_again, take_from
 from herdpy.keeper.message import encode
 from herdpy.keeper.succession import LEDGER
 from herdpy.keeper.table import Process
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from herdpy.keeper.legacy import Legacy
 
     Identity = tuple[int, int]
+
+
+LOST = 0
+"""The number of a pipe of which the journal does not tell: no other one has it."""
 
 
 class Estate:
@@ -45,15 +50,17 @@ class Estate:
         processes: those that run, and those whose end has not been dealt with.
     """
 
-    def __init__(self, legacy: Legacy, held: Mapping[str, int] | None) -> None:
+    def __init__(self, legacy: Legacy, held: Mapping[str, int] | None, cgroups: str | None = None) -> None:
         """Gather what there is, and end what a former keeper's own programs are still doing.
 
         Args:
             legacy: what the journal says.
             held: the descriptors that were passed on to us; None when nobody has.
+            cgroups: the directory in which our services' cgroups are.
         """
         self._legacy = legacy
         self._lost_pipes = 0
+        self._ended: list[int] = []
         self.is_inherited = held is not None
         self.was_ready = legacy.was_ready
         self.signal = legacy.signal if self.is_inherited else None  # it was for those who are gone
@@ -70,6 +77,8 @@ class Estate:
         copies = [self.held.pop(name) for name in list(self.held) if name.startswith(LEDGER)]
         for copy in copies:  # the logger may have been killed, too
             files.setdefault(identity_of(copy) or (0, 0), []).append(f"/proc/self/fd/{copy}")
+        for cgroup in look_into_cgroups(legacy, cgroups):
+            self._ended += end_all_in(cgroup)
         for name in legacy.processes:
             self._look_for(name)
         self.own = self._open_own(files)
@@ -79,6 +88,7 @@ class Estate:
             os.close(copy)
         if held is None:
             self.held = self._take_sockets()
+        self._strays = [] if cgroups is not None or self.is_inherited else self._look_for_strays()
         # Last: by now we have all that it had, and who writes meanwhile writes into a pipe that has a reader.
         logger.end()
 
@@ -93,6 +103,15 @@ class Estate:
         yield f"took over from a herdpy that was killed: {running} processes run, {ended} have ended"
         if self._legacy.damaged:
             yield f"its journal is damaged: {self._legacy.damaged} lines of it are not whole, and were left out"
+        if self._legacy.is_cut:
+            yield "its journal has no end mark: it was cut, and what it does not tell of any more was looked for"
+        if self._ended:
+            yield f"killed, for nobody knows which service they are of: PID {', '.join(map(str, self._ended))}"
+        if self._strays:
+            yield (
+                "left alone, for nothing but their environment says that a herdpy has spawned them: "
+                f"PID {', '.join(map(str, self._strays))}; if it was this one, end them: they may run twice now"
+            )
         if self._lost_pipes:
             yield f"of {self._lost_pipes} processes the output cannot be had any more"
 
@@ -102,7 +121,7 @@ class Estate:
             return
         record = self._legacy.processes[name]
         if record["uid"] is None and found.status is None:
-            record |= self._learn(found.pid)
+            record |= {key: value for key, value in self._learn(found.pid).items() if record[key] is None}
         outcome = self._legacy.outcomes.get(name)
         output = None if record["output"] is None else tuple(record["output"])
         cgroup = None if record["cgroup"] is None else Cgroup(record["cgroup"])
@@ -120,8 +139,24 @@ class Estate:
         is_ours = path is not None and os.path.basename(os.path.dirname(path)).startswith("herdpy-")
         writes_to = proc.writes_to(pid)
         pipes = (pipe for pipe in self._legacy.pipes.values() if tuple(pipe["identity"]) in writes_to)
-        pipe = next(pipes, {"identity": None, "number": None})
+        unknown = {"identity": None, "number": LOST if proc.writes_to_a_pipe(pid) else None}
+        pipe = next(pipes, unknown)
         return {"cgroup": path if is_ours else None, "output": pipe["identity"], "pipe": pipe["number"]}
+
+    def _look_for_strays(self) -> list[int]:
+        """Return the PIDs of those who say that they are a service's, of which the journal does not tell; without those
+        whose herdpy lives: that one is their parent, and has the other end of their output."""
+        found: dict[int, tuple[bytes, int]] = {}
+        for pid in proc.all_pids():
+            named = proc.environment(pid, VARIABLE.encode())
+            seen = None if named is None or os.fsdecode(named) in self._legacy.processes else proc.stat(pid)
+            if named is not None and seen is not None and not seen.has_ended():
+                found[pid] = named, seen.parent
+        return [
+            pid
+            for pid, (named, parent) in found.items()
+            if found.get(parent, (b"", 0))[0] != named and proc.writes_to(pid).isdisjoint(proc.open_files(parent))
+        ]
 
     def _open_pipes(self, files: dict[Identity, list[str]]) -> None:
         """Open the pipes, at the old logger's, or at those who write to them."""

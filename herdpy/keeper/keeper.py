@@ -200,10 +200,9 @@ class Keeper:
         """Keep until told to end. ``signals`` is where the numbers of signals come in (signal.set_wakeup_fd)."""
         self._signals = signals
         self._loop.watch(signals, lambda: self._hear_signals(signals))
-        held = {pid for process in self._processes.values() if process.cgroup for pid in process.cgroup.pids()}
-        left = [pid for pid in self._cgroups.pids() if pid not in held]
+        left = self._cgroups.pids_let_go()
         if left:
-            self._say(f"of a former herdpy there still run, left alone: PID {', '.join(map(str, left))}")
+            self._say(f"of what a former herdpy let go there still run, left alone: PID {', '.join(map(str, left))}")
         self._journal.begin()
         for companion in (self._supervisor, self._output.logger):
             if companion.pid is None:
@@ -215,7 +214,7 @@ class Keeper:
         gc.set_threshold(MADE)
         self._loop.run()
         death.reap_orphans(())  # and what was held, too: nothing more can be done to it
-        self._cgroups.remove()
+        self._cgroups.let_go()
         self._journal.end()
 
     # What a keeper before us has left, and what we leave.
@@ -250,21 +249,23 @@ class Keeper:
 
     def _content(self) -> Iterator[bytes]:
         """Yield what the journal has to say if it is written now, as packets."""
-        yield encode(legacy.head())
+        yield encode(legacy.head(self._cgroups.path))
         yield from map(encode, self._programs())
         yield encode({"kind": "ledger", "identities": list(map(identity, self._output.ledger))})
         if self._signal in (signal.SIGTERM, signal.SIGINT):
             yield encode({"kind": "signal", "signal": self._signal})
         if self._was_ready:
             yield encode({"kind": "ready"})
+        whose = {process.pipe.number: process for process in self._processes.values() if process.pipe is not None}
         for pipe in self._output.pipes():
-            yield encode(pipe.record())
+            writer = whose.get(pipe.number)
+            yield encode(pipe.record() if writer is None else pipe.record(writer.id, writer.scope))
         for process in self._processes.values():
             yield from map(encode, process.records())
         for name, descriptor in self._held.items():
             yield encode({"kind": "held", "name": name, "identity": identity(descriptor)})
         yield from self._notes.values()
-        yield encode(legacy.head())
+        yield encode(legacy.head(self._cgroups.path))
 
     def _programs(self) -> list[dict[str, object]]:
         return [
@@ -475,7 +476,7 @@ class Keeper:
         number, records = None, []
         if isinstance(output, tuple):
             number = self._output.next_number()
-            records.append(Pipe(number, reading, output[0], rotation=rotation).record())
+            records.append(Pipe(number, reading, output[0], rotation=rotation).record(name, scope))
         path = None if cgroup is None else cgroup.path
         records.append(intention(name, scope, proc.now(), child.uid, path, identity(reading), number))
         self._journal.append(*records)
@@ -525,6 +526,7 @@ class Keeper:
         number = request.number(asked, "signal", 64)
         serial = request.number(asked, "serial")
         scope = request.scope(asked, "all")
+        self._journal.sync()  # who comes next has to know the notes that say why
         try:
             if scope == "all":
                 delivered = self._families.signal(process, number)
@@ -1108,6 +1110,7 @@ class Keeper:
         """Remove a cgroup, as soon as nobody lives in it."""
         if cgroup is None or cgroup.remove():
             return
+        cgroup.let_go()
         if not Emptiness(self._loop, cgroup, cgroup.remove).is_waiting:
             cgroup.remove()
 

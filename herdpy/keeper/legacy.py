@@ -13,7 +13,7 @@ import select
 import time
 
 from herdpy.keeper import death, proc
-from herdpy.keeper.cgroup import Cgroup
+from herdpy.keeper.cgroup import LONGEST, Cgroup, left_in, readable
 from herdpy.keeper.journal import VERSION, read
 from herdpy.keeper.message import is_near
 
@@ -42,11 +42,14 @@ class Legacy:
         programs: (PID, start time) of supervisor and logger.
         held: by name, (device, inode) of each descriptor.
         pipes: by number, the pipes of their output; number 1 is of our own log.
+        pipe_of: by id, the number of the pipe that was made for it.
         ledger: (device, inode) of the ledger's memory and of both ends of its pipe.
         signal: SIGTERM or SIGINT if it had come in.
         pipe_number: the highest that there was.
         was_ready: whether its supervisor had ever been.
+        cgroups: the directory that the services' cgroups were made in, or None if none were.
         damaged: lines of the journal that are not whole.
+        is_cut: whether the end of what it began with is missing; a cut after that leaves no trace in it.
     """
 
     def __init__(self) -> None:
@@ -57,11 +60,21 @@ class Legacy:
         self.programs: dict[str, tuple[int, int]] = {}
         self.held: dict[str, tuple[int, int]] = {}
         self.pipes: dict[int, Record] = {}
+        self.pipe_of: dict[str, int] = {}
         self.ledger: list[tuple[int, int]] = []
         self.signal: int | None = None
         self.pipe_number = 0
         self.was_ready = False
+        self.cgroups: str | None = None
         self.damaged = 0
+        self.is_cut = False
+        self._writers: dict[tuple[int, int], list[int]] | None = None
+
+    def who_writes(self, identity: tuple[int, int]) -> list[int]:
+        """Return the PIDs of those who have a pipe open to write to it, herdpy's own programs aside."""
+        if self._writers is None:
+            self._writers = proc.writers(*(pid for pid, _ in self.programs.values()))
+        return self._writers.get(identity, [])
 
 
 class Found:
@@ -82,15 +95,21 @@ class Found:
         self.status = status
 
 
-def head() -> Record:
+def head(cgroups: str | None = None) -> Record:
     """Return what must be the same for the rest of a journal to mean anything, and when that was written (nanoseconds
-    since the boot). It is there twice: one may be hurt."""
+    since the boot). It is there twice, as the first line and as the last of what a journal begins with: one may be
+    hurt, and without the last one it was cut.
+
+    Args:
+        cgroups: the directory that the services' cgroups are made in.
+    """
     return {
         "kind": "journal",
         "version": VERSION,
         "boot": _boot(),
         "namespace": _namespace(),
         "pid": os.getpid(),
+        "cgroups": cgroups,
         "written": time.clock_gettime_ns(time.CLOCK_BOOTTIME),
     }
 
@@ -99,7 +118,7 @@ def read_legacy(*paths: str) -> tuple[Legacy | None, str | None]:
     """Return what the journal says that was begun last, and why one cannot be read.
 
     Returns:
-        None when there is none, or it is of another boot, or of a version too far from ours.
+        None when there is none, or it is of another boot, or of a version too far from ours, or does not say.
     """
     ours, problem = head(), None
     found: list[tuple[int, list[Record], int]] = []
@@ -112,6 +131,8 @@ def read_legacy(*paths: str) -> tuple[Legacy | None, str | None]:
             problem = f"cannot read {path}: {error.strerror}"
             continue
         theirs = next((record for record in records if record["kind"] == "journal"), None)
+        if theirs is None:
+            problem = f"{path} is cut or damaged: it does not even say of which boot it is"
         if theirs is None or not is_near(theirs.get("version"), VERSION):
             continue
         if all(ours[key] == theirs.get(key) for key in ("boot", "namespace")):
@@ -126,7 +147,9 @@ def read_legacy(*paths: str) -> tuple[Legacy | None, str | None]:
 def _together(records: Iterable[Record], damaged: int) -> Legacy:
     legacy = Legacy()
     legacy.damaged = damaged
+    heads = 0
     for record in records:
+        heads += record["kind"] == "journal"
         try:
             _add(legacy, record)
         except (KeyError, TypeError, ValueError):
@@ -135,7 +158,50 @@ def _together(records: Iterable[Record], damaged: int) -> Legacy:
         if name not in legacy.processes:  # that line is hurt: what it said is looked for where the process is
             unknown = dict.fromkeys(FIELDS["intention"])
             legacy.processes[name] = {**unknown, "id": name, "scope": "group", "born": outcome["start_time"]}
+    for name, number in legacy.pipe_of.items():
+        pipe = legacy.pipes.get(number)
+        if pipe is not None and name not in legacy.processes:  # the journal is cut, or that line hurt
+            written = {"id": name, "scope": pipe["scope"], "born": 0, "output": pipe["identity"], "pipe": number}
+            legacy.processes[name] = {**dict.fromkeys(FIELDS["intention"]), **written}
+    legacy.is_cut = heads < 2
     return legacy
+
+
+def look_into_cgroups(legacy: Legacy, *directories: str | None) -> list[Cgroup]:
+    """Add to the legacy whoever lives in a service's cgroup of which the journal does not tell.
+
+    Whose it is, the cgroup's name says; where not every letter of the id could be in it, those who live there must say
+    so by their environment as well.
+
+    Args:
+        directories: the ones in which the services' cgroups are made.
+
+    Returns:
+        The cgroups of which that is not known.
+    """
+    known = {record["cgroup"] for record in legacy.processes.values()}
+    nameless = []
+    for directory in {legacy.cgroups, *directories} - {None}:
+        for cgroup in left_in(str(directory)):
+            if cgroup.path in known:
+                continue
+            name = _id_of(cgroup)
+            if name is None:
+                nameless.append(cgroup)
+            elif name not in legacy.processes:
+                unknown = dict.fromkeys(FIELDS["intention"])
+                legacy.processes[name] = {**unknown, "id": name, "scope": "group", "born": 0, "cgroup": cgroup.path}
+            elif legacy.processes[name]["cgroup"] is None:
+                legacy.processes[name]["cgroup"] = cgroup.path
+    return nameless
+
+
+def _id_of(cgroup: Cgroup) -> str | None:
+    tail = os.path.basename(cgroup.path).partition(".")[2]
+    if "_" not in tail and len(tail) < LONGEST:
+        return tail
+    named = (proc.environment(pid, b"HERDPY_SERVICE") for pid in cgroup.pids())
+    return next((name for one in named if one is not None and readable(name := os.fsdecode(one)) == tail), None)
 
 
 FIELDS = {
@@ -150,6 +216,8 @@ def _add(legacy: Legacy, record: Record) -> None:
     if any(field not in record for field in FIELDS.get(record["kind"], ())):
         raise KeyError
     match record["kind"]:
+        case "journal":
+            legacy.cgroups = record.get("cgroups") or legacy.cgroups
         case "intention":
             name = record["id"]
             legacy.processes[name] = record
@@ -164,6 +232,7 @@ def _add(legacy: Legacy, record: Record) -> None:
             legacy.processes.pop(record["id"], None)
             legacy.outcomes.pop(record["id"], None)
             legacy.ends.pop(record["id"], None)
+            legacy.pipe_of.pop(record["id"], None)
         case "note":
             if record.get("text") is None:
                 legacy.notes.pop(record["key"], None)
@@ -172,6 +241,8 @@ def _add(legacy: Legacy, record: Record) -> None:
         case "pipe":
             legacy.pipe_number = max(legacy.pipe_number, record["number"])
             legacy.pipes[record["number"]] = record
+            if record.get("id") is not None:
+                legacy.pipe_of[record["id"]] = record["number"]
         case "closed":
             legacy.pipes.pop(record["number"], None)
         case "program":
@@ -192,7 +263,7 @@ def find(legacy: Legacy, name: str) -> Found | None:
     """Look for a process that was held; None when it was only to be spawned, and never was."""
     intention, outcome = legacy.processes[name], legacy.outcomes.get(name)
     if outcome is None:
-        return _find_unrecorded(intention)
+        return _find_unrecorded(intention, legacy)
     pid, start_time = outcome["pid"], outcome["start_time"]
     if name in legacy.ends:
         return Found(pid, -1, start_time, legacy.ends[name])
@@ -212,7 +283,7 @@ def find(legacy: Legacy, name: str) -> Found | None:
     return Found(pid, -1, start_time, status)
 
 
-def _find_unrecorded(intention: Record) -> Found | None:
+def _find_unrecorded(intention: Record, legacy: Legacy) -> Found | None:
     """Look for what a spawn became that was begun and not recorded as done.
 
     It may not have come to its exec yet: then it has the keeper's environment, and its output pipe anywhere.
@@ -220,7 +291,7 @@ def _find_unrecorded(intention: Record) -> Found | None:
     born, output = intention["born"], intention["output"]
     candidates = [] if intention["cgroup"] is None else Cgroup(intention["cgroup"]).pids()
     if not candidates and output is not None:
-        candidates = [pid for pid in proc.all_pids() if tuple(output) in proc.open_files(pid)]
+        candidates = legacy.who_writes(tuple(output))
     elif not candidates:
         named = os.fsencode(intention["id"])
         candidates = [

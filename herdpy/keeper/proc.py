@@ -92,6 +92,17 @@ def writes_to(pid: int) -> set[tuple[int, int]]:
     return found
 
 
+def writes_to_a_pipe(pid: int) -> bool:
+    """Tell whether its stdout or stderr is one."""
+    for number in (1, 2):
+        try:
+            if os.stat(f"/proc/{pid}/fd/{number}").st_mode & 0o170000 == 0o010000:
+                return True
+        except OSError:
+            continue
+    return False
+
+
 def open_files(pid: int) -> dict[tuple[int, int], str]:
     """Return the paths below /proc of what a process has open, by (device, inode)."""
     found: dict[tuple[int, int], str] = {}
@@ -106,6 +117,27 @@ def open_files(pid: int) -> dict[tuple[int, int], str]:
         except OSError:
             continue
         found[seen.st_dev, seen.st_ino] = path
+    return found
+
+
+def writers(*besides: int) -> dict[tuple[int, int], list[int]]:
+    """Return the PIDs of those who have a file open for writing, by (device, inode).
+
+    The mode of the link below /proc tells whether it is (proc_pid_fd(5)).
+
+    Args:
+        besides: the PIDs of those who do not count.
+    """
+    found: dict[tuple[int, int], list[int]] = {}
+    for pid in all_pids():
+        if pid in besides:
+            continue
+        for identity, path in open_files(pid).items():
+            try:
+                if os.lstat(path).st_mode & 0o200:
+                    found.setdefault(identity, []).append(pid)
+            except OSError:
+                continue  # closed meanwhile
     return found
 
 

@@ -34,14 +34,21 @@ class Pipe:
         self.drains = 0
         """So many times the logger was asked, and has not answered: only the last answer counts."""
 
-    def record(self) -> dict[str, object]:
-        """Return what the journal says of it."""
+    def record(self, name: str | None = None, scope: str | None = None) -> dict[str, object]:
+        """Return what the journal says of it.
+
+        Args:
+            name: the id of the process that it was made for, if that is held; ``scope`` is that one's. It is said here
+                too, for a journal that was cut before the line which says it first.
+        """
         return {
             "kind": "pipe",
             "number": self.number,
             "identity": self.identity,
             "path": self.path,
             "rotation": self.rotation,
+            "id": name,
+            "scope": scope,
         }
 
 

@@ -8,6 +8,7 @@ import subprocess
 import time
 import traceback
 from pathlib import Path
+from random import Random
 
 from herdpy.keeper import cgroup
 from tests.chaos.faults import ROOM, schedule
@@ -30,7 +31,7 @@ def carry_out(given: argparse.Namespace) -> int:
             fault(run, random)
             run.settle()
             run.faults[fault.__name__] += 1
-        run.end()
+        run.end(Random(f"{given.seed}:end"))
     except Violation as violation:
         status = 1
         print(f"VIOLATION, seed {given.seed}, fault {number}: {violation}")

@@ -84,6 +84,10 @@ def kill_services(run: Run, random: Random) -> None:
     run.end_services(_some_ends(random) or (("plain", True),))
 
 
+def _some_programs(random: Random) -> tuple[str, ...]:
+    return random.choices([*PROGRAM_SETS], [*PROGRAM_SETS.values()])[0]
+
+
 def _some_ends(random: Random) -> tuple[tuple[str, bool], ...]:
     count = random.choice((0, 1, 1, 2, 4))
     return tuple((name, random.random() < 0.5) for name in random.sample(ENDABLE, count))
@@ -166,7 +170,7 @@ def upgrade(run: Run, random: Random) -> None:
 
 
 def add(run: Run, random: Random) -> None:
-    """Declare another service, at once or half of it first; kill the supervisor meanwhile, perhaps."""
+    """Declare another service, at once or half of it first; kill some of herdpy meanwhile, perhaps."""
     is_half_first, delay, is_killed = random.random() < 0.4, random.random() * 0.8, random.random() < 0.4
     way = random.choice(("watched", "SIGHUP", "herd"))
     if is_killed:
@@ -187,7 +191,7 @@ def add(run: Run, random: Random) -> None:
     _ask_for_reload(run, way)
     if is_killed:
         pause(delay)
-        run.kill(("supervisor",), is_stopped_first=False, meanwhile=lambda: None, outage=0)
+        run.kill(_some_programs(random), is_stopped_first=False, meanwhile=lambda: None, outage=0)
 
 
 def remove(run: Run, random: Random) -> None:
@@ -204,7 +208,7 @@ def remove(run: Run, random: Random) -> None:
     _ask_for_reload(run, way)
     if is_killed:
         pause(delay)
-        run.kill(("supervisor",), is_stopped_first=False, meanwhile=lambda: None, outage=0)
+        run.kill(_some_programs(random), is_stopped_first=False, meanwhile=lambda: None, outage=0)
     eventually(lambda: name not in run.fleet.statuses(), f"{name}, which is declared no longer, is gone")
 
 
@@ -222,7 +226,7 @@ def change(run: Run, random: Random) -> None:
 
 
 def spoil(run: Run, random: Random) -> None:
-    """Write a declaration with a mistake: it is told, and nothing happens, also if the supervisor is killed by then."""
+    """Write a declaration with a mistake: it is told, and nothing happens, also if some of herdpy is killed by then."""
     text = random.choice(
         ("command = [", "command = []\n", 'comand = ["true"]\n', 'command = ["x"]\nrequirement = ["no"]\n', "\0")
     )
@@ -248,7 +252,10 @@ def spoil(run: Run, random: Random) -> None:
 
         eventually(is_told, "the mistake is told")
     if is_killed:
-        run.kill(("supervisor",), is_stopped_first=False, meanwhile=lambda: None, outage=0)
+        which = _some_programs(random)
+        if {"keeper", "supervisor"} <= set(which):  # one that is started by hand refuses a mistake
+            which = ("supervisor",)
+        run.kill(which, is_stopped_first=False, meanwhile=lambda: None, outage=0)
     run.settle()
     path.unlink()
 
@@ -355,8 +362,8 @@ def fill_logs(run: Run, random: Random) -> None:
 
 
 def fill_state(run: Run, random: Random) -> None:
-    """Let there be no room in the state directory for a while. The keeper is not killed until the journal is whole."""
-    seconds, killed = random.random() * 2, random.choice((None, "logger", "supervisor"))
+    """Let there be no room in the state directory for a while; the journal is beside the control socket meanwhile."""
+    seconds, killed = random.random() * 2, random.choice((None, "logger", "supervisor", "keeper"))
     if killed == "supervisor":
         run.await_age()
     run.fill(run.fleet.state)

@@ -39,6 +39,7 @@ class Lines:
         self._last: dict[str, int] = {}
         self._allowed: dict[str, list[Allowance]] = {}
         self._may_break: set[str] = set()
+        self._may_tell: set[str] = set()
         self.checked = 0
         self.excused = 0
 
@@ -50,6 +51,11 @@ class Lines:
         """Let lines of an incarnation be missing or doubled, and one be broken."""
         self._allowed.setdefault(allowance.label, []).append(allowance)
         self._may_break.add(name)
+        self._may_tell.add(name)
+
+    def rest(self) -> None:
+        """All that the faults until now have broken has been read, but a last line that has no end yet."""
+        self._may_break = {name for name in self._may_break if self._rests.get(name)}
 
     def read(self, name: str) -> None:
         """Read what has been added to a service's log.
@@ -71,7 +77,8 @@ class Lines:
     def _take(self, name: str, line: str) -> None:
         found = LINE.fullmatch(line, STAMP)
         if found is None or found[1] != name or len(found[4]) != len(padding(int(found[3]))):
-            if name in self._may_break:  # cut where a killed logger, or a full disk, has cut it
+            is_loss = name in self._may_tell and LOST.fullmatch(line, STAMP)
+            if name in self._may_break or is_loss:  # cut where a killed logger, or a full disk, has cut it
                 self.excused += 1
                 return
             raise Violation(f"{name}.log has a line that nobody wrote so: {line!r}")

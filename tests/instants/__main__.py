@@ -3,8 +3,8 @@
 First each operation is done a few times with strace attached to one program: these are its instants. Then it is done
 again for each of them, and the program is killed there. What must be so then is in fleet.py: everything as if nobody
 had been killed. How many calls there are varies a little from one run to the next (how often a program is woken up):
-what came in each dry run must be hit at some time, what came in some is tried several times, and what a later round
-shows for the first time is added.
+what came in most runs must be hit at some time; what did not come in many runs in a row is given up, and counted; and
+what a later round shows for the first time is added.
 """
 
 import argparse
@@ -26,7 +26,7 @@ import msgspec
 
 from tests.instants.fleet import PATIENCE, Fleet
 from tests.instants.operations import AROUND, OPERATIONS, PROGRAMS, Operation
-from tests.instants.series import Series
+from tests.instants.series import TRIES, Series
 from tests.instants.strace import Call, Strace, Trace
 
 WAYS = ("cgroups", "no cgroups")
@@ -62,12 +62,13 @@ def main() -> int:
     parser.add_argument("--program", choices=PROGRAMS, action="append")
     parser.add_argument("--every", type=int, default=1, help="only every so many-th instant")
     parser.add_argument("--offset", type=int, default=0, help="beginning with this one")
+    parser.add_argument("--tries", type=int, default=TRIES, help="runs without it until an instant is given up")
     parser.add_argument("--jobs", type=int, default=2, help="herdpys at a time")
     parser.add_argument("--wrong", type=int, default=10, help="end after so many wrong outcomes")
     parser.add_argument("--report", type=Path, help="a file for the table of all instants")
     asked = parser.parse_args()
     series = [
-        Series(way, operation.name, program, every=asked.every, offset=asked.offset)
+        Series(way, operation.name, program, every=asked.every, offset=asked.offset, tries=asked.tries)
         for way in asked.way or WAYS
         for operation in OPERATIONS
         for program in operation.programs
@@ -246,19 +247,22 @@ def report(series: Iterable[Series]) -> Iterator[str]:
 
 def summary(series: Iterable[Series]) -> Iterator[str]:
     """A line for each series, and the sum."""
-    total = [0, 0, 0, 0]
+    total = [0, 0, 0, 0, 0]
     for one in series:
         rows, kills = one.rows(), one.kills
-        counts = (len(rows), len(kills), len(one.missed), one.count_wrong())
+        counts = (len(rows), len(kills), len(one.given_up), len(one.missed), one.count_wrong())
         total = [a + b for a, b in zip(total, counts, strict=True)]
         yield f"{one.way:11}{one.operation:8}{one.program:21}" + _counts(counts)
         for call in one.missed:
             yield f"    never hit: {call.name} {call.number}\n"
+        if one.given_up:
+            few = ", ".join(f"{call.name} {call.number}" for call in one.given_up[:10])
+            yield f"    given up, for they came in few runs, and not in the last {one.tries}: {few}\n"
     yield f"{'in all':40}" + _counts(total)
 
 
 def _counts(counts: Sequence[int]) -> str:
-    return "{:5} instants {:5} kills {:3} never hit {:3} wrong outcomes\n".format(*counts)
+    return "{:5} instants {:5} kills {:4} given up {:3} never hit {:3} wrong outcomes\n".format(*counts)
 
 
 if __name__ == "__main__":

@@ -210,6 +210,10 @@ class Fleet:
                         return False
         return True
 
+    def has_services(self) -> bool:
+        """Whether any process of a service lives."""
+        return bool(self._of_services())
+
     def is_answered_after(self, keeper: int) -> bool:
         """Whether another keeper has all its programs, and one of them answers."""
         programs = self._programs()

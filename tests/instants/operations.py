@@ -10,6 +10,7 @@ import msgspec
 
 from tests.conftest import BIN, wait_until
 from tests.instants.fleet import PATIENCE, Fleet
+from tests.processes import lives
 
 Attach = Callable[[], None]
 
@@ -142,6 +143,22 @@ def _succeed(fleet: Fleet, _: Attach) -> str:
     return _herd(fleet, "status", "steady").splitlines()[0]
 
 
+def _shut_down(fleet: Fleet, _: Attach) -> str:
+    """Stop everything, whoever has to finish it, and start another herdpy."""
+    programs = fleet.programs()
+    for expected in fleet.expected.values():
+        if expected.status == "running":
+            expected.begun, expected.ended, expected.pending = expected.begun + 1, expected.ended + 1, False
+    said = _herd(fleet, "stop", "root")
+    wait_until(fleet.is_gone, PATIENCE)
+    assert not fleet.has_services(), "herdpy was stopped, and services run"
+    fleet.ends.clear()
+    fleet.pid_file.unlink(missing_ok=True)  # of a keeper that was killed when all else was done
+    wait_until(lambda: not any(map(lives, programs.values())), PATIENCE)
+    fleet.start()
+    return said
+
+
 OPERATIONS = (
     Operation("start", _start),
     Operation("respawn", _respawn),
@@ -156,6 +173,7 @@ OPERATIONS = (
     Operation("renewal", _upgrade_keeper),
     Operation("takeover", _take_over, programs=("next supervisor",), replaces=frozenset({"supervisor"})),
     Operation("succession", _succeed, programs=("supervisor",), replaces=frozenset({"supervisor", "logger", "keeper"})),
+    Operation("shutdown", _shut_down, replaces=frozenset({"supervisor", "logger", "keeper"})),
 )
 """In an order in which each finds what it needs."""
 AROUND = OPERATIONS[:3]

@@ -9,9 +9,11 @@ from tests.instants.strace import Call, Trace
 
 DRY_RUNS = 3
 """So often an operation is done without a kill, to see which calls it makes: what comes each time must be hit."""
-TRIES = 8
-"""So often a kill is set at a call that does not come, until it counts as one that does not come as a rule; fewer times
-if that many runs have shown as much, and it came in no more than half of all."""
+TRIES = 16
+"""A call that has not come in so many runs in a row is given up: it came by chance. One that came in most runs, and at
+which nobody could be killed all the same, has to be looked into."""
+MOST = 3
+"""So many times as often a kill is set at a call that keeps coming in other runs."""
 
 
 class Kill(msgspec.Struct, frozen=True):
@@ -35,14 +37,18 @@ class Series:
     Attributes:
         way: with which kind of herdpy.
         wrong: what went wrong when nothing was killed.
+        tries: after so many runs without it a call is given up.
     """
 
-    def __init__(self, way: str, operation: str, program: str, *, every: int = 1, offset: int = 0) -> None:
+    def __init__(
+        self, way: str, operation: str, program: str, *, every: int = 1, offset: int = 0, tries: int = TRIES
+    ) -> None:
         """Begin it, with only every ``every``-th of its instants if that is not 1."""
         self.way = way
         self.operation = operation
         self.program = program
         self.wrong: list[str] = []
+        self.tries = tries
         self._every = every
         self._offset = offset
         self._lock = threading.Lock()
@@ -104,16 +110,22 @@ class Series:
         """Which come as a rule, and were never hit."""
         return [call for call in self._chosen() if call not in self._kills and self._comes_as_a_rule(call)]
 
+    @property
+    def given_up(self) -> list[Call]:
+        """Which came in some runs, no more than half of them, and were never hit."""
+        never_hit = [call for call in self._chosen() if call not in self._kills and not self._comes_as_a_rule(call)]
+        return [call for call in never_hit if self._is_settled(call)]
+
     def rows(self) -> list[tuple[str, ...]]:
         """A table of all instants: index, call, its number, in how many runs without a kill it came, outcome,
         arguments."""
-        chosen = set(self._chosen())
+        chosen, given_up = set(self._chosen()), set(self.given_up)
         rows: list[tuple[str, ...]] = []
         for index, (call, arguments) in enumerate(self._arguments.items()):
             if call not in chosen:
                 continue
             kill = self._kills.get(call)
-            outcome = "not hit" if kill is None else kill.outcome
+            outcome = "given up" if call in given_up else "not hit" if kill is None else kill.outcome
             if kill is not None and kill.wrong:
                 outcome = f"WRONG: {kill.wrong}"
             count = f"{self._came(call)} of {len(self._runs)}"
@@ -126,9 +138,10 @@ class Series:
         return rows
 
     def _is_settled(self, call: Call) -> bool:
-        absent = len(self._runs) - self._came(call)
-        is_given_up = absent >= TRIES and not self._comes_as_a_rule(call)
-        return call in self._kills or self._tries[call] >= TRIES or is_given_up
+        if call in self._kills or self._tries[call] >= MOST * self.tries:
+            return True
+        last = self._runs[-self.tries :]
+        return len(last) == self.tries and not any(call in run for run in last)
 
     def _comes_as_a_rule(self, call: Call) -> bool:
         return 2 * self._came(call) > len(self._runs)

@@ -14,7 +14,7 @@ PATIENCE = 900
     ("operations", "options", "kills"),
     [
         (("start", "respawn", "stop", "reload"), ("--every=60",), 30),
-        (("upgrade", "renewal", "takeover", "succession"), ("--every=300", "--way=cgroups"), 20),
+        (("upgrade", "renewal", "takeover", "succession", "shutdown"), ("--every=300", "--way=cgroups"), 20),
     ],
     ids=["services", "herdpy"],
 )
@@ -23,7 +23,7 @@ def test_killed_at_any_system_call_herdpy_goes_on(
 ) -> None:
     asked = [f"--operation={operation}" for operation in operations]
     completed = subprocess.run(
-        [sys.executable, "-m", "tests.instants", *asked, *options, "--offset=3"],
+        [sys.executable, "-m", "tests.instants", *asked, *options, "--offset=3", "--tries=5"],
         cwd=ROOT,
         capture_output=True,
         text=True,

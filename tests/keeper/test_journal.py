@@ -196,7 +196,8 @@ def test_another_boot_s_is_void(tmp_path: Path) -> None:
     assert found is not None
     assert found.damaged == 1
     path.write_bytes(written([ready]))
-    assert legacy.read_legacy(str(path)) == (None, None)
+    problem = f"{path} is cut or damaged: it does not even say of which boot it is"
+    assert legacy.read_legacy(str(path)) == (None, problem)
     for key in ("boot", "namespace", "version"):
         path.write_bytes(written([{**legacy.head(), key: "other"}, ready]))
         assert legacy.read_legacy(str(path)) == (None, None)

@@ -13,9 +13,11 @@ from typing import Any
 import psutil
 import pytest
 
+from herdpy.keeper.journal import read
 from herdpy.keeper.message import encode
 from herdpy.protocol import Command, write_command
-from tests.keeper.conftest import Running, Supervisor
+from tests.instants.strace import Call, Strace
+from tests.keeper.conftest import PATIENCE, Running, Supervisor
 from tests.waiting import until
 
 
@@ -380,3 +382,23 @@ def test_what_a_killed_supervisor_asked_for_is_not_answered_to_the_next_one(keep
     told = second.receive()
     assert (told["kind"], told["serial"]) == ("error", serial), told
     assert "nobody" in told["message"]
+
+
+def test_notes_that_say_why_are_in_the_journal_before_a_signal_is_sent(keeper: Running, tmp_path: Path) -> None:
+    """The keeper is killed where it is about to send the signal: whoever comes next must not take it for a mishap."""
+    keeper.begin()
+    supervisor = keeper.supervisor()
+    supervisor.spawn("service", "sleep", "1000", scope="process")
+    pid = keeper.pid
+    strace = Strace([pid], Call("pidfd_send_signal", 1), tmp_path / "trace")
+    os.kill(pid, signal.SIGSTOP)  # so that it takes both in one turn
+    supervisor.line.send(encode({"kind": "note", "key": "supervisor", "text": "stopping"}))
+    supervisor.tell("signal", id="service", signal=15, scope="process")
+    os.kill(pid, signal.SIGCONT)
+    assert keeper.process is not None
+    assert keeper.process.wait(PATIENCE) == -signal.SIGKILL
+    assert strace.end().is_killed
+    records, _ = read(str(keeper.place / "state" / "journal"))
+    assert [one["text"] for one in records if one["kind"] == "note"] == ["stopping"]
+    (service,) = [one["pid"] for one in records if one["kind"] == "process"]
+    os.kill(service, signal.SIGKILL)

@@ -285,3 +285,15 @@ def test_what_requires_something_no_longer_is_started_though_it_waited_for_that(
     herdpy.ok("reload", "root")
     eventually(lambda: herdpy.status("one")["status"] == "running")
     assert names(herdpy) == {"one"}
+
+
+def test_a_burst_of_writes_is_one_reload(herdpy, eventually):
+    herdpy.start()
+    herdpy.declare("first", 'command = ["sleep", "1000"]')
+    eventually(lambda: "first" in herdpy.ok("status"))
+    before = herdpy.said().count(" reloaded ")
+    names = [f"burst-{number}" for number in range(30)]
+    for name in names:
+        herdpy.declare(name, 'command = ["sleep", "1000"]')
+    eventually(lambda: all(name in herdpy.ok("status") for name in names))
+    assert herdpy.said().count(" reloaded ") - before <= 2  # two, if the machine had no time for us in between

@@ -2,9 +2,9 @@
 does to them. Run by tests/system/test_reused_pids.py, with an empty directory as its argument.
 """
 
+import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,12 +13,21 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.conftest import Herdpy, wait_until
 
+SERVICES = ("service", "other", "daemon")
+"""The last one forks, and is known by its PID file."""
+MAX = "/proc/sys/kernel/pid_max"
+"""Of this namespace since Linux 6.14, of the whole host before, where it is left alone."""
+FEW = 450
+"""PIDs that there are then."""
+FIRST = 300
+"""Those below are not given again (kernel/pid.c, RESERVED_PIDS)."""
 LAST = "/proc/sys/kernel/ns_last_pid"
 """The number after which the kernel looks for a free one, of this namespace (proc(5))."""
 
 
 def end(pids: Iterable[int]) -> None:
     """Kill these at once, and have them gone: they are ours, or orphans that came to us."""
+    pids = tuple(pids)
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     for pid in pids:
@@ -35,13 +44,28 @@ def reap() -> None:
         return
 
 
-def stranger(pid: int) -> "subprocess.Popen[bytes]":
-    """A process of this PID that is none of herdpy's."""
-    with open(LAST, "w", encoding="ascii") as file:
-        file.write(str(pid - 1))
-    taking = subprocess.Popen(["sleep", "2000"], start_new_session=True)
-    assert taking.pid == pid, (taking.pid, pid)
-    return taking
+def stranger(pid: int) -> int:
+    """Return the PID of a process that has this one, and is none of herdpy's."""
+    for _ in range(4 * FEW):
+        if not has_few_pids():
+            with open(LAST, "w", encoding="ascii") as file:
+                file.write(str(pid - 1))
+        given = os.fork()
+        if not given:
+            if os.getpid() == pid:
+                os.setsid()
+                os.execvp("sleep", ["sleep", "2000"])
+            os._exit(0)
+        if given == pid:
+            wait_until(lambda: lives(pid))
+            return pid
+        os.waitpid(given, 0)
+    raise AssertionError(f"nobody is given the number {pid}")
+
+
+def has_few_pids() -> bool:
+    """Whether the kernel lets a namespace have a limit of its own."""
+    return tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2]) >= (6, 14)
 
 
 def lives(pid: int) -> bool:
@@ -56,21 +80,21 @@ def programs(herdpy: Herdpy) -> dict[str, int]:
 
 def all_are_killed(herdpy: Herdpy) -> None:
     """Everyone's number is a stranger's when herdpy is started again."""
-    before = {**programs(herdpy), **{name: herdpy.status(name)["pid"] for name in ("service", "other")}}
+    before = {**programs(herdpy), **{name: herdpy.status(name)["pid"] for name in SERVICES}}
     end(before.values())
     strangers = {name: stranger(pid) for name, pid in before.items()}
     herdpy.start()
     check(herdpy, before)
     herdpy.ok("stop", "root")
     assert all(map(lives, before.values())), "after the end"
-    end([one.pid for one in strangers.values()])
+    end(strangers.values())
     herdpy.start()
 
 
 def keeper_is_killed(herdpy: Herdpy) -> None:
     """The supervisor, which becomes the keeper, finds strangers where services were."""
     told = programs(herdpy)
-    before = {name: herdpy.status(name)["pid"] for name in ("service", "other")}
+    before = {name: herdpy.status(name)["pid"] for name in SERVICES}
     os.kill(told["supervisor"], signal.SIGSTOP)
     end([told["keeper"], *before.values()])
     strangers = [stranger(pid) for pid in before.values()]
@@ -78,12 +102,12 @@ def keeper_is_killed(herdpy: Herdpy) -> None:
     check(herdpy, before)
     herdpy.ok("stop", "root")
     assert all(map(lives, before.values())), "after the end"
-    end([one.pid for one in strangers])
+    end(strangers)
 
 
 def check(herdpy: Herdpy, before: dict[str, int]) -> None:
     """Services run anew, are stopped, and no stranger notices."""
-    for name in ("service", "other"):
+    for name in SERVICES:
         wait_until(lambda name=name: herdpy.status(name)["pid"] not in (None, before[name]))
         assert "nobody knows how" in herdpy.said(), herdpy.said()
         herdpy.ok("stop", name)
@@ -92,12 +116,22 @@ def check(herdpy: Herdpy, before: dict[str, int]) -> None:
 
 def main(directory: Path) -> None:
     herdpy = Herdpy(directory)
-    for name in ("service", "other"):
+    if has_few_pids():
+        with open(MAX, "w", encoding="ascii") as file:
+            file.write(str(FEW))
+        for _ in range(FIRST):
+            if not (pid := os.fork()):
+                os._exit(0)
+            os.waitpid(pid, 0)
+    for name in SERVICES[:-1]:
         herdpy.declare(name, 'command = ["sleep", "1000"]\nauto-start = true')
+    forks = f"sleep 1000 & echo $! >{directory}/daemon.new; mv {directory}/daemon.new {directory}/daemon"
+    ready = f"[ready]\npid-file = {json.dumps(f'{directory}/daemon')}"
+    herdpy.declare("daemon", f"command = {json.dumps(['sh', '-c', forks])}\nauto-start = true\n{ready}")
     herdpy.start()
     for scenario in (all_are_killed, keeper_is_killed):
-        for name in ("service", "other"):
-            wait_until(lambda name=name: herdpy.status(name)["pid"])
+        for name in SERVICES:
+            wait_until(lambda name=name: herdpy.status(name)["status"] == "running")
         scenario(herdpy)
 
 

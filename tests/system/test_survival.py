@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -406,3 +407,54 @@ def test_whichever_line_of_the_journal_is_hurt_no_service_is_doubled(fleet: Flee
     if kind != "pipe":
         count = len(fleet.numbers("service"))
         fleet.eventually(lambda: len(fleet.numbers("service")) > count + 5, PATIENCE)
+
+
+@pytest.mark.parametrize("supervisor_too", [False, True])
+def test_a_keeper_that_is_killed_in_a_shutdown_is_followed_by_one_that_finishes_it(
+    fleet: Fleet, supervisor_too: bool
+) -> None:
+    """Its supervisor, or the one after that; and the client's answer comes when all is over, and not before."""
+    word = f"4{os.getpid()}.{int(supervisor_too)}"
+    stubborn = f"trap '' TERM; while :; do sleep {word}; done"
+    fleet.declare("stubborn", ["sh", "-c", stubborn], "auto-start = true", "grace-period = 3")
+    fleet.declare("plain", ["sleep", f"{word}1"], "auto-start = true")
+    fleet.start()
+    fleet.pid("stubborn")
+    before = fleet.programs()
+    stopping = fleet.herdpy.herd_in_background("stop", "root")
+    fleet.eventually(lambda: "service-stopping service=stubborn" in fleet.herdpy.said(), PATIENCE)
+    if supervisor_too:
+        os.kill(before["supervisor"], signal.SIGKILL)
+        fleet.eventually(lambda: fleet.programs()["supervisor"] != before["supervisor"], PATIENCE)
+        before = fleet.programs()
+        fleet.eventually(lambda: "supervisor-back" in fleet.herdpy.said(), PATIENCE)
+    heir = os.pidfd_open(before["supervisor"])
+    os.kill(before["keeper"], signal.SIGKILL)
+    assert stopping.wait(PATIENCE) == 0, stopping.communicate()
+    assert select.select([heir], [], [], 0)[0], "herd stop root ended before the heir did"
+    os.close(heir)
+    assert not running(word)
+    assert not running(f"{word}1")
+    assert not fleet.herdpy.socket.exists()
+    fleet.herdpy.process.wait(PATIENCE)
+
+
+def test_a_keeper_that_is_killed_before_herdpy_was_ever_ready(fleet: Fleet) -> None:
+    """herdpy is over, and whoever starts it next has nothing to fear of it."""
+    word = f"5{os.getpid()}"
+    fleet.declare("plain", ["sleep", word], "auto-start = true")
+    with subprocess.Popen(
+        fleet.herdpy.command(), env=fleet.herdpy.environment, start_new_session=True, stderr=subprocess.PIPE
+    ) as first:
+        fleet.eventually(lambda: len(programs(first.pid)) > 1, PATIENCE)
+        ours = programs(first.pid)
+        os.kill(ours.get("supervisor", ours["keeper"]), signal.SIGSTOP)
+        assert fleet.keeper is None, "it was ready too soon for this test"
+        first.kill()
+        first.communicate(timeout=PATIENCE)
+    if "supervisor" in ours:
+        os.kill(ours["supervisor"], signal.SIGCONT)
+    fleet.eventually(lambda: not any(map(lives, ours.values())), PATIENCE)
+    assert fleet.keeper is None
+    fleet.start()
+    fleet.eventually(lambda: running(word) == [fleet.pid("plain")], PATIENCE)
