@@ -47,6 +47,11 @@ class Context(Protocol):
     def details(self) -> Mapping[str, str]:
         """What :meth:`detail` remembers at the moment."""
 
+    @property
+    def memory(self) -> str:
+        """What the service's attendant, or its predecessor in another supervisor, was last told to remember, by
+        :meth:`AttendantContext.remember`; else empty. It lasts until the service has stopped."""
+
     def progress(self, stage: str, done: float | None = None) -> None:
         """Tell whoever watches this start what is going on.
 
@@ -171,9 +176,6 @@ class Request(Protocol):
 class AttendantContext(Context, Protocol):
     """What the supervisor offers to an attendant."""
 
-    memory: str
-    """What :meth:`remember` was last given, by this attendant or by its predecessor in another supervisor; else
-    empty. It lasts until the service is stopped."""
     left: tuple[str, ...]
     """Keys of the processes that a predecessor in another supervisor was executing: each is to be resumed."""
 

@@ -35,6 +35,10 @@ class StepContext:
     def details(self) -> Mapping[str, str]:
         return self._life.details
 
+    @property
+    def memory(self) -> str:
+        return self._life.memory
+
     def progress(self, stage: str, done: float | None = None) -> None:
         self._life.tell_stage(stage, done)
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -166,6 +167,35 @@ def test_a_change_that_a_killed_supervisor_did_not_carry_out_is_the_next_ones(ja
     assert entries(jailed)["qemu-aarch64"] == before["qemu-aarch64"]
     jailed.ok("stop", "qemu-binfmt")
     assert entries(jailed) == {}
+
+
+def test_nothing_stays_of_a_declaration_whose_successor_could_not_be_registered(jailed, qemu, eventually, tmp_path):
+    declare(jailed, qemu, "arm", "aarch64")
+    jailed.start()
+    jailed.ok("start", "qemu-binfmt")
+    before = entries(jailed)
+    first = jailed.supervisor()
+    os.kill(first, signal.SIGSTOP)
+    declare(jailed, tmp_path, "aarch64", "riscv64")  # there is no emulator
+    os.kill(first, signal.SIGKILL)
+    eventually(lambda: "problem" in jailed.status("qemu-binfmt")["details"])
+    assert entries(jailed) == before
+    jailed.ok("stop", "qemu-binfmt")
+    assert entries(jailed) == {}
+
+
+def test_a_start_that_had_begun_with_another_declaration_is_caught_up_with_and_undone(qemu):
+    """What it has registered is known by what it has told; the process that tries it has a table of its own."""
+    for what in ("catch-up", "stop"):
+        completed = subprocess.run(
+            [*MOUNTED, sys.executable, str(Path(__file__).parent / "lost_race.py"), what, str(qemu)],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        assert completed.returncode == 0, completed.stderr
+        left = {"catch-up": ["qemu-riscv64"], "stop": ["qemu-s390x"]}[what]
+        assert json.loads(completed.stdout) == left
 
 
 def test_what_cannot_be_registered_changes_nothing(jailed, qemu, tmp_path):
