@@ -15,6 +15,12 @@ MODE = 0o600
 SYSTEM_BUS = "/run/dbus/system_bus_socket"
 POLICY_SERVICE = "dbus-1/system-services/org.freedesktop.PolicyKit1.service"
 """By which D-Bus starts polkitd when somebody asks for it (polkit(8))."""
+ACTIONS = "polkit-1/actions/org.libvirt.unix.policy"
+"""What polkit knows of connecting to libvirtd; what it does not know of, it refuses to everybody."""
+ACTIONS_OF_CALLS = "polkit-1/actions/org.libvirt.api.policy"
+"""Likewise of each call, which the access driver asks it about."""
+PACKAGE = "libvirt-daemon-system"
+"""Of Debian, which has both."""
 SHARED = ("/usr/share", "/usr/local/share", "/run/current-system/profile/share")
 DETAIL = "authentication"
 
@@ -67,13 +73,48 @@ def place(path: str, content: str) -> None:
     files.replace(path, content.encode(), MODE)
 
 
-def polkit_missing(bus: str = SYSTEM_BUS, shared: tuple[str, ...] = SHARED) -> str | None:
-    """Why libvirtd cannot ask polkit on this host, in words; None when it can."""
+class PolkitAccess(msgspec.Struct, frozen=True, kw_only=True):
+    """See that the access driver ``polkit`` has somebody to ask: else libvirtd refuses every call, even root's, and our
+    question whether it is ready."""
+
+    where: str
+    """Where it is chosen: ``access-drivers in FILE``."""
+
+    async def run(self, context: Context) -> None:
+        """Look.
+
+        Raises:
+            StartFailure: it has none.
+        """
+        lack = await trio.to_thread.run_sync(self.lack, abandon_on_cancel=True)
+        if lack is not None:
+            raise StartFailure(lack)
+
+    def lack(self) -> str | None:
+        """What is missing, and how to mend it."""
+        missing = polkit_missing(actions=ACTIONS_OF_CALLS)
+        if missing is None:
+            return None
+        return f'"polkit" refuses everything to everybody where {missing}; change {self.where}'
+
+
+def polkit_missing(bus: str = SYSTEM_BUS, shared: tuple[str, ...] = SHARED, actions: str = ACTIONS) -> str | None:
+    """Why libvirtd cannot ask polkit on this host, in words; None when it can.
+
+    Args:
+        actions: the file by which polkit knows what it is asked about.
+    """
     asked = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     with asked:
         number = asked.connect_ex(bus)
     if number not in (0, errno.EAGAIN):  # EAGAIN: it listens, and has too many callers at the moment
         return "there is no D-Bus system bus here"
-    if not any(os.path.exists(os.path.join(directory, POLICY_SERVICE)) for directory in shared):
+    if not _is_in(shared, POLICY_SERVICE):
         return "there is no polkit here"
+    if not _is_in(shared, actions):
+        return f"polkit has not been told of libvirt, as the package {PACKAGE} does"
     return None
+
+
+def _is_in(directories: tuple[str, ...], name: str) -> bool:
+    return any(os.path.exists(os.path.join(directory, name)) for directory in directories)

@@ -21,11 +21,10 @@ from herdpy.libvirt.asking import Answers, Domains, Socket
 from herdpy.libvirt.change import LibvirtdChange
 from herdpy.libvirt.configuration_file import render
 from herdpy.libvirt.host import EnsureGroup, Listening, MakeDirectories
-from herdpy.libvirt.placing import DETAIL, Choice, PlaceFile
+from herdpy.libvirt.placing import DETAIL, PACKAGE, Choice, PlaceFile, PolkitAccess
 from herdpy.preparation.installed import Installed
 from herdpy.service import Action, Attempt, Caution, Fact, Notify, Process, Service, Step, Stop, plain
 
-PACKAGE = "libvirt-daemon-system"
 VIRTLOGD = "virtlogd"
 """The service that libvirtd has guests' consoles logged by; as root it starts none itself."""
 START_TIMEOUT = 60.0
@@ -116,6 +115,8 @@ def _preparation(declaration: Declaration, facts: HostFacts, path: str) -> Itera
         yield MakeDirectories(directories=(GUEST_LOGS, configuration.unix_sock_dir))
     if configuration.listen:
         yield Listening(ports=_ports(configuration), certificates=tuple(_certificates(configuration)), source=source)
+    if "polkit" in configuration.access_drivers:
+        yield PolkitAccess(where=f"access-drivers in {source}")
     yield _place_file(configuration, facts, path)
 
 
@@ -184,7 +185,7 @@ def _left_out(name: str, facts: HostFacts) -> str:
         case "qemu":
             return "QEMU in PATH"
         case _:
-            return "polkit, or none where there is no D-Bus or no polkit"
+            return "polkit, or none where there is no D-Bus or no polkit that knows of libvirt"
 
 
 TYPE = ServiceType(
