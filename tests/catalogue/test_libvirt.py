@@ -16,6 +16,7 @@ from herdpy.catalogue.libvirt.configuration import LibvirtConfiguration, uuid_pr
 from herdpy.catalogue.libvirt.settings import IGNORED, KEYS
 from herdpy.configuration import declared_services
 from herdpy.libvirt.asking import Answers, Socket
+from herdpy.libvirt.driver import Driver
 from herdpy.libvirt.host import EnsureGroup, Listening, MakeDirectories
 from herdpy.libvirt.placing import PlaceFile
 from herdpy.mistake import Place
@@ -157,8 +158,9 @@ def test_the_process() -> None:
     assert 0 not in service.respawn.success
     assert service.respawn.enabled
     assert {action.name for action in service.actions} == {"domains", "rescan"}
-    assert service.prepare[:3] == (
+    assert service.prepare[:4] == (
         Installed(program="/usr/sbin/libvirtd", package="libvirt-daemon-system", where="libvirt in /l.toml"),
+        Driver(account="libvirt-qemu"),
         EnsureGroup(group="libvirt", create=True, where="unix-sock-group in /l.toml"),
         MakeDirectories(directories=("/var/log/libvirt/qemu", "/var/run/libvirt")),
     )

@@ -20,6 +20,7 @@ from herdpy.commands import SendSignal
 from herdpy.libvirt.asking import Answers, Domains, Socket
 from herdpy.libvirt.change import LibvirtdChange
 from herdpy.libvirt.configuration_file import render
+from herdpy.libvirt.driver import Driver, Emulator
 from herdpy.libvirt.host import EnsureGroup, Listening, MakeDirectories
 from herdpy.libvirt.placing import DETAIL, PACKAGE, Choice, PlaceFile, PolkitAccess
 from herdpy.preparation.installed import Installed
@@ -46,9 +47,10 @@ def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
     configuration: LibvirtConfiguration = declaration.configuration
     path = configuration_file(declaration, facts)
     asked = _socket(configuration, facts)
+    search_path = None if configuration.qemu is None else f"{configuration.qemu}:{PATH}"
     process = Process(
         command=(configuration.libvirt, "-f", path, *(("--listen",) if configuration.listen else ())),
-        environment={} if configuration.qemu is None else {"PATH": f"{configuration.qemu}:{PATH}"},
+        environment={} if search_path is None else {"PATH": search_path},
     )
     warned = cautions(configuration, facts)
     demands_password = configuration.auth_unix_rw == "sasl"
@@ -80,6 +82,13 @@ def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
                 ),
             ),
             cautions=warned,
+            foresights=(
+                Emulator(
+                    machine=facts.system.removesuffix("-linux"),
+                    path=search_path,
+                    where=f"qemu in {file_to_change(declaration.source, facts)}",
+                ),
+            ),
             on_change=LibvirtdChange(
                 settings=settings(configuration, facts),
                 others=settings_without_polkit(configuration, facts),
@@ -109,6 +118,8 @@ def _preparation(declaration: Declaration, facts: HostFacts, path: str) -> Itera
     configuration: LibvirtConfiguration = declaration.configuration
     source = file_to_change(declaration.source, facts)
     yield Installed(program=configuration.libvirt, package=PACKAGE, where=f"libvirt in {source}")
+    if configuration.libvirt == LibvirtConfiguration().libvirt:
+        yield Driver() if facts.is_root else Driver(account=None)
     if facts.is_root:
         group = configuration.unix_sock_group or GROUP
         yield EnsureGroup(group=group, create=group == GROUP, where=f"unix-sock-group in {source}")

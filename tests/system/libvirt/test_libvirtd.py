@@ -131,6 +131,15 @@ def test_what_is_not_installed_is_told_with_the_package(host):
     refused = host.herdpy.herd("start", "libvirtd")
     assert "cannot start libvirtd: not installed: there is no /opt/sbin/libvirtd; " in refused.stdout
     assert "apt-get install libvirt-daemon-system" in refused.stdout
+    # libvirtd itself says it among dozens of lines, and ends with 0.
+    host.declare()
+    host.herdpy.ok("reload", "root")
+    host.inside("userdel", "libvirt-qemu")
+    missing = (
+        "there is no user libvirt-qemu, without which libvirtd does not start; apt-get install libvirt-daemon-system"
+    )
+    assert f"cannot start libvirtd: {missing}\n" in host.herdpy.herd("start", "libvirtd").stdout
+    assert missing in host.herdpy.ok("doctor", "libvirtd")
 
 
 def test_it_listens_where_it_is_told_to(host):
