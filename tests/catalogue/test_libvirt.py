@@ -218,7 +218,12 @@ def test_what_a_person_has_chosen_stays_without_polkit() -> None:
     placed = step(made(**chosen), PlaceFile)
     assert placed.without_polkit is None
     assert placed.words == "sasl decides who may do everything, polkit who may look"
-    assert made(**chosen).attempts[0].readiness.demands_password  # type: ignore[union-attr]
+    # Of SASL we have no password; who may look can tell us as much.
+    socket = Socket(directory="/var/run/libvirt", is_root=True, only_looks=True)
+    assert made(**chosen).attempts[0].readiness == Answers(socket=socket, demands_password=False)
+    assert made(**{**chosen, "auth-unix-ro": "sasl"}).attempts[0].readiness == Answers(
+        socket=Socket(directory="/var/run/libvirt", is_root=True), demands_password=True
+    )
 
 
 def test_an_ordinary_users_libvirtd_has_its_own_defaults() -> None:

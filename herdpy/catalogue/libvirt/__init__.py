@@ -53,7 +53,7 @@ def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
         environment={} if search_path is None else {"PATH": search_path},
     )
     warned = cautions(configuration, facts)
-    demands_password = configuration.auth_unix_rw == "sasl"
+    demands_password = configuration.auth_unix_rw == "sasl" and not asked.only_looks
     return (
         as_service(
             declaration,
@@ -163,7 +163,12 @@ def _certificates(configuration: LibvirtConfiguration) -> Iterator[tuple[str, st
 def _socket(configuration: LibvirtConfiguration, facts: HostFacts) -> Socket:
     default = LibvirtConfiguration().unix_sock_dir
     is_own = not facts.is_root and configuration.unix_sock_dir == default
-    return Socket(directory=None if is_own else configuration.unix_sock_dir, is_root=facts.is_root)
+    return Socket(
+        directory=None if is_own else configuration.unix_sock_dir,
+        is_root=facts.is_root,
+        # We have no password; an ordinary user's libvirtd has no other socket.
+        only_looks=facts.is_root and configuration.auth_unix_rw == "sasl" and configuration.auth_unix_ro != "sasl",
+    )
 
 
 def _facts(declaration: Declaration, facts: HostFacts, path: str) -> Iterator[Fact]:

@@ -143,12 +143,14 @@ def test_what_is_not_installed_is_told_with_the_package(host):
 
 
 def test_it_listens_where_it_is_told_to(host):
-    host.declare(
-        libvirtd='listen = true\nlisten-tls = false\nlisten-tcp = true\nauth-tcp = "none"\ntcp-port = "16666"\n'
-    )
+    listens = 'listen = true\nlisten-tls = false\nlisten-tcp = true\nauth-tcp = "none"\ntcp-port = "16666"\n'
+    host.declare(libvirtd=f'{listens}auth-unix-rw = "sasl"\n')
     host.start()
     host.herdpy.ok("start", "libvirtd")
     assert host.inside("virsh", "-c", "qemu+tcp://127.0.0.1:16666/system", "list").returncode == 0
+    # What demands a password (SASL) is not what herdpy asks.
+    assert "authentication" in host.virsh("list", check=False).stderr
+    assert host.herdpy.ok("domains", "libvirtd") == "No domain runs.\n"
 
 
 def test_tls_takes_certificates_and_lets_nobody_in_without(host, tmp_path):
@@ -192,8 +194,9 @@ def test_what_it_needs_to_listen_is_looked_for_first(host, settings, said):
     assert f"cannot start libvirtd: {said}" in host.herdpy.herd("start", "libvirtd").stdout
 
 
-def test_rescan_finds_a_domain_that_was_put_there(host, counter, eventually):
-    host.declare()
+def test_rescan_finds_a_domain_that_was_put_there_and_qemu_where_it_was_said_to_be(host, eventually, tmp_path):
+    (tmp_path / "qemu-system-x86_64").symlink_to("/usr/bin/qemu-system-x86_64")
+    host.declare(libvirtd=f'qemu = "{tmp_path}"\n')
     host.start()
     host.herdpy.ok("start", "libvirtd")
     text = "<domain type='qemu'><name>dropped</name><memory>16384</memory><os><type>hvm</type></os></domain>"
@@ -202,3 +205,4 @@ def test_rescan_finds_a_domain_that_was_put_there(host, counter, eventually):
     assert "dropped" not in host.virsh("list", "--all", "--name").stdout
     assert "Sent SIGHUP to PID" in host.herdpy.ok("rescan", "libvirtd")
     eventually(lambda: "dropped" in host.virsh("list", "--all", "--name").stdout)
+    assert f"<emulator>{tmp_path}/qemu-system-x86_64</emulator>" in host.virsh("dumpxml", "dropped").stdout
