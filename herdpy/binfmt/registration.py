@@ -106,8 +106,10 @@ class Register(msgspec.Struct, frozen=True, kw_only=True):
             return None
         except OSError as error:
             return f"cannot read {status}: {error.strerror}"
-        if not os.access(os.path.join(table.DIRECTORY, "register"), os.W_OK):
-            return f"only root can change {table.DIRECTORY}; let root's herdpy run it"
+        try:
+            os.close(os.open(os.path.join(table.DIRECTORY, "register"), os.O_WRONLY | os.O_CLOEXEC))
+        except OSError as error:
+            return table.cannot_write("register", error)
         return None
 
 

@@ -342,6 +342,19 @@ def test_a_table_that_is_switched_off_is_told(jailed, qemu):
     assert "binfmt_misc is switched off for the whole host; switch it on: echo 1 > " in refused.stdout
 
 
+def test_a_table_that_is_mounted_to_be_read_only_is_told_with_the_way_to_change_it(jailed, qemu):
+    declare(jailed, qemu, "aarch64")
+    jailed.start()
+    assert inside(jailed, "mount", "-o", "remount,bind,ro", TABLE).returncode == 0
+    refused = jailed.herd("start", "qemu-binfmt")
+    way = f"mount -o remount,bind,rw {TABLE}"
+    told = f"cannot write {TABLE}/register: Read-only file system; make it writable: {way} (of a container, its "
+    assert f"cannot start qemu-binfmt: {told}" in refused.stdout
+    assert told in jailed.ok("doctor", "qemu-binfmt")
+    assert inside(jailed, *way.split()).returncode == 0
+    jailed.ok("start", "qemu-binfmt")
+
+
 def test_looking_up(jailed, qemu):
     declare(jailed, qemu)
     jailed.start()
