@@ -60,6 +60,11 @@ class Context(Protocol):
             done: how much of the stage is done, from 0 to 1, when that is known.
         """
 
+    def wait_on(self, line: str) -> None:
+        """Answer whoever waits for this start, in a sentence, that it is not over, and has failed for them: it waits on
+        for something that may come at any time, or never. To be called by a preparation step.
+        """
+
     def detail(self, key: str, value: str | None) -> None:
         """Remember a fact of this start (which accelerator, which console) until the service stops; None forgets it.
 
