@@ -6,7 +6,8 @@ from herdpy.libvirt.adjusting import ADMIN_CLIENTS, ADMIN_THREADS, CLIENTS, THRE
 from herdpy.libvirt.configuration_file import Value
 from herdpy.libvirt.placing import PlaceFile
 from herdpy.libvirt.reexecution import Reexecute
-from herdpy.service import Context, Effect, Service, Step
+from herdpy.libvirt.rehearsal import Rehearsal
+from herdpy.service import Context, Effect, Service, StartFailure, Step
 
 OF_THE_PROCESS = (
     *("provision", "log_file", "log_rotation", "guards", "aftermath", "one_shot"),
@@ -32,6 +33,24 @@ class AdjustAndPlace(msgspec.Struct, frozen=True, kw_only=True):
             StartFailure: as each of them has it.
         """
         await _both(self.adjust, self.place, context)
+
+
+class TryFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A step before a restart: a file with which libvirtd does not start must not take down the one that runs."""
+
+    place: PlaceFile
+    rehearsal: Rehearsal
+
+    async def run(self, context: Context) -> None:
+        """Try it.
+
+        Raises:
+            StartFailure: it does not start; why.
+        """
+        try:
+            await self.place.try_it(context, self.rehearsal)
+        except StartFailure as failure:
+            raise StartFailure(f"it was not restarted: {failure}") from None
 
 
 class Tell(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,21 +79,28 @@ class LibvirtdChange(msgspec.Struct, frozen=True, kw_only=True):
     directory: str | None
     """Of its sockets."""
     place: PlaceFile
+    rehearsal: Rehearsal | None
+    """How a file is tried before a restart; None where that could meet the one that runs."""
 
     def effect(self, before: Service, after: Service) -> Effect:
         """What has to be done."""
         known = before.on_change
         if not isinstance(known, LibvirtdChange) or _spawned_otherwise(before, after):
-            return RESTART
+            return self._restart
         changed = _differences(known.settings, self.settings)
         if changed != _differences(known.others, self.others) or not changed <= LIVE:
-            return RESTART
+            return self._restart
         if not changed:
             return Effect(kind="now", words="takes effect now", step=Tell.of(before, after))
         words = f"is told of {', '.join(sorted(key.replace('_', '-') for key in changed))}, and runs on"
         return Effect(
             kind="now", words=words, step=AdjustAndPlace(adjust=self._adjust(known.settings, changed), place=self.place)
         )
+
+    @property
+    def _restart(self) -> Effect:
+        step = None if self.rehearsal is None else TryFile(place=self.place, rehearsal=self.rehearsal)
+        return Effect(kind="restart", words="is restarted now; guests run on", step=step)
 
     def _adjust(self, known: dict[str, Value], changed: set[str]) -> Adjust:
         return Adjust(
@@ -83,9 +109,6 @@ class LibvirtdChange(msgspec.Struct, frozen=True, kw_only=True):
             before=_told(known, changed),
             after=_told(self.settings, changed),
         )
-
-
-RESTART = Effect(kind="restart", words="is restarted now; guests run on")
 
 
 class VirtlogdChange(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,5 +1,6 @@
 """The file that a daemon of libvirt reads, put in its place before each start."""
 
+import contextlib
 import errno
 import os
 import socket
@@ -8,6 +9,7 @@ import msgspec
 import trio
 
 from herdpy import files
+from herdpy.libvirt.rehearsal import Rehearsal
 from herdpy.service import Context, StartFailure
 
 MODE = 0o600
@@ -51,16 +53,39 @@ class PlaceFile(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             StartFailure: it cannot be written.
         """
-        content, words = self.content, self.words
+        content, words = await self._choose()
+        await _place(self.path, content)
+        context.detail(DETAIL, words)
+
+    async def try_it(self, context: Context, rehearsal: Rehearsal) -> None:
+        """See whether a daemon starts with it, and leave the file as it is.
+
+        Raises:
+            StartFailure: it does not; why.
+        """
+        tried = f"{self.path}.tried"
+        content, _ = await self._choose()
+        await _place(tried, content)
+        try:
+            await rehearsal.run(context, tried)
+        finally:
+            with trio.CancelScope(shield=True), contextlib.suppress(FileNotFoundError):
+                await trio.to_thread.run_sync(os.unlink, tried)
+
+    async def _choose(self) -> tuple[str, str | None]:
+        """The content, and who may connect."""
         if self.without_polkit is not None:
             missing = await trio.to_thread.run_sync(polkit_missing, abandon_on_cancel=True)
             if missing is not None:
-                content, words = self.without_polkit.content, f"{self.without_polkit.words} ({missing})"
-        try:
-            await trio.to_thread.run_sync(place, self.path, content)
-        except OSError as error:
-            raise StartFailure(f"cannot write {error.filename or self.path}: {error.strerror}") from None
-        context.detail(DETAIL, words)
+                return self.without_polkit.content, f"{self.without_polkit.words} ({missing})"
+        return self.content, self.words
+
+
+async def _place(path: str, content: str) -> None:
+    try:
+        await trio.to_thread.run_sync(place, path, content)
+    except OSError as error:
+        raise StartFailure(f"cannot write {error.filename or path}: {error.strerror}") from None
 
 
 def place(path: str, content: str) -> None:

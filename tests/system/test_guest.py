@@ -291,7 +291,7 @@ def test_herdpy_in_a_guest_runs_the_agent_at_a_virtio_serial_port(guest: Guest, 
     # The guest's own agent goes, and leaves the port to herdpy's. There is no udev to link it by its name.
     guest.ssh(
         r"printf '#!/bin/busybox sh\nexec sleep 1000000\n' >/usr/lib/herdpy/guest-agent; "
-        "while killall qemu-ga 2>/dev/null; do :; done; "
+        "busybox killall qemu-ga; while busybox pidof qemu-ga; do :; done; "
         "[ ! -e /dev/virtio-ports ] && mkdir /etc/services.d && "
         f"echo 'type = \"qemu-guest-agent\"' >/etc/services.d/agent.toml && {herdpy} --background",
         "root",

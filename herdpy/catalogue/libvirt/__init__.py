@@ -23,6 +23,7 @@ from herdpy.libvirt.configuration_file import render
 from herdpy.libvirt.driver import Driver, Emulator
 from herdpy.libvirt.host import EnsureGroup, Listening, MakeDirectories
 from herdpy.libvirt.placing import DETAIL, PACKAGE, Choice, PlaceFile, PolkitAccess
+from herdpy.libvirt.rehearsal import HIDDEN, Rehearsal
 from herdpy.preparation.installed import Installed
 from herdpy.service import Action, Attempt, Caution, Fact, Notify, Process, Service, Step, Stop, plain
 
@@ -33,6 +34,8 @@ START_TIMEOUT = 60.0
 GUEST_LOGS = "/var/log/libvirt/qemu"
 """Nobody makes it, and without it no domain starts."""
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+DOMAINS = "/etc/libvirt"
+"""Where libvirtd finds the domains and networks that it starts by itself."""
 SIGHUP = 1
 CERTIFICATES = {
     "ca_file": "/etc/pki/CA/cacert.pem",
@@ -94,6 +97,7 @@ def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
                 others=settings_without_polkit(configuration, facts),
                 directory=asked.directory,
                 place=_place_file(configuration, facts, path),
+                rehearsal=_rehearsal(configuration, asked, path),
             ),
             facts=tuple(_facts(declaration, facts, path)),
         ),
@@ -143,6 +147,15 @@ def _place_file(configuration: LibvirtConfiguration, facts: HostFacts, path: str
         words=who_may_connect(configuration, values),
         without_polkit=None if others == values else choice,
     )
+
+
+def _rehearsal(configuration: LibvirtConfiguration, asked: Socket, path: str) -> Rehearsal | None:
+    """How another file is tried; where the sockets could not be told apart from those that there are, not at all."""
+    sockets = configuration.unix_sock_dir
+    if path.startswith(f"{sockets.rstrip('/')}/") or (not asked.is_root and asked.directory is not None):
+        return None
+    hidden = (*HIDDEN, DOMAINS, sockets)
+    return Rehearsal(program=configuration.libvirt, is_root=asked.is_root, hidden=hidden)
 
 
 def _ports(configuration: LibvirtConfiguration) -> tuple[tuple[str, str], ...]:

@@ -95,6 +95,17 @@ def test_libvirtd_is_told_while_it_runs_or_restarted(busy):
     (busy.herdpy.state / "aside").rename(busy.herdpy.state / "libvirt")
     assert (busy.herdpy.state / "libvirt" / "libvirtd.conf").read_text() == placed
 
+    # What takes a restart is tried beforehand: a wrong file does not take down the one that runs.
+    busy.declare("max-size = 0\n", LIVE.replace("/run/libvirtd.log", "/no/such/x") + "ovs-timeout = 9\n")
+    refused = busy.herdpy.herd("reload", "root")
+    assert (
+        "libvirtd stays as it is: it was not restarted: /usr/sbin/libvirtd does not start with it: " in refused.stdout
+    )
+    assert "/no/such/x" in refused.stdout
+    assert busy.pid("libvirtd") == pid
+    assert told(busy) == wanted
+    assert sorted(path.name for path in (busy.herdpy.state / "libvirt").iterdir()) == ["libvirtd.conf", "virtlogd.conf"]
+
     busy.declare("max-size = 0\n", f"{LIVE}ovs-timeout = 9\n")
     said = busy.herdpy.ok("reload", "root")
     assert "~ libvirtd: is restarted now; guests run on" in said
