@@ -61,11 +61,13 @@ def fails(herdpy, program: Path) -> bool:
 
 def entries(herdpy) -> dict[str, tuple[str, int]]:
     """What each entry says, and when it was made."""
+    show = 'for name in *; do [ "$name" = register ] || { stat -c "%n/%y" "$name"; cat "$name"; printf "\\0"; }; done'
+    shown = inside(herdpy, "sh", "-c", f"cd {TABLE}; {show}").stdout.split("\0")[:-1]
     found = {}
-    for name in inside(herdpy, "ls", TABLE).stdout.split():
-        if name not in {"register", "status"}:
-            made = inside(herdpy, "stat", "-c", "%y", f"{TABLE}/{name}").stdout
-            found[name] = (inside(herdpy, "cat", f"{TABLE}/{name}").stdout, made)
+    for heading, said in (one.split("\n", 1) for one in shown):
+        name, made = heading.split("/")
+        found[name] = (said, made)
+    del found["status"]
     return found
 
 
