@@ -413,7 +413,7 @@ class Life:
         """Answer whoever waits for the start that is under way; it goes on."""
         self.is_waiting_on = True
         for reply in self._starters:
-            reply.give(Outcome(False, (f"Service {self.name} has not started yet: {line}",)))
+            reply.give(Outcome(False, (f"Service {self.name} has not started yet: {_told(line)}",)))
         self._starters.clear()
         self._pulse()
 
