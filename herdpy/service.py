@@ -47,12 +47,22 @@ class Context(Protocol):
     def details(self) -> Mapping[str, str]:
         """What :meth:`detail` remembers at the moment."""
 
+    @property
+    def memory(self) -> str:
+        """What the service's attendant, or its predecessor in another supervisor, was last told to remember, by
+        :meth:`AttendantContext.remember`; else empty. It lasts until the service has stopped."""
+
     def progress(self, stage: str, done: float | None = None) -> None:
         """Tell whoever watches this start what is going on.
 
         Args:
             stage: a few words, such as ``building the image: unpacking packages``.
             done: how much of the stage is done, from 0 to 1, when that is known.
+        """
+
+    def wait_on(self, line: str) -> None:
+        """Answer whoever waits for this start, in a sentence, that it is not over, and has failed for them: it waits on
+        for something that may come at any time, or never. To be called by a preparation step.
         """
 
     def detail(self, key: str, value: str | None) -> None:
@@ -171,9 +181,6 @@ class Request(Protocol):
 class AttendantContext(Context, Protocol):
     """What the supervisor offers to an attendant."""
 
-    memory: str
-    """What :meth:`remember` was last given, by this attendant or by its predecessor in another supervisor; else
-    empty. It lasts until the service is stopped."""
     left: tuple[str, ...]
     """Keys of the processes that a predecessor in another supervisor was executing: each is to be resumed."""
 

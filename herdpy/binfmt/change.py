@@ -2,7 +2,7 @@
 
 import msgspec
 
-from herdpy.binfmt.entry import Entry
+from herdpy.binfmt.entry import PREFIX, Entry
 from herdpy.binfmt.registration import Become
 from herdpy.service import Effect, Service
 
@@ -25,7 +25,7 @@ class PlatformsChange(msgspec.Struct, frozen=True, kw_only=True):
             "removes": old.keys() - new.keys(),
         }
         words = "; ".join(
-            f"{verb} {', '.join(sorted(name.removeprefix('qemu-') for name in names))}"
+            f"{verb} {', '.join(sorted(name.removeprefix(PREFIX) for name in names))}"
             for verb, names in done.items()
             if names
         )

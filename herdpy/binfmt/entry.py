@@ -9,6 +9,8 @@ from herdpy.binfmt.platforms import Platform
 
 LONGEST_LINE = 1920
 """Bytes that the kernel takes at once (fs/binfmt_misc.c, MAX_REGISTER_LENGTH)."""
+PREFIX = "qemu-"
+"""What the names of our entries begin with; the platform's follows."""
 IN_ORDER = "POCF"
 """The kernel's order of flags when it shows them."""
 
@@ -43,7 +45,7 @@ class Found(msgspec.Struct, frozen=True):
 def entry_of(platform: Platform, interpreter: str, flags: str) -> Entry:
     """The entry of a platform; ``flags`` in any order."""
     return Entry(
-        name=f"qemu-{platform.name}",
+        name=PREFIX + platform.name,
         interpreter=interpreter,
         magic=platform.magic,
         mask=platform.mask,

@@ -11,22 +11,13 @@ import trio
 
 from herdpy.binfmt import table
 from herdpy.binfmt.entry import Entry
-from herdpy.binfmt.registration import change
+from herdpy.binfmt.registration import Memory, as_told, change, recall
 from herdpy.service import AttendantContext, End, StartFailure
 from herdpy.watch import Watch, watching
 
 QUIET = 2.0
 """Seconds without a change of the file after which an upgrade is taken for done."""
 DETAIL = "not registered anew"
-
-
-class Memory(msgspec.Struct):
-    """What a successor in another supervisor must know."""
-
-    entries: tuple[Entry, ...] = ()
-    """What is registered."""
-    interpreters: dict[str, table.Identity] = {}
-    """By path: those that it is registered with."""
 
 
 class Follow(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,10 +31,9 @@ class Follow(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             StartFailure: nothing can be watched.
         """
-        memory = msgspec.json.decode(context.memory, type=Memory) if context.memory else Memory()
-        if memory.entries and memory.entries != self.entries:
+        memory = recall(context) or Memory(entries=await trio.to_thread.run_sync(as_told, context.details))
+        if memory.entries != self.entries:
             await self._catch_up(context, memory)
-        memory.entries = self.entries
         paths = {entry.interpreter for entry in self.entries}
         memory.interpreters = {path: seen for path, seen in memory.interpreters.items() if path in paths}
         await _remember(context, memory)
@@ -54,12 +44,15 @@ class Follow(msgspec.Struct, frozen=True, kw_only=True):
         raise AssertionError("a nursery that sleeps for ever is left only by an exception")
 
     async def _catch_up(self, context: AttendantContext, memory: Memory) -> None:
-        """Do what a predecessor had begun, when its declaration changed and it was killed meanwhile."""
+        """Do what is yet to be done for another declaration: by a predecessor that was killed meanwhile, or by the
+        start, which had begun with the last one."""
         try:
             await change(context, memory.entries, self.entries)
         except StartFailure as failure:
             context.log("platforms-not-registered", reason=failure)
             context.detail("problem", str(failure))
+        else:
+            memory.entries = self.entries
 
     async def _follow(self, path: str, memory: Memory, context: AttendantContext) -> None:
         with watching(path) as watch:

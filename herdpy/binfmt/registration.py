@@ -2,18 +2,20 @@
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import msgspec
 import trio
 
 from herdpy.binfmt import table
-from herdpy.binfmt.entry import Entry
+from herdpy.binfmt.entry import PREFIX, Entry
+from herdpy.binfmt.platforms import PLATFORMS
 from herdpy.service import Context, StartFailure
 
 DETAIL = "registered"
-"""The detail that says which platforms are."""
+"""The detail that says which platforms are: their names, or that none is."""
+SEPARATOR, NOTHING = ", ", "nothing"
 PATIENCE = 5.0
 """Seconds for undoing what was half done; it takes microseconds."""
 PACKAGE = "qemu-user-static"
@@ -104,8 +106,10 @@ class Register(msgspec.Struct, frozen=True, kw_only=True):
             return None
         except OSError as error:
             return f"cannot read {status}: {error.strerror}"
-        if not os.access(os.path.join(table.DIRECTORY, "register"), os.W_OK):
-            return f"only root can change {table.DIRECTORY}; let root's herdpy run it"
+        try:
+            os.close(os.open(os.path.join(table.DIRECTORY, "register"), os.O_WRONLY | os.O_CLOEXEC))
+        except OSError as error:
+            return table.cannot_write("register", error)
         return None
 
 
@@ -113,6 +117,7 @@ class Unregister(msgspec.Struct, frozen=True, kw_only=True):
     """Remove what was registered, and nothing of anybody else's."""
 
     entries: tuple[Entry, ...]
+    """As it is declared; what was registered may have been declared otherwise."""
 
     async def run(self, context: Context) -> None:
         """Remove each that is still ours.
@@ -122,7 +127,9 @@ class Unregister(msgspec.Struct, frozen=True, kw_only=True):
         """
         if context.details.get(DETAIL) is None:
             return
-        for entry in self.entries:
+        memory = recall(context)
+        registered = await trio.to_thread.run_sync(as_told, context.details) if memory is None else memory.entries
+        for entry in dict.fromkeys((*registered, *self.entries)):
             await _at_the_table(partial(table.remove, entry))
         context.detail(DETAIL, None)
 
@@ -140,6 +147,37 @@ class Become(msgspec.Struct, frozen=True, kw_only=True):
             StartFailure: it could not be done, and everything is as it was.
         """
         await change(context, self.before, self.after)
+
+
+class Memory(msgspec.Struct):
+    """What the attendant remembers: its successor in another supervisor must know it, and who undoes all of it."""
+
+    entries: tuple[Entry, ...] = ()
+    """What is registered."""
+    interpreters: dict[str, table.Identity] = {}
+    """By path: those that it is registered with."""
+
+
+def recall(context: Context) -> Memory | None:
+    """What the attendant remembers, if there has been one since the start."""
+    return msgspec.json.decode(context.memory, type=Memory) if context.memory else None
+
+
+def as_told(details: Mapping[str, str]) -> tuple[Entry, ...]:
+    """What a start has just registered, as its details tell and the table shows: it may have begun when the service was
+    declared otherwise. What is not for the platform's programs somebody else has put in its place."""
+    entries = []
+    for name in details.get(DETAIL, NOTHING).split(SEPARATOR):
+        platform = PLATFORMS.get(name)
+        if platform is None:
+            continue
+        try:
+            there = table.find(PREFIX + name)
+        except OSError:
+            continue
+        if there is not None and (there.entry.magic, there.entry.mask) == (platform.magic, platform.mask):
+            entries.append(there.entry)
+    return tuple(entries)
 
 
 async def change(context: Context, before: tuple[Entry, ...], after: tuple[Entry, ...]) -> None:
@@ -177,7 +215,7 @@ async def change(context: Context, before: tuple[Entry, ...], after: tuple[Entry
 
 def tell(context: Context, entries: tuple[Entry, ...]) -> None:
     """Have the status say what is registered."""
-    context.detail(DETAIL, ", ".join(entry.name.removeprefix("qemu-") for entry in entries) or "nothing")
+    context.detail(DETAIL, SEPARATOR.join(entry.name.removeprefix(PREFIX) for entry in entries) or NOTHING)
 
 
 async def _at_the_table(do: Callable[[], object]) -> object:

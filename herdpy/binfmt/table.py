@@ -143,7 +143,7 @@ def _register(entry: Entry) -> None:
     try:
         register = os.open(os.path.join(DIRECTORY, "register"), os.O_WRONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise Refused(_cannot_write("register", error)) from None
+        raise Refused(cannot_write("register", error)) from None
     try:
         os.write(register, entry.line)
     except OSError as error:
@@ -176,9 +176,16 @@ def _write(name: str, word: bytes) -> None:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise Refused(_cannot_write(name, error)) from None
+        raise Refused(cannot_write(name, error)) from None
 
 
-def _cannot_write(name: str, error: OSError) -> str:
-    advice = "; only root can change the table; let root's herdpy run it" if error.errno == errno.EACCES else ""
+def cannot_write(name: str, error: OSError) -> str:
+    """Why a file of the table cannot be written, and how to mend that."""
+    match error.errno:
+        case errno.EACCES | errno.EPERM:
+            advice = "; only root can change the table; let root's herdpy run it"
+        case errno.EROFS:
+            advice = f"; make it writable: mount -o remount,bind,rw {DIRECTORY} (of a container, its host's root can)"
+        case _:
+            advice = ""
     return f"cannot write {DIRECTORY}/{name}: {error.strerror}{advice}"

@@ -7,7 +7,7 @@ import msgspec
 import trio
 
 from herdpy.binfmt import table
-from herdpy.binfmt.entry import Entry
+from herdpy.binfmt.entry import PREFIX, Entry
 from herdpy.binfmt.platforms import PLATFORMS, nearest
 from herdpy.service import ActionContext, ActionFailure
 
@@ -72,7 +72,7 @@ class LookUp(msgspec.Struct, frozen=True, kw_only=True):
         for name in wanted:
             if name not in PLATFORMS:
                 raise ActionFailure(unknown(name))
-        entries = tuple(entry for name in wanted for entry in self.entries if entry.name == f"qemu-{name}")
+        entries = tuple(entry for name in wanted for entry in self.entries if entry.name == PREFIX + name)
         rows = await trio.to_thread.run_sync(_rows, entries, abandon_on_cancel=True)
         if is_json:
             return msgspec.json.format(msgspec.json.encode(rows)).decode()
@@ -98,7 +98,7 @@ def _rows(entries: tuple[Entry, ...]) -> list[Row]:
 
 
 def _row(entry: Entry) -> Row:
-    platform = PLATFORMS[entry.name.removeprefix("qemu-")]
+    platform = PLATFORMS[entry.name.removeprefix(PREFIX)]
     try:
         found = table.find(entry.name)
     except OSError as error:

@@ -19,6 +19,7 @@ from herdpy.catalogue.facts import HostFacts
 from herdpy.preparation.device import Device
 from herdpy.preparation.directory import Directory
 from herdpy.preparation.installed import Installed
+from herdpy.readiness.alive import StaysAlive
 from herdpy.readiness.device import HasOpen
 from herdpy.readiness.endpoint import Endpoint, Listening
 from herdpy.service import Attempt, Fact, Process, Readiness, Service, Step, Stop, plain
@@ -33,6 +34,8 @@ ADVICE = {
     ),
     "isa-serial": "its host gives a guest one by: -serial unix:PATH,server=on,wait=off",
 }
+TIME_TO_FAIL = 0.15
+"""Seconds: it ends within a tenth of that when it cannot open its channel."""
 START_TIMEOUT = 30.0
 """Seconds; an idle host takes 10 ms."""
 LONGEST_SOCKET = 107
@@ -55,7 +58,8 @@ class QemuGuestAgentConfiguration(Common, frozen=True, kw_only=True):
     blocked_commands: tuple[str, ...] = ()
     """Commands that it does not carry out: ``["guest-exec", "guest-file-open"]``."""
     patience: Annotated[float, msgspec.Meta(gt=0, le=31536000)] = 60.0
-    """Seconds that a start waits for the device."""
+    """Seconds after which ``herd start`` says that there is no device. The service waits on, and starts when it
+    comes."""
 
     def check(self) -> Iterator[tuple[str, str]]:
         yield from super().check()
@@ -118,10 +122,12 @@ def _preparation(declaration: Declaration, facts: HostFacts, device: str, state:
         yield Device(path=device, patience=configuration.patience, advice=ADVICE[configuration.method])
 
 
-def _readiness(method: str, device: str) -> Readiness | None:
+def _readiness(method: str, device: str) -> Readiness:
     if method in DEVICES:
         return HasOpen(path=device)
-    return Listening(endpoint=Endpoint("unix", device)) if method == "unix-listen" else None
+    if method == "unix-listen":
+        return Listening(endpoint=Endpoint("unix", device))
+    return StaysAlive(seconds=TIME_TO_FAIL)  # the kernel lists no sockets of the kind in /proc
 
 
 def _facts(declaration: Declaration, facts: HostFacts, device: str, state: str) -> Iterator[Fact]:

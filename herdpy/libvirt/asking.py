@@ -18,6 +18,8 @@ PROGRAM = 0x20008086
 OPEN, CLOSE, AUTH_LIST, AUTH_POLKIT, LIST_ALL_DOMAINS = 1, 2, 66, 70, 273
 BY_NOTHING, BY_SASL, BY_POLKIT = 0, 1, 2
 """How one may have to prove oneself (remote_auth_type)."""
+READ_ONLY = 1
+"""How a connection is to be (virConnectFlags)."""
 ACTIVE = 1
 STATES = (("running", 16), ("paused", 32), ("in another state", 128 | ACTIVE))
 """What a domain that runs does, and the flags that list those (virConnectListAllDomainsFlags)."""
@@ -43,6 +45,8 @@ class Socket(msgspec.Struct, frozen=True, kw_only=True):
     directory: str | None
     """As :func:`~herdpy.libvirt.places.runtime_directory` takes it."""
     is_root: bool
+    only_looks: bool = False
+    """Whether it is the socket for looking: all that we ask can be asked there, too."""
 
     async def domains(self) -> list[Domain]:
         """What runs.
@@ -61,9 +65,10 @@ class Socket(msgspec.Struct, frozen=True, kw_only=True):
         await self._ask(_nothing)
 
     async def _ask(self, question: Callable[[Connection], Awaitable[_Told]]) -> _Told:
-        async with await connect(f"{runtime_directory(self.directory)}/libvirt-sock", PROGRAM) as connection:
+        name, flags = ("libvirt-sock-ro", READ_ONLY) if self.only_looks else ("libvirt-sock", 0)
+        async with await connect(f"{runtime_directory(self.directory)}/{name}", PROGRAM) as connection:
             await _prove(connection)
-            await connection.call(OPEN, optional_string(uri(is_root=self.is_root)), number(0))
+            await connection.call(OPEN, optional_string(uri(is_root=self.is_root)), number(flags))
             told = await question(connection)
             await connection.call(CLOSE)  # libvirtd logs an error of one who just hangs up
             return told

@@ -5,6 +5,7 @@ A log ends for ever when virtlogd ends: QEMU writes into a pipe whose other end 
 
 import os
 import stat
+from collections.abc import Sequence
 
 import msgspec
 import trio
@@ -20,7 +21,7 @@ class Logs(msgspec.Struct, frozen=True, kw_only=True):
     """Where to look for the guests whose logs a virtlogd writes."""
 
     own: frozenset[str]
-    """Paths of virtlogd's own logs, which are no guest's."""
+    """Paths of virtlogd's own logs, which are no guest's, though they be renamed meanwhile (logrotate(8))."""
     is_root: bool
 
     async def guests(self, pid: int) -> tuple[str, ...]:
@@ -77,18 +78,46 @@ def _is_alive(pid_file: str) -> bool:
 
 
 def _guests(pid: int, own: frozenset[str], is_root: bool) -> tuple[str, ...]:
-    logs = logs_of(pid) - own
+    files = open_files(pid)
+    if not reads_from_others(files):  # it has one pipe of each guest's port, at least
+        return ()
+    own_files = {(seen.st_dev, seen.st_ino) for seen in filter(None, map(_seen, own))}
+    logs = {file.path for file in files if file.is_log and file.identity not in own_files and file.path not in own}
     names = {os.path.basename(log).removesuffix(".log") for log in logs} & running(_pid_files(is_root=is_root))
     return tuple(sorted(names or logs))
 
 
-def logs_of(pid: int) -> set[str]:
-    """The regular files that a process has open for appending, by their paths."""
+class OpenFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that a process has open."""
+
+    path: str
+    flags: int
+    """As of open(2)."""
+    mode: int
+    """Of what kind it is (inode(7))."""
+    identity: tuple[int, int]
+    """Its device and inode: a file that was renamed, or is known by a link, has the same."""
+
+    @property
+    def is_log(self) -> bool:
+        """Whether it is a regular one, for appending."""
+        return bool(self.flags & os.O_APPEND) and stat.S_ISREG(self.mode)
+
+
+def open_files(pid: int) -> list[OpenFile]:
+    """What a process has open; nothing when it has just ended."""
     try:
         numbers = os.listdir(f"/proc/{pid}/fd")
-    except OSError:  # it has just ended
-        return set()
-    return {path for number in numbers if (path := _appended_to(f"/proc/{pid}", number)) is not None}
+    except OSError:
+        return []
+    return [file for number in numbers if (file := _open_file(f"/proc/{pid}", number)) is not None]
+
+
+def reads_from_others(files: Sequence[OpenFile]) -> bool:
+    """Whether a process has the end to read from of a pipe that it does not write into itself."""
+    pipes = [file for file in files if stat.S_ISFIFO(file.mode)]
+    written = {pipe.identity for pipe in pipes if pipe.flags & os.O_ACCMODE != os.O_RDONLY}
+    return any(pipe.identity not in written for pipe in pipes)
 
 
 def running(directory: str) -> set[str]:
@@ -106,13 +135,20 @@ def _pid_files(*, is_root: bool) -> str:
     return "/run/libvirt/qemu" if is_root else os.path.join(runtime_directory(None), "qemu", "run")
 
 
-def _appended_to(process: str, number: str) -> str | None:
-    """The path of a regular file that a process has open for appending (proc(5), fdinfo); None of anything else."""
+def _open_file(process: str, number: str) -> OpenFile | None:
+    """What stands behind a descriptor (proc(5), fdinfo); None when it has been closed meanwhile."""
     try:
         with open(f"{process}/fdinfo/{number}", encoding="ascii") as file:
             flags = next((int(line.split()[1], 8) for line in file if line.startswith("flags:")), 0)
-        if not flags & os.O_APPEND or not stat.S_ISREG(os.stat(f"{process}/fd/{number}").st_mode):
-            return None
-        return os.readlink(f"{process}/fd/{number}").removesuffix(" (deleted)")
-    except OSError:  # closed meanwhile
+        seen = os.stat(f"{process}/fd/{number}")
+        path = os.readlink(f"{process}/fd/{number}").removesuffix(" (deleted)")
+    except OSError:
+        return None
+    return OpenFile(path=path, flags=flags, mode=seen.st_mode, identity=(seen.st_dev, seen.st_ino))
+
+
+def _seen(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except OSError:
         return None

@@ -1,5 +1,6 @@
 """The file that a daemon of libvirt reads, put in its place before each start."""
 
+import contextlib
 import errno
 import os
 import socket
@@ -8,6 +9,7 @@ import msgspec
 import trio
 
 from herdpy import files
+from herdpy.libvirt.rehearsal import Rehearsal
 from herdpy.service import Context, StartFailure
 
 MODE = 0o600
@@ -15,6 +17,12 @@ MODE = 0o600
 SYSTEM_BUS = "/run/dbus/system_bus_socket"
 POLICY_SERVICE = "dbus-1/system-services/org.freedesktop.PolicyKit1.service"
 """By which D-Bus starts polkitd when somebody asks for it (polkit(8))."""
+ACTIONS = "polkit-1/actions/org.libvirt.unix.policy"
+"""What polkit knows of connecting to libvirtd; what it does not know of, it refuses to everybody."""
+ACTIONS_OF_CALLS = "polkit-1/actions/org.libvirt.api.policy"
+"""Likewise of each call, which the access driver asks it about."""
+PACKAGE = "libvirt-daemon-system"
+"""Of Debian, which has both."""
 SHARED = ("/usr/share", "/usr/local/share", "/run/current-system/profile/share")
 DETAIL = "authentication"
 
@@ -45,16 +53,39 @@ class PlaceFile(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             StartFailure: it cannot be written.
         """
-        content, words = self.content, self.words
+        content, words = await self._choose()
+        await _place(self.path, content)
+        context.detail(DETAIL, words)
+
+    async def try_it(self, context: Context, rehearsal: Rehearsal) -> None:
+        """See whether a daemon starts with it, and leave the file as it is.
+
+        Raises:
+            StartFailure: it does not; why.
+        """
+        tried = f"{self.path}.tried"
+        content, _ = await self._choose()
+        await _place(tried, content)
+        try:
+            await rehearsal.run(context, tried)
+        finally:
+            with trio.CancelScope(shield=True), contextlib.suppress(FileNotFoundError):
+                await trio.to_thread.run_sync(os.unlink, tried)
+
+    async def _choose(self) -> tuple[str, str | None]:
+        """The content, and who may connect."""
         if self.without_polkit is not None:
             missing = await trio.to_thread.run_sync(polkit_missing, abandon_on_cancel=True)
             if missing is not None:
-                content, words = self.without_polkit.content, f"{self.without_polkit.words} ({missing})"
-        try:
-            await trio.to_thread.run_sync(place, self.path, content)
-        except OSError as error:
-            raise StartFailure(f"cannot write {error.filename or self.path}: {error.strerror}") from None
-        context.detail(DETAIL, words)
+                return self.without_polkit.content, f"{self.without_polkit.words} ({missing})"
+        return self.content, self.words
+
+
+async def _place(path: str, content: str) -> None:
+    try:
+        await trio.to_thread.run_sync(place, path, content)
+    except OSError as error:
+        raise StartFailure(f"cannot write {error.filename or path}: {error.strerror}") from None
 
 
 def place(path: str, content: str) -> None:
@@ -67,13 +98,48 @@ def place(path: str, content: str) -> None:
     files.replace(path, content.encode(), MODE)
 
 
-def polkit_missing(bus: str = SYSTEM_BUS, shared: tuple[str, ...] = SHARED) -> str | None:
-    """Why libvirtd cannot ask polkit on this host, in words; None when it can."""
+class PolkitAccess(msgspec.Struct, frozen=True, kw_only=True):
+    """See that the access driver ``polkit`` has somebody to ask: else libvirtd refuses every call, even root's, and our
+    question whether it is ready."""
+
+    where: str
+    """Where it is chosen: ``access-drivers in FILE``."""
+
+    async def run(self, context: Context) -> None:
+        """Look.
+
+        Raises:
+            StartFailure: it has none.
+        """
+        lack = await trio.to_thread.run_sync(self.lack, abandon_on_cancel=True)
+        if lack is not None:
+            raise StartFailure(lack)
+
+    def lack(self) -> str | None:
+        """What is missing, and how to mend it."""
+        missing = polkit_missing(actions=ACTIONS_OF_CALLS)
+        if missing is None:
+            return None
+        return f'"polkit" refuses everything to everybody where {missing}; change {self.where}'
+
+
+def polkit_missing(bus: str = SYSTEM_BUS, shared: tuple[str, ...] = SHARED, actions: str = ACTIONS) -> str | None:
+    """Why libvirtd cannot ask polkit on this host, in words; None when it can.
+
+    Args:
+        actions: the file by which polkit knows what it is asked about.
+    """
     asked = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     with asked:
         number = asked.connect_ex(bus)
     if number not in (0, errno.EAGAIN):  # EAGAIN: it listens, and has too many callers at the moment
         return "there is no D-Bus system bus here"
-    if not any(os.path.exists(os.path.join(directory, POLICY_SERVICE)) for directory in shared):
+    if not _is_in(shared, POLICY_SERVICE):
         return "there is no polkit here"
+    if not _is_in(shared, actions):
+        return f"polkit has not been told of libvirt, as the package {PACKAGE} does"
     return None
+
+
+def _is_in(directories: tuple[str, ...], name: str) -> bool:
+    return any(os.path.exists(os.path.join(directory, name)) for directory in directories)

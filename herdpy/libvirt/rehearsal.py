@@ -1,7 +1,9 @@
-"""Trying a virtlogd with a configuration file before the one that runs is made to take it: that one has no way back.
+"""Trying a daemon of libvirt's with a configuration file before the one that runs is made to take it: virtlogd has no
+way back, and libvirtd would be down.
 
 The one that is tried has a /run/libvirt of its own, in memory, so that it meets neither the sockets nor the PID file of
-the one that runs. It is ended as soon as it has said that it is ready.
+the one that runs. It is ended as soon as it has said that it is ready: libvirtd has begun to see to its drivers then,
+but finds no domain and no network that it would start.
 """
 
 import os
@@ -19,10 +21,9 @@ from herdpy.service import Completed, Context, StartFailure
 PATIENCE = 20.0
 """Seconds; an idle host takes 50 ms."""
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-OWN_RUN = (
-    *("unshare", "--mount", "--propagation", "private"),
-    *("sh", "-c", 'mkdir -p /run/libvirt && mount -t tmpfs none /run/libvirt && exec "$@"', "sh"),
-)
+HIDDEN = ("/run/libvirt",)
+HIDE = 'while [ "$1" != -- ]; do mkdir -p "$1" && mount -t tmpfs none "$1" || exit; shift; done; shift; exec "$@"'
+DIRECTORIES_OF_A_USER = ("XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME")
 IDLE_LIMIT = "30"
 """Seconds after which the one that is tried ends by itself, should nobody end it (``--timeout``)."""
 STAMP = re.compile(r"\A(?:[0-9-]{10} [0-9:.+]+: [0-9]+|libvirt): +(?:error|warning) : (?:\w+:\d+ : )?")
@@ -34,16 +35,30 @@ class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
 
     program: str
     is_root: bool
+    hidden: tuple[str, ...] = HIDDEN
+    """Directories in whose places it has empty ones; an ordinary user's has all its directories of its own."""
 
     async def run(self, context: Context, path: str) -> None:
-        """Start a virtlogd with the configuration file ``path``, and end it once it is ready.
+        """Start one with the configuration file ``path``, and end it once it is ready.
 
         Raises:
             StartFailure: it does not get ready; why.
         """
         if self.is_root:
-            completed = await _until_ready(context, (*OWN_RUN, *self._command(path, "/run/libvirt/virtlogd.pid")), {})
-            if completed is not None and completed.output.startswith(("unshare:", "mount:")):
+            alone = (
+                "unshare",
+                "--mount",
+                "--propagation",
+                "private",
+                "sh",
+                "-c",
+                HIDE,
+                "sh",
+                *self.hidden,
+                "--",
+            )
+            completed = await _until_ready(context, (*alone, *self._command(path, "/run/libvirt/tried.pid")), {})
+            if completed is not None and completed.output.startswith(("unshare:", "mount:", "mkdir:")):
                 return  # this host (a container, mostly) lets nobody try it: what was checked before has to do
         else:
             completed = await self._try_as_user(context, path)
@@ -57,8 +72,8 @@ class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
             lambda: tempfile.mkdtemp(prefix="herdpy-", dir=os.environ.get("XDG_RUNTIME_DIR"))
         )
         try:
-            command = self._command(path, os.path.join(directory, "virtlogd.pid"))
-            return await _until_ready(context, command, {"XDG_RUNTIME_DIR": directory})
+            command = self._command(path, os.path.join(directory, "tried.pid"))
+            return await _until_ready(context, command, dict.fromkeys(DIRECTORIES_OF_A_USER, directory))
         finally:
             with trio.CancelScope(shield=True):  # a few files in memory
                 await trio.to_thread.run_sync(shutil.rmtree, directory)

@@ -22,7 +22,7 @@ class Udev(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds."""
 
     async def run(self, context: Context) -> None:
-        if not _runs():
+        if not runs():
             context.detail(STATE, "no udevd here; /dev is as it is")
             return
         completed = None
@@ -32,7 +32,7 @@ class Udev(msgspec.Struct, frozen=True, kw_only=True):
             context.detail(STATE, f"udevd was still at work after {self.patience:g} s")
 
 
-def _runs() -> bool:
+def runs() -> bool:
     """Whether udevd listens; its socket is made by systemd, and stays in a container that took /run along."""
     if not os.path.exists(CONTROL):
         return False

@@ -111,7 +111,6 @@ class _Context(StepContext):
         questions: trio.MemoryReceiveChannel[Question],
     ) -> None:
         super().__init__(life, registry)
-        self.memory = life.memory
         self.left = tuple(left)
         self._left = left
         self._remember = remember
@@ -119,7 +118,6 @@ class _Context(StepContext):
         self.connections = life.sockets.connections
 
     async def remember(self, text: str) -> None:
-        self.memory = text
         await self._remember(text)
 
     async def resume(self, key: str, *, on_end: Callable[[End], Awaitable[None]] | None = None) -> End:

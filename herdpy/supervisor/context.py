@@ -35,8 +35,15 @@ class StepContext:
     def details(self) -> Mapping[str, str]:
         return self._life.details
 
+    @property
+    def memory(self) -> str:
+        return self._life.memory
+
     def progress(self, stage: str, done: float | None = None) -> None:
         self._life.tell_stage(stage, done)
+
+    def wait_on(self, line: str) -> None:
+        self._life.wait_on(line)
 
     def detail(self, key: str, value: str | None) -> None:
         self._life.tell_detail(key, value)

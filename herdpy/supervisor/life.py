@@ -144,6 +144,7 @@ class Life:
         "done",
         "enabled",
         "failures",
+        "is_waiting_on",
         "memory",
         "name",
         "reason",
@@ -175,6 +176,8 @@ class Life:
         self.stage: str | None = None
         """What a start is doing, in a few words, and how much of that is done (0 to 1)."""
         self.done: float | None = None
+        self.is_waiting_on = False
+        """Whether a start is under way that nobody has to wait for, as it may take for ever."""
         self.changed = Flag()
         """Set, and replaced by a new one, at each change of status or stage."""
         self._registry = registry
@@ -277,8 +280,13 @@ class Life:
             if isinstance(message, _Start):
                 await message.reply.arrived.wait()
         begun = self.changes[0] if self.changes else None
-        while self.status == "starting" and self.changes[0] == begun and self._hurry is None:
+        while self.status == "starting" and self.changes[0] == begun and not self._may_be_long:
             await self.changed.wait()
+
+    @property
+    def _may_be_long(self) -> bool:
+        """Whether it waits to be respawned, or for what may never come: nobody who wants to know need wait for that."""
+        return self._hurry is not None or self.is_waiting_on
 
     def refusal_to_start(self, arguments: Sequence[str] = (), *, by_hand: bool = True) -> str | None:
         """Why it would not be started; None when nothing is against a start.
@@ -400,6 +408,14 @@ class Life:
         if (stage, done) != (self.stage, self.done):
             self.stage, self.done = stage, done
             self._pulse()
+
+    def wait_on(self, line: str) -> None:
+        """Answer whoever waits for the start that is under way; it goes on."""
+        self.is_waiting_on = True
+        for reply in self._starters:
+            reply.give(Outcome(False, (f"Service {self.name} has not started yet: {_told(line)}",)))
+        self._starters.clear()
+        self._pulse()
 
     def tell_detail(self, key: str, value: str | None) -> None:
         if value is None:
@@ -573,6 +589,7 @@ class Life:
 
     def _note_change(self, status: Status) -> None:
         self.status = status
+        self.is_waiting_on = False
         self._end = None
         self.changes.add((status, time.time()))
         if status in ("running", "stopped"):

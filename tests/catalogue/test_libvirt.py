@@ -16,6 +16,7 @@ from herdpy.catalogue.libvirt.configuration import LibvirtConfiguration, uuid_pr
 from herdpy.catalogue.libvirt.settings import IGNORED, KEYS
 from herdpy.configuration import declared_services
 from herdpy.libvirt.asking import Answers, Socket
+from herdpy.libvirt.driver import Driver
 from herdpy.libvirt.host import EnsureGroup, Listening, MakeDirectories
 from herdpy.libvirt.placing import PlaceFile
 from herdpy.mistake import Place
@@ -157,8 +158,9 @@ def test_the_process() -> None:
     assert 0 not in service.respawn.success
     assert service.respawn.enabled
     assert {action.name for action in service.actions} == {"domains", "rescan"}
-    assert service.prepare[:3] == (
+    assert service.prepare[:4] == (
         Installed(program="/usr/sbin/libvirtd", package="libvirt-daemon-system", where="libvirt in /l.toml"),
+        Driver(account="libvirt-qemu"),
         EnsureGroup(group="libvirt", create=True, where="unix-sock-group in /l.toml"),
         MakeDirectories(directories=("/var/log/libvirt/qemu", "/var/run/libvirt")),
     )
@@ -216,7 +218,12 @@ def test_what_a_person_has_chosen_stays_without_polkit() -> None:
     placed = step(made(**chosen), PlaceFile)
     assert placed.without_polkit is None
     assert placed.words == "sasl decides who may do everything, polkit who may look"
-    assert made(**chosen).attempts[0].readiness.demands_password  # type: ignore[union-attr]
+    # Of SASL we have no password; who may look can tell us as much.
+    socket = Socket(directory="/var/run/libvirt", is_root=True, only_looks=True)
+    assert made(**chosen).attempts[0].readiness == Answers(socket=socket, demands_password=False)
+    assert made(**{**chosen, "auth-unix-ro": "sasl"}).attempts[0].readiness == Answers(
+        socket=Socket(directory="/var/run/libvirt", is_root=True), demands_password=True
+    )
 
 
 def test_an_ordinary_users_libvirtd_has_its_own_defaults() -> None:

@@ -13,6 +13,7 @@ from herdpy.configuration import declared_services
 from herdpy.preparation.device import Device
 from herdpy.preparation.directory import Directory
 from herdpy.preparation.installed import Installed
+from herdpy.readiness.alive import StaysAlive
 from herdpy.readiness.device import HasOpen
 from herdpy.readiness.endpoint import Endpoint, Listening
 from herdpy.service import Readiness, Service, Step
@@ -71,10 +72,10 @@ def test_every_field() -> None:
     ("method", "device", "readiness"),
     [
         ("unix-listen", "/run/qga.sock", Listening(endpoint=Endpoint("unix", "/run/qga.sock"))),
-        ("vsock-listen", "3:1234", None),
+        ("vsock-listen", "3:1234", StaysAlive(seconds=0.15)),
     ],
 )
-def test_a_socket_is_its_own_to_make(method: str, device: str, readiness: Readiness | None) -> None:
+def test_a_socket_is_its_own_to_make(method: str, device: str, readiness: Readiness) -> None:
     service = made(method=method, device=device)
     assert device_of(service) == []
     assert service.attempts[0].readiness == readiness

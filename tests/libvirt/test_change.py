@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from herdpy.libvirt.adjusting import Adjust, Server
-from herdpy.libvirt.change import AdjustAndPlace, ReexecuteAndAdjust, Tell
+from herdpy.libvirt.adjusting import Adjust, Server, Settings
+from herdpy.libvirt.change import AdjustAndPlace, AdjustAndReexecute, Tell
 from herdpy.service import Effect, Service
 from tests.catalogue.libvirt_samples import LIBVIRT, NEEDS, VIRTLOG
 from tests.catalogue.test_libvirt import made as libvirtd
@@ -13,7 +13,7 @@ from tests.catalogue.test_virtlog import made as virtlogd
 
 LIVE = {
     *("log-filters", "log-outputs", "min-workers", "max-workers", "prio-workers"),
-    *("max-clients", "max-anonymous-clients"),
+    *("max-clients", "max-anonymous-clients", "admin-min-workers", "admin-max-workers", "admin-max-clients"),
 }
 
 
@@ -49,12 +49,19 @@ def adjusted(**fields: Any) -> Adjust:
 
 def test_what_libvirtd_is_told() -> None:
     threads = (("minWorkers", 5), ("maxWorkers", 30), ("prioWorkers", 5))
-    assert adjusted(**{"max-workers": 30}).servers == (Server(name="libvirtd", threads=threads),)
+    idle = Server(name="libvirtd"), Server(name="admin")
+    assert adjusted(**{"max-workers": 30}).after.servers == (Server(name="libvirtd", threads=threads), idle[1])
     clients = (("nclients_max", 100), ("nclients_unauth_max", 20))
-    assert adjusted(**{"max-clients": 100}).servers == (Server(name="libvirtd", clients=clients),)
+    assert adjusted(**{"max-clients": 100}).after.servers == (Server(name="libvirtd", clients=clients), idle[1])
     said = adjusted(**{"log-filters": "1:qemu", "log-outputs": "2:stderr"})
-    assert (said.filters, said.outputs, said.servers) == ("1:qemu", "2:stderr", (Server(name="libvirtd"),))
-    assert adjusted(**{"log-filters": ""}).filters == ""
+    assert said.after == Settings(filters="1:qemu", outputs="2:stderr", servers=idle)
+    assert said.before == Settings(filters="3:remote 4:event", outputs="3:stderr", servers=idle)
+    assert adjusted(**{"log-filters": ""}).after.filters == ""
+    said = adjusted(**{"admin-min-workers": 2, "admin-max-clients": 9})
+    admin = Server(name="admin", threads=(("minWorkers", 2), ("maxWorkers", 5)), clients=(("nclients_max", 9),))
+    assert said.after.servers == (idle[0], admin)
+    admin = Server(name="admin", threads=(("minWorkers", 1), ("maxWorkers", 5)), clients=(("nclients_max", 5),))
+    assert said.before.servers == (idle[0], admin)
 
 
 def test_who_may_connect_without_polkit_is_a_change_too() -> None:
@@ -76,7 +83,7 @@ def test_virtlogd_executes_itself_anew(key: str) -> None:
         assert found.kind == "next-start"
         return
     assert (found.kind, found.words) == ("now", "executes itself anew")
-    assert isinstance(found.step, ReexecuteAndAdjust)
+    assert isinstance(found.step, AdjustAndReexecute)
     assert found.step.reexecute.content is not None
     assert line is not None and line in found.step.reexecute.content
     server = {"max-clients": "virtlogd", "admin-max-clients": "admin"}.get(key)
@@ -85,7 +92,7 @@ def test_virtlogd_executes_itself_anew(key: str) -> None:
     else:
         assert found.step.adjust is not None
         clients = (("nclients_max", value), ("nclients_unauth_max", value))
-        assert found.step.adjust.servers == (Server(name=server, clients=clients),)
+        assert found.step.adjust.after == Settings(servers=(Server(name=server, clients=clients),))
 
 
 def test_virtlogd_is_not_ended_for_another_log_file() -> None:

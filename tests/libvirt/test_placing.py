@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from herdpy.libvirt.configuration_file import HEADER, render
-from herdpy.libvirt.placing import POLICY_SERVICE, place, polkit_missing
+from herdpy.libvirt.placing import ACTIONS, ACTIONS_OF_CALLS, POLICY_SERVICE, place, polkit_missing
 
 
 @pytest.fixture
@@ -21,10 +21,10 @@ def bus(tmp_path: Path) -> Iterator[str]:
         yield str(tmp_path / "bus")
 
 
-def shared(directory: Path, *, has_polkit: bool) -> tuple[str, ...]:
-    if has_polkit:
-        path = directory / "share" / POLICY_SERVICE
-        path.parent.mkdir(parents=True)
+def shared(directory: Path, *, has_polkit: bool, knows_libvirt: bool = True) -> tuple[str, ...]:
+    for name in (*((POLICY_SERVICE,) if has_polkit else ()), *((ACTIONS,) if knows_libvirt else ())):
+        path = directory / "share" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     return (str(directory / "nothing"), str(directory / "share"))
 
@@ -32,6 +32,14 @@ def shared(directory: Path, *, has_polkit: bool) -> tuple[str, ...]:
 def test_polkit_takes_a_bus_that_answers_and_a_service_of_its_name(tmp_path: Path, bus: str) -> None:
     assert polkit_missing(bus, shared(tmp_path, has_polkit=False)) == "there is no polkit here"
     assert polkit_missing(bus, shared(tmp_path, has_polkit=True)) is None
+
+
+def test_a_polkit_that_knows_nothing_of_libvirt_refuses_everybody_and_is_none(tmp_path: Path, bus: str) -> None:
+    directories = shared(tmp_path, has_polkit=True, knows_libvirt=False)
+    untold = "polkit has not been told of libvirt, as the package libvirt-daemon-system does"
+    assert polkit_missing(bus, directories) == untold
+    assert polkit_missing(bus, shared(tmp_path, has_polkit=True)) is None
+    assert polkit_missing(bus, directories, ACTIONS_OF_CALLS) == untold
 
 
 def test_a_bus_with_too_many_callers_is_there(tmp_path: Path, bus: str) -> None:

@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 
 from tests.system.binfmt.debian import own_architecture, unpacked
+from tests.system.libvirt.conftest import JAIL
 
 SERVICES = Path(__file__).parents[2] / "services"
 BARE = (
     *("/usr/bin/env", "unshare", "--mount", "--propagation", "private", "sh", "-c"),
     # What herdpy itself needs is not looked up; whatever else is installed is hidden.
-    "mount -t tmpfs none /usr/sbin && cp -a /dev/null /dev/urandom /dev/tty /usr/sbin && mount -t tmpfs none /dev && "
-    "mkdir /dev/shm && ln -s /proc/self/fd /dev/fd && cp -a /usr/sbin/* /dev && rm /usr/sbin/* && "
+    "mount -t tmpfs none /usr/sbin && mkdir -p /usr/sbin/bin /usr/sbin/dev/shm && ln -s /proc/self/fd /usr/sbin/dev && "
+    "cp -a /dev/null /dev/urandom /dev/tty /usr/sbin/dev && "
+    "find /usr/bin -name 'python3*' -exec cp -a {} /usr/sbin/bin ';' && "
+    "mount --bind /usr/sbin/dev /dev && mount --bind /usr/sbin/bin /usr/bin && "
     'PATH=/nonexistent && exec "$@"',
     "sh",
 )
@@ -36,13 +39,14 @@ def test_with_nothing_installed_every_package_is_named(shipped):
     shipped.start()
     told = json.loads(shipped.ok("doctor", "--json"))
     assert set(told) == {path.stem for path in SERVICES.glob("*.toml")}
-    for name, package in {
-        "build-vm": "apt-get install qemu-system-x86",
-        "libvirtd": "apt-get install libvirt-daemon-system",
-        "virtlogd": "apt-get install libvirt-daemon",
-        "qemu-binfmt": "apt-get install qemu-user-static",
-        "qemu-guest-agent": "apt-get install qemu-guest-agent",
-    }.items():
+    for name, package in (
+        ("build-vm", "apt-get install qemu-system-x86"),
+        ("libvirtd", "apt-get install libvirt-daemon-system"),
+        ("libvirtd", "apt-get install qemu-system-x86"),
+        ("virtlogd", "apt-get install libvirt-daemon"),
+        ("qemu-binfmt", "apt-get install qemu-user-static"),
+        ("qemu-guest-agent", "apt-get install qemu-guest-agent"),
+    ):
         assert any(package in lack for lack in told[name]), told[name]
     for name in ("build-vm", "hurd-vm"):
         assert any(lack.startswith(f"{EMULATED} there is no /dev/kvm; ") for lack in told[name]), told[name]
@@ -71,9 +75,12 @@ def test_with_everything_nothing_is_missing(shipped, tmp_path):
     (tmp_path / "port").touch()
     with (shipped.services / "qemu-guest-agent.toml").open("a") as file:
         file.write(f'qemu = "{agent}"\ndevice = "{tmp_path}/port"\n')
-    shipped.prefix = ("unshare", "--mount", "--propagation", "private")
+    shipped.prefix = JAIL  # where libvirt's daemons find nothing of the host, and their user
     shipped.start()
     told = json.loads(shipped.ok("doctor", "--json"))
     assert {name: lacks for name, lacks in told.items() if lacks} == {}
     [line] = shipped.ok("doctor").splitlines()
     assert line.startswith("Nothing is missing for ")
+    # And it is true: the one that needs most starts.
+    shipped.ok("start", "libvirtd")
+    assert shipped.ok("domains", "libvirtd") == "No domain runs.\n"

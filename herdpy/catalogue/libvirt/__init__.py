@@ -20,12 +20,13 @@ from herdpy.commands import SendSignal
 from herdpy.libvirt.asking import Answers, Domains, Socket
 from herdpy.libvirt.change import LibvirtdChange
 from herdpy.libvirt.configuration_file import render
+from herdpy.libvirt.driver import Driver, Emulator
 from herdpy.libvirt.host import EnsureGroup, Listening, MakeDirectories
-from herdpy.libvirt.placing import DETAIL, Choice, PlaceFile
+from herdpy.libvirt.placing import DETAIL, PACKAGE, Choice, PlaceFile, PolkitAccess
+from herdpy.libvirt.rehearsal import HIDDEN, Rehearsal
 from herdpy.preparation.installed import Installed
 from herdpy.service import Action, Attempt, Caution, Fact, Notify, Process, Service, Step, Stop, plain
 
-PACKAGE = "libvirt-daemon-system"
 VIRTLOGD = "virtlogd"
 """The service that libvirtd has guests' consoles logged by; as root it starts none itself."""
 START_TIMEOUT = 60.0
@@ -33,6 +34,8 @@ START_TIMEOUT = 60.0
 GUEST_LOGS = "/var/log/libvirt/qemu"
 """Nobody makes it, and without it no domain starts."""
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+DOMAINS = "/etc/libvirt"
+"""Where libvirtd finds the domains and networks that it starts by itself."""
 SIGHUP = 1
 CERTIFICATES = {
     "ca_file": "/etc/pki/CA/cacert.pem",
@@ -47,12 +50,13 @@ def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
     configuration: LibvirtConfiguration = declaration.configuration
     path = configuration_file(declaration, facts)
     asked = _socket(configuration, facts)
+    search_path = None if configuration.qemu is None else f"{configuration.qemu}:{PATH}"
     process = Process(
         command=(configuration.libvirt, "-f", path, *(("--listen",) if configuration.listen else ())),
-        environment={} if configuration.qemu is None else {"PATH": f"{configuration.qemu}:{PATH}"},
+        environment={} if search_path is None else {"PATH": search_path},
     )
     warned = cautions(configuration, facts)
-    demands_password = configuration.auth_unix_rw == "sasl"
+    demands_password = configuration.auth_unix_rw == "sasl" and not asked.only_looks
     return (
         as_service(
             declaration,
@@ -81,11 +85,19 @@ def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
                 ),
             ),
             cautions=warned,
+            foresights=(
+                Emulator(
+                    machine=facts.system.removesuffix("-linux"),
+                    path=search_path,
+                    where=f"qemu in {file_to_change(declaration.source, facts)}",
+                ),
+            ),
             on_change=LibvirtdChange(
                 settings=settings(configuration, facts),
                 others=settings_without_polkit(configuration, facts),
                 directory=asked.directory,
                 place=_place_file(configuration, facts, path),
+                rehearsal=_rehearsal(configuration, asked, path),
             ),
             facts=tuple(_facts(declaration, facts, path)),
         ),
@@ -110,12 +122,16 @@ def _preparation(declaration: Declaration, facts: HostFacts, path: str) -> Itera
     configuration: LibvirtConfiguration = declaration.configuration
     source = file_to_change(declaration.source, facts)
     yield Installed(program=configuration.libvirt, package=PACKAGE, where=f"libvirt in {source}")
+    if configuration.libvirt == LibvirtConfiguration().libvirt:
+        yield Driver() if facts.is_root else Driver(account=None)
     if facts.is_root:
         group = configuration.unix_sock_group or GROUP
         yield EnsureGroup(group=group, create=group == GROUP, where=f"unix-sock-group in {source}")
         yield MakeDirectories(directories=(GUEST_LOGS, configuration.unix_sock_dir))
     if configuration.listen:
         yield Listening(ports=_ports(configuration), certificates=tuple(_certificates(configuration)), source=source)
+    if "polkit" in configuration.access_drivers:
+        yield PolkitAccess(where=f"access-drivers in {source}")
     yield _place_file(configuration, facts, path)
 
 
@@ -131,6 +147,15 @@ def _place_file(configuration: LibvirtConfiguration, facts: HostFacts, path: str
         words=who_may_connect(configuration, values),
         without_polkit=None if others == values else choice,
     )
+
+
+def _rehearsal(configuration: LibvirtConfiguration, asked: Socket, path: str) -> Rehearsal | None:
+    """How another file is tried; where the sockets could not be told apart from those that there are, not at all."""
+    sockets = configuration.unix_sock_dir
+    if path.startswith(f"{sockets.rstrip('/')}/") or (not asked.is_root and asked.directory is not None):
+        return None
+    hidden = (*HIDDEN, DOMAINS, sockets)
+    return Rehearsal(program=configuration.libvirt, is_root=asked.is_root, hidden=hidden)
 
 
 def _ports(configuration: LibvirtConfiguration) -> tuple[tuple[str, str], ...]:
@@ -151,7 +176,12 @@ def _certificates(configuration: LibvirtConfiguration) -> Iterator[tuple[str, st
 def _socket(configuration: LibvirtConfiguration, facts: HostFacts) -> Socket:
     default = LibvirtConfiguration().unix_sock_dir
     is_own = not facts.is_root and configuration.unix_sock_dir == default
-    return Socket(directory=None if is_own else configuration.unix_sock_dir, is_root=facts.is_root)
+    return Socket(
+        directory=None if is_own else configuration.unix_sock_dir,
+        is_root=facts.is_root,
+        # We have no password; an ordinary user's libvirtd has no other socket.
+        only_looks=facts.is_root and configuration.auth_unix_rw == "sasl" and configuration.auth_unix_ro != "sasl",
+    )
 
 
 def _facts(declaration: Declaration, facts: HostFacts, path: str) -> Iterator[Fact]:
@@ -184,7 +214,7 @@ def _left_out(name: str, facts: HostFacts) -> str:
         case "qemu":
             return "QEMU in PATH"
         case _:
-            return "polkit, or none where there is no D-Bus or no polkit"
+            return "polkit, or none where there is no D-Bus or no polkit that knows of libvirt"
 
 
 TYPE = ServiceType(

@@ -61,7 +61,7 @@ class LibvirtConfiguration(Common, frozen=True, kw_only=True):
     """The directory of the sockets; it is made when it is missing."""
     auth_unix_ro: Scheme | None = None
     """How one proves oneself who connects to the socket for looking; None means ``polkit``, or ``none`` on a host
-    without D-Bus or polkit, where that would refuse everybody but root."""
+    without D-Bus or a polkit that knows of libvirt, where that would refuse everybody but root."""
     auth_unix_rw: Scheme | None = None
     """Likewise of the socket for everything; ``none`` leaves it to the group and the permissions. It is never chosen by
     itself when unix-sock-rw-perms lets everybody in."""
@@ -72,7 +72,8 @@ class LibvirtConfiguration(Common, frozen=True, kw_only=True):
     tcp_min_ssf: Annotated[int, msgspec.Meta(ge=112, le=4294967295)] = 112
     """How strong, in bits of the key, SASL's own encryption of a TCP connection has to be at least."""
     access_drivers: tuple[Literal["polkit", "none"], ...] = ()
-    """What restricts what those may do that have proved themselves; nothing means: nothing."""
+    """What restricts what those may do that have proved themselves; nothing means: nothing. ``polkit`` is asked about
+    every call, root's too, so that there must be one."""
     key_file: str = ""
     """The server's private key; empty means ``/etc/pki/libvirt/private/serverkey.pem``. Set all three or none."""
     cert_file: str = ""

@@ -75,15 +75,62 @@ def test_it_waits_for_its_device(herdpy, agent, port, eventually, tmp_path):
     assert herdpy.status("agent")["status"] == "running"
 
 
-def test_a_device_that_does_not_come_is_told_once(herdpy, agent, tmp_path):
-    declare(herdpy, agent, f'device = "{tmp_path}/none"\npatience = 0.1\n')
+def test_one_whose_device_does_not_come_waits_on_and_so_does_one_whose_device_goes(
+    herdpy, agent, port, eventually, tmp_path
+):
+    _, guest = port
+    device = tmp_path / "port"
+    declare(
+        herdpy,
+        agent,
+        f'method = "isa-serial"\ndevice = "{device}"\npatience = 0.1\nrespawn-limit = 3\nrespawn-interval = 60\n',
+    )
+    herdpy.declare("later", 'command = ["sleep", "1000"]\nafter = ["agent"]\nwants = ["agent"]\n')
+    herdpy.start()
+
+    def waits():
+        status = herdpy.status("agent")
+        stage = status["stage"] or ""
+        return status["status"] == "starting" and stage.startswith(f"waiting for {device}; its host gives a guest one")
+
+    refused = herdpy.herd("start", "agent")
+    assert refused.returncode == 1
+    told = (
+        f"Service agent has not started yet: there has been no {device} for 0.1 s, and it waits on; its host gives a "
+    )
+    assert told in refused.stdout
+    assert waits()
+    assert told in herdpy.herd("start", "agent").stdout
+    # Nothing that comes after it waits for ever, too.
+    herdpy.ok("start", "later")
+    # Nor does it matter which supervisor waits.
+    os.kill(herdpy.supervisor(), 9)
+    eventually(waits)
+    device.symlink_to(guest)
+    eventually(lambda: herdpy.status("agent")["status"] == "running")
+    device.unlink()
+    os.kill(herdpy.status("agent")["pid"], 9)
+    eventually(waits)
+    assert herdpy.status("agent")["enabled"]
+    device.symlink_to(guest)
+    eventually(lambda: herdpy.status("agent")["status"] == "running")
+    device.unlink()
+    os.kill(herdpy.status("agent")["pid"], 9)
+    eventually(waits)
+    herdpy.ok("stop", "agent")
+    assert herdpy.status("agent")["status"] == "stopped"
+
+
+def test_one_that_ends_at_once_at_a_vsock_has_failed(herdpy, tmp_path):
+    script = tmp_path / "qemu-ga"
+    script.write_text("#!/bin/sh\nread _ </dev/null\necho failed to initialize guest agent channel >&2\nexit 1\n")
+    script.chmod(0o755)
+    declare(herdpy, script, 'method = "vsock-listen"\ndevice = "1:1234"\nrespawn = false\n')
     herdpy.start()
     refused = herdpy.herd("start", "agent")
     assert refused.returncode == 1
-    assert (
-        f"cannot start agent: there was no {tmp_path}/none for 0.1 s; its host gives a guest one by: " in refused.stdout
-    )
-    assert herdpy.status("agent")["status"] == "stopped"
+    assert "cannot start agent: it exited with 1 before it was ready" in refused.stdout
+    assert "failed to initialize guest agent channel" in refused.stdout
 
 
 def test_a_missing_state_directory_is_a_failure(herdpy, agent, port, tmp_path):

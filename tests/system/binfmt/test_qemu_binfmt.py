@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -60,11 +61,13 @@ def fails(herdpy, program: Path) -> bool:
 
 def entries(herdpy) -> dict[str, tuple[str, int]]:
     """What each entry says, and when it was made."""
+    show = 'said=$(stat -c %n/%y "$name" && cat "$name") && printf "%s\\n\\0" "$said"'  # unless it has just gone
+    shown = inside(herdpy, "sh", "-c", f"cd {TABLE}; for name in [!r]*; do {show}; done").stdout.split("\0")[:-1]
     found = {}
-    for name in inside(herdpy, "ls", TABLE).stdout.split():
-        if name not in {"register", "status"}:
-            made = inside(herdpy, "stat", "-c", "%y", f"{TABLE}/{name}").stdout
-            found[name] = (inside(herdpy, "cat", f"{TABLE}/{name}").stdout, made)
+    for heading, said in (one.split("\n", 1) for one in shown):
+        name, made = heading.split("/")
+        found[name] = (said, made)
+    found.pop("status", None)
     return found
 
 
@@ -166,6 +169,35 @@ def test_a_change_that_a_killed_supervisor_did_not_carry_out_is_the_next_ones(ja
     assert entries(jailed)["qemu-aarch64"] == before["qemu-aarch64"]
     jailed.ok("stop", "qemu-binfmt")
     assert entries(jailed) == {}
+
+
+def test_nothing_stays_of_a_declaration_whose_successor_could_not_be_registered(jailed, qemu, tmp_path):
+    declare(jailed, qemu, "arm", "aarch64")
+    jailed.start()
+    jailed.ok("start", "qemu-binfmt")
+    before = entries(jailed)
+    first = jailed.supervisor()
+    os.kill(first, signal.SIGSTOP)
+    declare(jailed, tmp_path, "aarch64", "riscv64")  # there is no emulator
+    os.kill(first, signal.SIGKILL)
+    assert jailed.status("qemu-binfmt")["status"] == "running"
+    assert entries(jailed) == before
+    jailed.ok("stop", "qemu-binfmt")
+    assert entries(jailed) == {}
+
+
+def test_a_start_that_had_begun_with_another_declaration_is_caught_up_with_and_undone(qemu):
+    """What it has registered is known by what it has told; the process that tries it has a table of its own."""
+    for what in ("catch-up", "stop"):
+        completed = subprocess.run(
+            [*MOUNTED, sys.executable, str(Path(__file__).parent / "lost_race.py"), what, str(qemu)],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        assert completed.returncode == 0, completed.stderr
+        left = {"catch-up": ["qemu-riscv64"], "stop": ["qemu-s390x"]}[what]
+        assert json.loads(completed.stdout) == left
 
 
 def test_what_cannot_be_registered_changes_nothing(jailed, qemu, tmp_path):
@@ -310,6 +342,19 @@ def test_a_table_that_is_switched_off_is_told(jailed, qemu):
     assert inside(jailed, "sh", "-c", f"echo 0 >{TABLE}/status").returncode == 0
     refused = jailed.herd("start", "qemu-binfmt")
     assert "binfmt_misc is switched off for the whole host; switch it on: echo 1 > " in refused.stdout
+
+
+def test_a_table_that_is_mounted_to_be_read_only_is_told_with_the_way_to_change_it(jailed, qemu):
+    declare(jailed, qemu, "aarch64")
+    jailed.start()
+    assert inside(jailed, "mount", "-o", "remount,bind,ro", TABLE).returncode == 0
+    refused = jailed.herd("start", "qemu-binfmt")
+    way = f"mount -o remount,bind,rw {TABLE}"
+    told = f"cannot write {TABLE}/register: Read-only file system; make it writable: {way} (of a container, its "
+    assert f"cannot start qemu-binfmt: {told}" in refused.stdout
+    assert told in jailed.ok("doctor", "qemu-binfmt")
+    assert inside(jailed, *way.split()).returncode == 0
+    jailed.ok("start", "qemu-binfmt")
 
 
 def test_looking_up(jailed, qemu):

@@ -32,6 +32,14 @@ DOMAIN = """\
 """
 
 
+PORTS = ("console", "port")
+
+
+def log(name, port):
+    """Where virtlogd writes the log of a domain's port."""
+    return f"/var/log/libvirt/qemu/{name}-{port}.log"
+
+
 class Host:
     """What is inside of the jail."""
 
@@ -76,15 +84,18 @@ class Host:
         user = ("setpriv", "--reuid", "65534", "--regid", "65534", *drop)
         return self.inside(*user, "env", "HOME=/nonexistent", *command, check=False)
 
-    def boot(self, image, name="counter"):
-        """Define and start a domain that writes numbered lines; returns the paths of its two logs."""
-        logs = [f"/var/log/libvirt/qemu/{name}-{port}.log" for port in ("console", "port")]
+    def describe(self, image, name="counter"):
+        """Put the image of a domain that writes numbered lines in its place; returns a path of what describes it."""
         shutil.copy(image, self.path(f"/var/lib/libvirt/{name}.img"))
-        domain = self.directory / f"{name}.xml"
-        domain.write_text(DOMAIN.format(name=name, console=logs[0], port=logs[1]))
-        self.virsh("define", str(domain))
+        domain = self.path(f"/run/{name}.xml")
+        domain.write_text(DOMAIN.format(name=name, **{port: log(name, port) for port in PORTS}))
+        return f"/run/{name}.xml"
+
+    def boot(self, image, name="counter"):
+        """Define and start such a domain; returns the paths of its two logs."""
+        self.virsh("define", self.describe(image, name))
         self.virsh("start", name)
-        return [self.path(log) for log in logs]
+        return [self.path(log(name, port)) for port in PORTS]
 
     def pid(self, service):
         return self.herdpy.status(service)["pid"]

@@ -19,11 +19,16 @@ from tests.system.libvirt.conftest import HERE, JAIL
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may make a mount namespace without a user's")
 
 
-def came_of(daemon, files):
-    """What comes of a daemon with each of some files, by their names."""
+def came_of(daemon, files, directories=None):
+    """What comes of a daemon with each of some files, by their names.
+
+    Args:
+        directories: of the sockets at which libvirtd is asked whether it is of use; None means that it is not.
+    """
+    asked = directories or {}
     completed = subprocess.run(
         [*JAIL, sys.executable, str(HERE / "try_files.py"), daemon],
-        input=json.dumps(files),
+        input=json.dumps({name: (text, asked.get(name)) for name, text in files.items()}),
         capture_output=True,
         text=True,
         timeout=200,
@@ -37,9 +42,11 @@ def of_another_type(value):
     return 7 if isinstance(value, str | tuple | list) else "seven"
 
 
-def test_libvirtd_starts_with_each_field_set():
+def test_libvirtd_starts_and_answers_with_each_field_set():
     files = {key: libvirtd_file(**{**NEEDS.get(key, {}), key: value}) for key, (value, _) in LIBVIRT.items()}
-    assert came_of("/usr/sbin/libvirtd", files) == dict.fromkeys(files, "ready")
+    directories = {**dict.fromkeys(files, "/run/libvirt"), "unix-sock-dir": "/run/elsewhere"}
+    refused = {"access-drivers": "ready, but access denied: 'QEMU' denied access"}  # there is no polkit in the jail
+    assert came_of("/usr/sbin/libvirtd", files, directories) == {**dict.fromkeys(files, "ready"), **refused}
 
 
 def test_virtlogd_starts_with_each_field_set():
