@@ -3,7 +3,7 @@
 import datetime
 import tomllib
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from herdpy.configuration.toml_lines import key_lines
@@ -132,7 +132,6 @@ def basic(value: str) -> str:
     return f'"{body}"'
 
 
-@settings(deadline=None)  # a busy machine is no mistake
 @given(st.data())
 def test_every_path_is_found_on_the_line_where_it_was_written(data: st.DataObject) -> None:
     tree = data.draw(st.dictionaries(TEXT, VALUES, max_size=6))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from herdpy.mistake import Place
@@ -229,7 +229,6 @@ GRAPHS = st.integers(1, 9).flatmap(
 )
 
 
-@settings(deadline=None)  # a busy machine is no mistake
 @given(GRAPHS)
 def test_waves_or_cycles_for_any_graph(graph: list[list[int]]) -> None:
     services = [service(str(number), *map(str, required)) for number, required in enumerate(graph)]
