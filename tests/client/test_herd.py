@@ -389,7 +389,7 @@ async def test_stop_root_returns_when_the_supervisor_has_ended(tmp_path: Path, a
         await client.wait()
     is_early = client.returncode is not None
     await supervisor.stdin.aclose()
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         assert await client.wait() == 0
         await supervisor.wait()
     await supervisor.stdout.aclose()
@@ -514,7 +514,7 @@ async def test_a_reader_that_leaves_ends_it_quietly(server: Server) -> None:
     many = " ".join(service(f"service-{number}") for number in range(20_000))
     server.answers["status"] = reply(f"(({many}))")
     command = f"{' '.join(HERD)} -s {server.path} status | head -1; echo ${{PIPESTATUS[0]}}"
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         done = await trio.run_process(
             ["bash", "-c", command], capture_stdout=True, capture_stderr=True, env=ENVIRONMENT
         )

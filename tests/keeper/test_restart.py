@@ -348,7 +348,7 @@ def test_five_crashes_in_a_row_bring_the_minimal_supervisor(keeper: Running) -> 
 
     (pid,) = until(minimal, "the minimal supervisor")
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(20)
+        client.settimeout(60)
         client.connect(str(keeper.socket))
         client.sendall(write_command(Command("status", "root")))
         assert b"crashed 5 times in a row" in client.recv(65536)

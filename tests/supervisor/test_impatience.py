@@ -81,7 +81,7 @@ def test_what_waits_for_another_says_so(herdpy, eventually):
         eventually(lambda: herdpy.status("top")["stage"] == "waits for slow")
         assert "Stage: waits for slow\n" in herdpy.ok("status", "top")
         herdpy.ok("stop", "top")
-        assert client.wait(30) == 1
+        assert client.wait(60) == 1
 
 
 def test_who_shares_a_one_shot_with_what_is_stopped_goes_on_with_it(herdpy, eventually, tmp_path):
@@ -181,7 +181,7 @@ def test_further_arguments_of_a_start_under_way_are_not_dropped_silently(herdpy,
         assert refused.returncode == 1
         assert "cannot start one with more: it is starting already" in refused.stdout + refused.stderr
         herdpy.ok("stop", "one")
-        client.wait(30)
+        client.wait(60)
 
 
 def test_the_graph_is_json_too(herdpy):

@@ -199,6 +199,6 @@ def test_whoever_asks_is_answered_while_writes_take_long(
         begin = time.monotonic()
         for _ in range(10):
             fleet.herdpy.ok("status", "service")
-        assert time.monotonic() - begin < 3 * 10 / 2  # a busy machine, but no write of those that it is not to wait for
+        assert time.monotonic() - begin < 3 * 10 - 3  # a busy machine, but not a write waited for each time
     assert starting.wait(PATIENCE) == 0
     assert fleet.herdpy.status("other")["status"] == "running"
