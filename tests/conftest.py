@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from herdpy.keeper import cgroup
 from tests.waiting import PATIENCE, until
@@ -21,6 +22,10 @@ from tests.waiting import PATIENCE, until
 BIN = Path(sys.executable).parent
 CACHE = Path(os.environ.get("HERDPY_TEST_CACHE") or f"/var/tmp/herdpy-tests-{os.geteuid()}")
 """Where guests' images are kept from one run to the next. Not below a home: as root, QEMU runs as another user."""
+
+# A busy machine is no mistake; in continuous integration hypothesis has a profile of its own, which this goes by.
+settings.register_profile("herdpy", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("herdpy")
 
 
 def wait_until(condition: Callable[[], object], patience: float = PATIENCE) -> None:
