@@ -59,7 +59,7 @@ def test_30_respawns_without_end_fill_no_log_of_herdpys(herdpy, eventually):
     herdpy.start()
     herdpy.ok("start", "one")
     log = herdpy.log / "herdpy.log"
-    eventually(lambda: log.read_text().count("service-respawning service=one") >= 200)
+    eventually(lambda: log.read_text().count("service-respawning service=one") >= 100)
     herdpy.ok("stop", "one")
     said = log.read_text()
     respawns = said.count("service-respawning service=one")
