@@ -49,9 +49,12 @@ async def test_nobody_wakes_up_meanwhile(alarm: Alarm) -> None:
         status = Path(f"/proc/self/task/{os.getpid()}/status").read_text()
         return int(status.split("\nvoluntary_ctxt_switches:")[1].split()[0])
 
-    before = switches()
-    assert await alarm.wait(alarm.now() + 0.5)
-    assert switches() - before <= 2
+    for _ in range(5):  # on a busy machine, a page that is read from the disk counts, too
+        before = switches()
+        assert await alarm.wait(alarm.now() + 0.5)
+        if switches() - before <= 2:
+            return
+    raise AssertionError("it was woken up each time")
 
 
 async def test_the_descriptor_is_not_inherited_and_is_closed(alarm: Alarm) -> None:
