@@ -17,7 +17,7 @@ from tests.system.daemons import failed_start, is_waiting, program, replace_supe
 DAEMON = """
 import os, signal, socket, sys, time
 
-# A daemon of the old kind: it forks twice, and writes the number of the process that remains.
+# A daemon of the old kind: it forks twice, and writes the number of the process that remains, once it can.
 path, delay, writes = sys.argv[1], float(sys.argv[2]), sys.argv[3]
 if os.fork():
     os._exit(0)
@@ -25,6 +25,8 @@ os.setsid()
 if os.fork():
     os._exit(0)
 time.sleep(delay)
+while not os.path.isdir(os.path.dirname(path)):
+    time.sleep(0.01)
 with open(path, "w") as file:
     file.write(writes.replace("PID", str(os.getpid())))
 print("daemon", os.getpid(), "writes", writes.strip(), flush=True)
@@ -70,7 +72,7 @@ def test_a_daemon_that_forks_is_ready_when_its_pid_file_is_there(herdpy, tmp_pat
 
 @pytest.mark.parametrize("ended", [False, True], ids=["while it waits", "when it runs"])
 def test_a_daemon_that_forks_survives_the_supervisor(herdpy, tmp_path, pid_file, eventually, ended):
-    herdpy.declare("a", forking(tmp_path, pid_file, 0.3 if ended else 5.0))
+    herdpy.declare("a", forking(tmp_path, pid_file, 0.3))
     herdpy.start()
     if not ended:
         starting = herdpy.herd_in_background("start", "a")
