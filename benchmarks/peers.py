@@ -4,16 +4,15 @@
 
 Supervisor and circus come from PyPI, s6 and runit from Debian, each below a cache directory of its own
 (/var/tmp/herdpy-benchmark-UID, or HERDPY_BENCHMARK_CACHE); this herdpy is installed there, too, not editable and
-compiled, as make does it. Beside them a C loop of fork and exec and the bare interpreter. A round does each part on
-each contestant in turn, so that a busy machine slows all of them alike: compare ratios. Who cannot be installed is
-said.
+compiled, as make does it; systemd is the host's. Beside them a C loop of fork and exec and the bare interpreter. A
+round does each part on each contestant in turn, so that a busy machine slows all of them alike: compare ratios. Who
+cannot be installed is said.
 
-systemd is not among them. Started by root without a session of its own, its user instance takes every process of the
-machine into control groups that it makes, out of those that others keep them in: nothing to be done to a machine for a
-benchmark's sake.
+systemd takes part as the user instance of an ordinary user (nobody), which takes root to begin: it takes every process
+of its control group into others, so it has one of its own, and sees no other.
 
-Parts: one (boot, client, respawn after the default delay, shutdown), respawn (no delay), hundred, thousand, flood,
-flood-respawn, idle.
+Parts: one (boot, client, respawn after the default delay, shutdown), respawn (no delay), daemon (with a PID file),
+hundred, thousand, flood, flood-respawn, idle.
 """
 
 import argparse
@@ -30,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from contest import installation, table
 from contest.accounting import become_subreaper, end_with_us
-from contest.contestants import S6, Circus, Contestant, Herdpy, Loop, Runit, Supervisor
+from contest.contestants import S6, Circus, Contestant, Herdpy, Loop, Runit, Supervisor, Systemd
 from contest.measures import FULL, PARTS, QUICK, interpreter, takes_part
 from contest.stamps import TooSlow
 
@@ -41,6 +40,7 @@ MAKING: dict[str, Callable[[], Contestant]] = {
     "circus": lambda: Circus(installation.from_pypi("circus")),
     "s6": lambda: installation.from_debian("s6") and S6(),
     "runit": lambda: Runit(installation.from_debian("runit")),
+    "systemd": lambda: Systemd(installation.cgroup_of_systemds()),
 }
 
 
@@ -65,11 +65,14 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS), help="parts to measure")
     parser.add_argument("--peers", nargs="+", choices=list(MAKING), default=list(MAKING), help="who takes part")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--idle-rounds", type=int, default=1, help="rounds of the part idle, a minute a contestant")
+    parser.add_argument("--idle-rounds", type=int, default=5, help="rounds of the part idle, a minute a contestant")
+    parser.add_argument("--services", type=int, metavar="N", help="how many services a thousand are")
     parser.add_argument("--quick", action="store_true", help="one round, less of everything: does it work at all")
     options = parser.parse_args()
     rounds = 1 if options.quick else options.rounds
     effort = QUICK if options.quick else FULL
+    if options.services is not None:
+        effort = effort._replace(thousand=options.services)
     if "s6" in options.peers:
         with contextlib.suppress(installation.Missing):  # said below
             go_to_jail()
@@ -80,10 +83,7 @@ def main() -> int:
         python = installation.herdpy() / "python"
     except installation.Missing as error:
         sys.exit(f"cannot measure anything: {error}")
-    contestants, missing = (
-        [],
-        ["systemd takes no part: its user instance would move the machine's processes (see --help)"],
-    )
+    contestants, missing = [], []
     for name in options.peers:
         try:
             contestants.append(MAKING[name]())

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +23,15 @@ from tests.waiting import PATIENCE, until
 BIN = Path(sys.executable).parent
 CACHE = Path(os.environ.get("HERDPY_TEST_CACHE") or f"/var/tmp/herdpy-tests-{os.geteuid()}")
 """Where guests' images are kept from one run to the next. Not below a home: as root, QEMU runs as another user."""
+
+# What runs in a shell's background ignores SIGINT, what runs under nohup SIGHUP; whatever it starts would do so, too.
+for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+    if signal.getsignal(number) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+# A busy machine is no mistake; in continuous integration hypothesis has a profile of its own, which this goes by.
+settings.register_profile("herdpy", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("herdpy")
 
 
 # A busy machine is no mistake. Where CI is set, hypothesis tries the same examples each time.

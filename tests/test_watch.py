@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from herdpy.watch import Watch, watching
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 
 def inotify_descriptors() -> list[Path]:

@@ -1,12 +1,13 @@
 """Who takes part: for each supervisor its configuration, and the command lines that drive it.
 
 All have the same services, their output captured and stamped as far as the supervisor can do that: s6 and runit have a
-logger a service, as their documentation has it; systemd gives output to the journal, which a user instance of ours has
-not got. What is not said here is left at the program's default.
+logger a service, as their documentation has it; systemd gives output to the journal, which its user instance here has
+not got: it has no part in what concerns output. What is not said here is left at the program's default.
 """
 
 import os
 import shlex
+import shutil
 import socket
 import sys
 import time
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 Command = Sequence[str]
+NOBODY = 65534
 
 
 class Fleet(NamedTuple):
@@ -25,21 +27,26 @@ class Fleet(NamedTuple):
     """Whether a service that was killed is to come back at once, as often as it takes."""
     flood: tuple[int, int] | None = None
     """The first service writes so many lines of so many bytes, and begins when told to."""
-    pid_file: Path | None = None
-    """The one service is a daemon that forks and writes this, and begins when told to."""
+    is_daemon: bool = False
+    """Whether the one service is a daemon that forks and writes its PID file, and begins when told to."""
 
     def command(self, service: Path, fifo: Path, number: int) -> list[str]:
         """What a service executes."""
         words = [str(service), str(fifo), str(number)]
         if self.flood is not None and number == 0:
             words += ["flood", *map(str, self.flood)]
-        if self.pid_file is not None:
-            words.append(str(self.pid_file))
+        if self.is_daemon:
+            words.append(str(pid_file(fifo.parent)))
         return words
 
     def begins(self, number: int) -> bool:
         """Whether a service starts with its supervisor."""
-        return not (number == 0 and self.flood is not None) and self.pid_file is None
+        return not (number == 0 and self.flood is not None) and not self.is_daemon
+
+
+def pid_file(place: Path) -> Path:
+    """Where the daemon of a fleet that is one writes its number."""
+    return place / "daemon.pid"
 
 
 class Contestant:
@@ -47,7 +54,7 @@ class Contestant:
 
     name = ""
     forms: frozenset[str] = frozenset()
-    """What it can do of ``quick`` (come back without delay), ``requests``, ``flood``, ``pid-file``, ``control``."""
+    """What it can do of ``quick`` (come back without delay), ``requests``, ``flood``, ``pid-file``."""
 
     def lay_out(self, place: Path, fleet: Fleet, commands: Sequence[Command]) -> None:
         """Write the configuration of these services, which are named s0, s1 and so on."""
@@ -77,12 +84,15 @@ class Contestant:
         """Status requests answered a second, one after the other, a connection each."""
         raise NotImplementedError
 
+    def clean(self, place: Path) -> None:
+        """Remove what it has elsewhere, once nothing of it runs."""
+
 
 class Herdpy(Contestant):
     """Ours, as ``pip install`` leaves it."""
 
     name = "herdpy"
-    forms = frozenset(("quick", "requests", "flood", "control"))
+    forms = frozenset(("quick", "requests", "flood", "pid-file"))
 
     def __init__(self, bin_directory: Path) -> None:
         self._bin = bin_directory
@@ -96,6 +106,8 @@ class Herdpy(Contestant):
                 lines.append("auto-start = true")
             if fleet.is_quick:
                 lines += ["respawn-delay = 0", "respawn-limit = 1000"]
+            if fleet.is_daemon:
+                lines.append(f"ready.pid-file = {_quoted(str(pid_file(place)))}")
             (services / f"s{number}.toml").write_text("\n".join(lines) + "\n")
 
     def daemon(self, place: Path) -> Command:
@@ -120,7 +132,7 @@ class Supervisor(Contestant):
     """Supervisor, from PyPI."""
 
     name = "supervisor"
-    forms = frozenset(("requests", "flood", "control"))
+    forms = frozenset(("requests", "flood"))
 
     def __init__(self, bin_directory: Path) -> None:
         self._bin = bin_directory
@@ -166,7 +178,7 @@ class Circus(Contestant):
     """Circus, from PyPI."""
 
     name = "circus"
-    forms = frozenset(("flood", "control"))
+    forms = frozenset(("flood",))
 
     def __init__(self, bin_directory: Path) -> None:
         self._bin = bin_directory
@@ -201,7 +213,7 @@ class S6(Contestant):
     where the benchmark's mount namespace has them."""
 
     name = "s6"
-    forms = frozenset(("flood", "control"))
+    forms = frozenset(("flood",))
 
     def lay_out(self, place: Path, fleet: Fleet, commands: Sequence[Command]) -> None:
         for number, command in enumerate(commands):
@@ -230,7 +242,7 @@ class Runit(Contestant):
     """runit, from Debian."""
 
     name = "runit"
-    forms = frozenset(("flood", "control"))
+    forms = frozenset(("flood",))
 
     def __init__(self, root: Path) -> None:
         self._bin = root / "usr" / "bin"
@@ -262,6 +274,67 @@ class Runit(Contestant):
 
     def log_files(self, place: Path) -> list[Path]:
         return sorted((place / "log" / "s0").glob("[@c]*"))
+
+
+class Systemd(Contestant):
+    """systemd, the host's own, as the user instance of an ordinary user: of nobody, whose PID 1 never is.
+
+    It moves every process of the control group in which it finds itself into control groups that it makes. So it is put
+    into one of its own, and into a mount and a control group namespace in which there is no other (systemd-user.sh).
+    """
+
+    name = "systemd"
+    forms = frozenset(("quick", "pid-file"))
+    TARGETS = ("basic", "sockets", "timers", "paths", "shutdown", "exit")
+    UNITS = Path("/usr/lib/systemd/user")
+
+    def __init__(self, cgroups: Path) -> None:
+        self._cgroups = cgroups
+
+    def lay_out(self, place: Path, fleet: Fleet, commands: Sequence[Command]) -> None:
+        units = place / "units"
+        units.mkdir()
+        for target in self.TARGETS:
+            shutil.copy(self.UNITS / f"{target}.target", units)
+        shutil.copy(self.UNITS / "systemd-exit.service", units)
+        wanted = " ".join(f"s{number}.service" for number in range(len(commands)) if fleet.begins(number))
+        (units / "default.target").write_text(f"[Unit]\nRequires=basic.target\nAfter=basic.target\nWants={wanted}\n")
+        for number, command in enumerate(commands):
+            # No limit: starts by hand count, too, and there are more of them than five in ten seconds.
+            text = f"[Unit]\nStartLimitIntervalSec=0\n[Service]\nExecStart={shlex.join(command)}\nRestart=always\n"
+            if fleet.is_quick:
+                text += "RestartSec=0\n"
+            if fleet.is_daemon:
+                text += f"Type=forking\nPIDFile={pid_file(place)}\n"
+            (units / f"s{number}.service").write_text(text)
+        (place / "run").mkdir(mode=0o700)
+        for path in (place, place / "fifo", place / "run"):
+            os.chown(path, NOBODY, NOBODY)
+        self._cgroup(place).mkdir()
+
+    def daemon(self, place: Path) -> Command:
+        return ["sh", str(Path(__file__).with_name("systemd-user.sh")), str(self._cgroup(place)), str(NOBODY)]
+
+    def environment(self, place: Path) -> Mapping[str, str]:
+        return {
+            "XDG_RUNTIME_DIR": str(place / "run"),
+            "SYSTEMD_UNIT_PATH": str(place / "units"),
+            "HOME": str(place),
+            "DBUS_SESSION_BUS_ADDRESS": "disabled:",
+        }
+
+    def client(self, place: Path, verb: str, name: str) -> Command:
+        words = ["status", "-n0", name] if verb == "status" else [verb, name]
+        control = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "systemctl", "--user"]
+        return [*control, "--no-pager", *(["list-units", "s*.service"] if verb == "status-all" else words)]
+
+    def clean(self, place: Path) -> None:
+        below = sorted(self._cgroup(place).rglob("*/"), key=lambda path: len(path.parts), reverse=True)
+        for cgroup in [*below, self._cgroup(place)]:
+            cgroup.rmdir()
+
+    def _cgroup(self, place: Path) -> Path:
+        return self._cgroups / place.name
 
 
 class Loop(Contestant):

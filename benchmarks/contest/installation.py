@@ -72,6 +72,23 @@ def from_debian(name: str) -> Path:
     return directory
 
 
+def cgroup_of_systemds() -> Path:
+    """Where control groups for a systemd of our own can be made.
+
+    Raises:
+        Missing: there is no systemd, no control group (v2), or we are not root, who alone can make them.
+    """
+    if not os.access("/lib/systemd/systemd", os.X_OK) or shutil.which("setpriv") is None:
+        raise Missing("there is no /lib/systemd/systemd or no setpriv")
+    if os.geteuid() != 0:
+        raise Missing("only root can give it a control group of its own")
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, place, kind, *_ = line.split()
+        if kind == "cgroup2":
+            return Path(place)
+    raise Missing("no control groups (v2) are mounted")
+
+
 def compiled(name: str) -> Path:
     """Compile one of our C programs, static, and return its path.
 

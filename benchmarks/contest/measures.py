@@ -68,6 +68,18 @@ def respawn(contestant: Contestant, service: Path, effort: Effort) -> tuple[Figu
     return figures, running.commands
 
 
+def daemon(contestant: Contestant, service: Path, effort: Effort) -> tuple[Figures, dict[str, str]]:
+    """A daemon that forks and writes a PID file: its start through the client, until that has been answered."""
+    with session(contestant, Fleet(1, is_daemon=True), service) as running:
+        running.settle()
+        figures: Figures = {"daemon-start": []}
+        for _ in range(effort.kills):
+            figures["daemon-start"].append(running.client("start"))
+            running.take(1)
+            running.client("stop")
+    return figures, running.commands
+
+
 def _many(count: int, label: str, contestant: Contestant, service: Path) -> tuple[Figures, dict[str, str]]:
     with session(contestant, Fleet(count, is_quick=True), service) as running:
         figures: Figures = {f"boot-{label}": [running.boot]}
@@ -75,7 +87,7 @@ def _many(count: int, label: str, contestant: Contestant, service: Path) -> tupl
             return figures, running.commands
         running.settle(2.0)
         if label == "1000":
-            figures["status-all"] = [running.client("status-all") for _ in range(3)]
+            figures["status-all"] = [running.client("status-all") for _ in range(5)]
         try:
             figures[f"storm-{label}"] = [running.kill(list(running.running))]
             running.settle(2.0)
@@ -160,6 +172,7 @@ def idle(contestant: Contestant, service: Path, effort: Effort) -> tuple[Figures
 PARTS: dict[str, Part] = {
     "one": one,
     "respawn": respawn,
+    "daemon": daemon,
     "hundred": hundred,
     "thousand": thousand,
     "flood": flood,
@@ -172,6 +185,8 @@ def takes_part(contestant: Contestant, part: str) -> bool:
     """Whether a part can be measured on a contestant."""
     if isinstance(contestant, Loop):
         return part in ("one", "hundred", "thousand")
+    if part == "daemon":
+        return "pid-file" in contestant.forms
     return "flood" in contestant.forms or not part.startswith("flood")
 
 
@@ -179,7 +194,7 @@ def interpreter(python: Path) -> Figures:
     """The bare interpreter, and what a supervisor on trio cannot do without, as whole processes."""
     return {
         "python": [_timed([str(python), "-I", "-c", "pass"]) for _ in range(5)],
-        "imports": [_timed([str(python), "-I", "-c", "import trio, msgspec"]) for _ in range(3)],
+        "imports": [_timed([str(python), "-I", "-c", "import trio, msgspec"]) for _ in range(5)],
     }
 
 

@@ -173,5 +173,6 @@ def session(contestant: Contestant, fleet: Fleet, service: Path) -> Iterator[Ses
         # What would interrupt us waits until all is gone.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
         end_all(lambda line: print(line, file=sys.stderr))
+        contestant.clean(place)
         shutil.rmtree(place, ignore_errors=True)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)

@@ -44,6 +44,7 @@ ROWS = (
     Row("requests", "requests/s on the socket", 1, 0, 8000, least=True),
     Row("stop", "stop through the client, ms"),
     Row("start", "start through the client, ms"),
+    Row("daemon-start", "the same of a daemon with a PID file, ms"),
     Row("respawn", "SIGKILL to new process, default delay, ms"),
     Row("respawn-0", "the same, no delay, ms", digits=2, limit=2.5),
     Row("respawn-flood", "the same, while another floods, ms", digits=2, limit=5.0),

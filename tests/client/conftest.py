@@ -85,7 +85,7 @@ class Herd:
     async def __call__(
         self, *arguments: str, stdin: bytes = b"", cwd: Path | None = None, **environment: str
     ) -> "subprocess.CompletedProcess[bytes]":
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             return await trio.run_process(
                 [*HERD, *arguments],
                 stdin=stdin,
@@ -137,7 +137,7 @@ class Terminal:
     async def end(self) -> int:
         """Wait for the end of the program; return its exit code."""
         assert self.process is not None
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             status = await self.process.wait()
         os.set_blocking(self.master, False)
         while True:

@@ -26,7 +26,7 @@ printf '%s\\n' "${COMPREPLY[@]}"
 
 async def offered(server: Server, *words: str, cwd: Path = ROOT) -> set[str]:
     """What bash offers when the cursor stands after the last word."""
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         done = await trio.run_process(
             ["bash", "-c", SCRIPT, "bash", str(ROOT / "completion/herd.bash"), str(ROOT / "bin/herd"), *words],
             capture_stdout=True,
@@ -93,7 +93,7 @@ async def test_a_server_that_does_not_answer_is_left_alone(server: Server) -> No
         await trio.sleep_forever()
 
     server.answers["status"] = be_silent
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         assert await offered(server, "stop", "") == set()
 
 
@@ -120,5 +120,5 @@ def test_every_action_that_the_help_names_is_known_to_each_shell() -> None:
 @pytest.mark.parametrize("shell", [shell for shell in ("bash", "zsh", "fish") if shutil.which(shell)])
 def test_the_shell_reads_its_file(shell: str) -> None:
     file = {"bash": "herd.bash", "zsh": "_herd", "fish": "herd.fish"}[shell]
-    done = subprocess.run([shell, "-n", str(ROOT / "completion" / file)], capture_output=True, timeout=30)
+    done = subprocess.run([shell, "-n", str(ROOT / "completion" / file)], capture_output=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, b"")

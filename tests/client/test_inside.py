@@ -43,7 +43,7 @@ class Guest:
 
     async def is_clean(self) -> None:
         """Wait until nothing is left of any job."""
-        with trio.fail_after(15):
+        with trio.fail_after(60):
             while list(self.temporary.iterdir()):
                 await trio.sleep(0.05)
 
@@ -225,7 +225,7 @@ async def test_however_it_ends_the_guest_is_left_clean(
         env={**herd.environment, "TMPDIR": str(short_path)},
     )
     assert process.stdout is not None
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         assert process.stderr is not None
         first = await process.stdout.receive_some()
         assert first, await process.stderr.receive_some()

@@ -209,7 +209,7 @@ async def test_following_ends_with_its_reader_and_by_ctrl_c_and_leaves_no_tail(
         assert tails()
         assert process.stdout is not None
         await process.stdout.aclose()
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             assert await process.wait() == 141
     assert tails() == []
     await terminal.run([*HERD, "log", "-f", "foo"], herd.environment)

@@ -13,7 +13,7 @@ import pytest
 from herdpy import sexp
 
 CLIENT = Path(__file__).with_name("client.scm")
-PATIENCE = 30
+PATIENCE = 60
 """Seconds until a test gives up on an answer."""
 
 Ask = Callable[..., bytes]

@@ -146,4 +146,4 @@ def test_results_have_gnus_shapes(ask, guile):
 
 def test_the_end_is_no_reply(ask, herdpy):
     assert ask("stop", "root") == ""
-    assert herdpy.process.wait(30) == 0
+    assert herdpy.process.wait(60) == 0

@@ -41,7 +41,7 @@ def beside(herdpy, eventually):
     def answers() -> None:
         begin = time.monotonic()
         assert exchange(herdpy.socket, STATUS).startswith(b"(reply (version 0) (result (((service ")
-        assert time.monotonic() - begin < 5, "a status took long"
+        assert time.monotonic() - begin < 20, "a status took long"
 
     yield answers
     answers()

@@ -367,7 +367,7 @@ def test_what_ends_it_is_answered_by_no_byte(herdpy):
     herdpy.start()
     assert exchange(herdpy.socket, command("start", "foo")) != NOTHING
     assert exchange(herdpy.socket, command("stop", "shepherd")) == NOTHING
-    assert herdpy.process.wait(30) == 0
+    assert herdpy.process.wait(60) == 0
 
 
 def test_what_is_no_command_is_answered_by_no_byte(herdpy):

@@ -24,7 +24,7 @@ from tests.waiting import until
 
 ROOT = Path(__file__).parent.parent.parent
 PEER = Path(__file__).parent / "peer.py"
-PATIENCE = 20.0
+PATIENCE = 60.0
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
 
 RUN = """

@@ -21,7 +21,7 @@ def test_a_connection_that_was_accepted_survives_the_supervisor(keeper: Running,
     first = keeper.supervisor()
     hold(first, "web", listening.fileno())
     with socket.create_connection(listening.getsockname()) as client:
-        client.settimeout(10)
+        client.settimeout(60)
         assert first.ask("accept", name="web", connection="c") == {
             "kind": "accepted",
             "serial": first.serial,

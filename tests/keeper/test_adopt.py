@@ -166,7 +166,7 @@ async def test_the_supervisor_s_end(supervisor: Supervisor, keeper: Running) -> 
         nursery.start_soon(line.run)
         held, _ = await line.spawn("a:main:0:1", ["sh", "-c", "setsid sleep 1000 & exit 4"], ENVIRONMENT, "/", "null")
         first = held.pid
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             await held.exited.wait()
         assert held.status == {"exited": 4}
         (daemon,) = (child for child in keeper.children() if lives(child) and child.pid not in (supervisor.pid, keeper.logger()))  # fmt: skip  # noqa: E501
@@ -181,7 +181,7 @@ async def test_the_supervisor_s_end(supervisor: Supervisor, keeper: Running) -> 
         with pytest.raises(Refused, match="still runs"):
             await line.rest(held)
         await line.signal(held, 15, "all")
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             await held.exited.wait()
             await held.drained.wait()
         assert end_in_words(held.status or {}) == "was killed by SIGTERM"
@@ -189,7 +189,7 @@ async def test_the_supervisor_s_end(supervisor: Supervisor, keeper: Running) -> 
         assert await line.release(held) == 0
         # Who is left behind, and is told to go.
         held, _ = await line.spawn("b:main:0:2", ["sh", "-c", "setsid sleep 1000 & exit 4"], ENVIRONMENT, "/", "null")
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             await held.exited.wait()
             assert await line.rest(held) == 1
             assert not held.alone.is_set()
@@ -210,7 +210,7 @@ async def test_who_waits_for_the_end_waits_for_the_adopted_one_s(supervisor: Sup
         await line.adopt(held, daemon.pid)
         assert held.exited is exited
         daemon.kill()
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             await exited.wait()
         assert held.status == {"killed": 9, "core": False}
         await line.release(held)

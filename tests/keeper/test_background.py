@@ -12,7 +12,7 @@ def command(herdpy):
 
 
 def run(command, herdpy):
-    return subprocess.run(command, capture_output=True, text=True, env=herdpy.environment, timeout=30, check=False)
+    return subprocess.run(command, capture_output=True, text=True, env=herdpy.environment, timeout=60, check=False)
 
 
 def test_it_returns_when_the_socket_answers(herdpy, command, eventually):

@@ -111,7 +111,7 @@ def test_what_a_service_made_below_its_own_goes_with_it(keeper: Running) -> None
         supervisor.ended("service")
         assert supervisor.ask("rest", id="service")["count"] == 1
         assert supervisor.ask("release", id="service")["left"] == 0
-        assert child.wait(10) == -signal.SIGKILL
+        assert child.wait(60) == -signal.SIGKILL
     finally:
         child.kill()
         child.wait()

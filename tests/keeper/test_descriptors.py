@@ -288,6 +288,6 @@ async def test_a_dead_line_refuses(listening: dict[str, socket.socket]) -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     theirs.close()
     line = KeeperLine(ours.detach(), lambda number: None)
-    with trio.fail_after(5), pytest.raises(Refused, match="cannot ask the keeper"):
+    with trio.fail_after(60), pytest.raises(Refused, match="cannot ask the keeper"):
         await line.hold("a", listening["a"].fileno())
     assert listening["a"].fileno() >= 0

@@ -299,9 +299,12 @@ def test_waiting_for_the_rest_wakes_nobody_up(keeper: Running, way: str) -> None
         lines = Path(f"/proc/{keeper.pid}/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches"))
 
-    select.select([], [], [], 0.5)  # what the beginning left to do: the look for orphans
-    before = switches()
-    select.select([], [], [], 1.0)  # the time that is measured
-    assert switches() == before
+    def rests() -> bool:
+        before = switches()
+        select.select([], [], [], 1.0)
+        return switches() == before
+
+    # Not at once: what the beginning left to do, such as the look for orphans.
+    until(rests, "a while without a wake-up", patience=15)
     left.kill()
     supervisor.expect("alone", id="service")

@@ -16,7 +16,7 @@ from herdpy.keeper.message import LIMIT, ancillary, decode, encode
 from herdpy.keeper.table import make_ledger, make_pipe
 
 PROGRAM = Path(__file__).parent.parent.parent / "herdpy" / "logger" / "__main__.py"
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 class Logger:

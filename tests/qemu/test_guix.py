@@ -102,7 +102,7 @@ def load(modules: Path, path: Path) -> object:
         [GUILE, "--no-auto-compile", "-L", str(modules), str(modules / "load.scm"), str(path)],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         env={**os.environ, "LC_ALL": "C.UTF-8", "GUILE_AUTO_COMPILE": "0"},
     )
     assert (completed.returncode, completed.stderr) == (0, ""), completed.stderr
@@ -132,7 +132,7 @@ def herdpy_says(path: Path, pieces: list[bytes], *, pause: float = 0, hold: bool
                             if over.wait(pause):
                                 return
                         if hold:
-                            over.wait(20)
+                            over.wait(60)
                     except BrokenPipeError:
                         pass
 
@@ -216,7 +216,7 @@ def test_without_an_answer_in_time_there_is_no_machine(modules: Path, tmp_path: 
     with herdpy_says(tmp_path / "socket", pieces, pause=0.05, hold=True):
         start = time.monotonic()
         assert load(modules, path) == []
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < 30
 
 
 @needs_guile

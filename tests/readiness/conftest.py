@@ -10,7 +10,7 @@ import trio
 
 from herdpy.service import End, StartFailure
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 
 class Beside:

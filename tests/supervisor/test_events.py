@@ -156,7 +156,7 @@ def test_a_follower_goes_on_with_the_next_supervisor_and_the_past_is_not_forgott
     assert after[: len(before)] == before
     assert after[len(before) :][:3] == ["supervisor-begins", "supervisor-back", "command"]
     assert herdpy.stop() == 0
-    rest = follower.communicate(timeout=20)
+    rest = follower.communicate(timeout=60)
     assert follower.returncode == 0
     assert told(rest[0])[-1]["event"] == "exiting"
     assert rest[1] == "herd: herdpy has ended, and there is nothing more to follow\n"
@@ -202,9 +202,9 @@ def test_ctrl_c_and_a_reader_that_leaves_end_it_quietly(herdpy, follow):
     follower = follow("-n", "1")
     follower.stdout.readline()
     follower.send_signal(signal.SIGINT)
-    assert follower.communicate(timeout=20)[1] == ""
+    assert follower.communicate(timeout=60)[1] == ""
     assert follower.returncode == 130
     follower = follow("-n", "1")
     follower.stdout.readline()
     follower.stdout.close()
-    assert follower.wait(20) == 141
+    assert follower.wait(60) == 141

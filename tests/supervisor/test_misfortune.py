@@ -93,7 +93,7 @@ def test_a_shutdown_that_is_gone_on_with_is_in_no_hurry(herdpy, tmp_path, eventu
     herdpy.process.send_signal(signal.SIGTERM)
     eventually(lambda: herdpy.status("base")["status"] == "stopping")
     os.kill(supervisor, signal.SIGKILL)
-    assert herdpy.process.wait(30) == 0
+    assert herdpy.process.wait(60) == 0
     assert "supervisor-back" in herdpy.said()
     assert "shutdown-hurries" not in herdpy.said()
 

@@ -7,10 +7,18 @@ from pathlib import Path
 
 import pytest
 
+WAITS = "while [ ! -e {} ]; do sleep 0.02; done"
+
 
 @pytest.fixture
 def trace(tmp_path: Path) -> Path:
     return tmp_path / "trace"
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Path:
+    """What a service waits for that must not end before the test has seen it run."""
+    return tmp_path / "gate"
 
 
 def says(trace: Path, name: str, then: str = "exec sleep 1000") -> str:
@@ -80,7 +88,7 @@ def test_a_one_shot_that_ended_while_there_was_no_supervisor_is_not_repeated(her
     os.kill(supervisor, signal.SIGSTOP)
     eventually(lambda: "end" in trace.read_text())
     os.kill(supervisor, signal.SIGKILL)
-    client.wait(30)
+    client.wait(60)
     eventually(lambda: herdpy.status("once")["status"] == "stopped")
     assert trace.read_text().split() == ["begin", "end"]
     assert herdpy.status("once")["reason"] == "it exited with 4"
@@ -137,27 +145,35 @@ def test_a_cycle_of_afters_is_refused(herdpy):
     ("ending", "status"),
     [("exit 0", 0), ("exit 5", 5), ("kill -KILL $$", 137)],
 )
-def test_herdpy_ends_with_its_essential_service(herdpy, eventually, trace, ending, status):
+def test_herdpy_ends_with_its_essential_service(herdpy, eventually, trace, gate, ending, status):
     script = f"trap 'echo stopped >> {trace}; exit' TERM; echo started >> {trace}; while :; do sleep 0.02; done"
     herdpy.declare("other", f"command = {json.dumps(['sh', '-c', script])}\nauto-start = true\n")
     more = 'essential = true\nrespawn = false\nauto-start = true\nrequirement = ["other"]\n'
-    herdpy.declare("main", says(trace, "main", f"sleep 0.5; {ending}") + more)
+    herdpy.declare("main", says(trace, "main", f"{WAITS.format(gate)}; {ending}") + more)
     herdpy.start()
-    assert herdpy.process.wait(30) == status
+    eventually(lambda: "started" in trace.read_text())
+    gate.touch()
+    assert herdpy.process.wait(60) == status
     assert trace.read_text().split()[-1] == "stopped"
 
 
-def test_an_end_with_0_that_is_a_failure_is_told_as_one(herdpy, trace):
+def test_an_end_with_0_that_is_a_failure_is_told_as_one(herdpy, trace, gate):
     more = "essential = true\nrespawn = false\nauto-start = true\nsuccess-exit-codes = [7]\n"
-    herdpy.declare("main", says(trace, "main", "sleep 0.5; exit 0") + more)
+    herdpy.declare("main", says(trace, "main", f"{WAITS.format(gate)}; exit 0") + more)
     herdpy.start()
-    assert herdpy.process.wait(30) == 1
+    gate.touch()
+    assert herdpy.process.wait(60) == 1
 
 
-def test_an_essential_service_is_given_up_after_its_respawns(herdpy, trace):
-    herdpy.declare("main", says(trace, "main", "exit 9") + "essential = true\nauto-start = true\nrespawn-limit = 3\n")
+def test_an_essential_service_is_given_up_after_its_respawns(herdpy, trace, gate):
+    herdpy.declare(
+        "main",
+        says(trace, "main", f"{WAITS.format(gate)}; exit 9")
+        + "essential = true\nauto-start = true\nrespawn-limit = 3\n",
+    )
     herdpy.start()
-    assert herdpy.process.wait(30) == 9
+    gate.touch()
+    assert herdpy.process.wait(60) == 9
     assert trace.read_text().split().count("main") == 3
 
 

@@ -272,6 +272,6 @@ def test_ten_thousand_services_in_a_chain(is_cycle: bool) -> None:
         services.append(service("s0", f"s{count - 1}"))
     before = time.process_time()
     plan, mistakes = make_plan(services)
-    assert time.process_time() - before < 2
+    assert time.process_time() - before < 10
     assert (plan is None) == is_cycle
     assert len(mistakes) == is_cycle

@@ -31,7 +31,7 @@ def test_one_that_the_supervisor_did_not_live_to_see_through_ends_with_all_runni
         eventually(lambda name=name: herdpy.status(name)["status"] == "stopping")
         os.kill(herdpy.supervisor(), signal.SIGKILL)
     eventually(lambda: all(herdpy.status(name)["status"] == "running" for name in before))
-    assert client.wait(30) == 0, "the next supervisors were not asked"
+    assert client.wait(60) == 0, "the next supervisors were not asked"
     after = pids(herdpy)
     assert after["base"] != before["base"]
     assert after["top"] != before["top"]
@@ -52,7 +52,7 @@ def test_one_of_what_had_no_process_stops_nothing_again(herdpy, tmp_path, eventu
     eventually(lambda: "command action=start service=base" in log.read_text())
     assert herdpy.status("base")["status"] == "starting"
     (tmp_path / "open").touch()
-    assert client.wait(30) == 0, log.read_text()
+    assert client.wait(60) == 0, log.read_text()
 
 
 def test_one_that_had_stopped_everything_is_finished_by_a_start(herdpy, tmp_path, eventually):
@@ -71,7 +71,7 @@ def test_one_that_had_stopped_everything_is_finished_by_a_start(herdpy, tmp_path
     os.kill(herdpy.supervisor(), signal.SIGKILL)
     eventually(lambda: herdpy.status("base")["status"] == "starting")
     (tmp_path / "open").touch()
-    assert client.wait(30) == 0, "it asks the next supervisor"
+    assert client.wait(60) == 0, "it asks the next supervisor"
     assert herdpy.status("base")["pid"] != before
     log = herdpy.log / "herdpy.log"
     eventually(lambda: log.read_text().count("service-started service=base") == 2)
@@ -94,7 +94,7 @@ def test_one_that_cuts_a_start_short_starts_what_had_waited_for_that(herdpy, tmp
     starting = herdpy.herd_in_background("start", "top")
     eventually(lambda: herdpy.status("gate")["status"] == "starting")
     restarting = herdpy.herd_in_background("restart", "base")
-    assert starting.wait(30) == 1
+    assert starting.wait(60) == 1
     (tmp_path / "open").touch()
-    assert restarting.wait(30) == 0
+    assert restarting.wait(60) == 0
     assert herdpy.status("top")["status"] == "running"

@@ -52,7 +52,7 @@ def become(gids: list[int], path: Path, action: str, service: str, arguments: tu
     reply = b""
     try:
         with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(30)
+            client.settimeout(60)
             client.connect(str(path))
             client.sendall(protocol.write_command(protocol.Command(action, service, arguments, "/")))
             while piece := client.recv(65536):

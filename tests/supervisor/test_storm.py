@@ -23,7 +23,7 @@ REQUIREMENTS = {
 SECONDS = 12.0
 SEED = 20201
 COMMANDS = ["start"] * 4 + ["stop"] * 3 + ["restart"] * 2 + ["enable"] * 2 + ["disable", "status", "progress", "kill"]
-PATIENCE = 40.0
+PATIENCE = 60.0
 """Seconds without an answer after which a client counts as forgotten; nothing here takes longer than some."""
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 ACTIVATED = str(Path(__file__).parent / "activated.py")
-PATIENCE = 30
+PATIENCE = 60
 """Seconds until a connection is given up."""
 ECHO = ["cat"]
 NOBODY = 65534

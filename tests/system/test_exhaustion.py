@@ -15,7 +15,7 @@ import pytest
 
 from tests.system.test_ordinary_user import BECOME_NOBODY, NOBODY
 
-PATIENCE = 30
+PATIENCE = 60
 FEW = ["respawn-delay = 0.1", "respawn-limit = 1000"]
 
 

@@ -206,8 +206,8 @@ def test_a_guest_from_boot_to_power_off(guest: Guest) -> None:
 
     begun = time.monotonic()
     guest.command("system_powerdown")
-    assert guest.process.wait(30) == 0, guest.said()
-    assert time.monotonic() - begun < 15
+    assert guest.process.wait(60) == 0, guest.said()
+    assert time.monotonic() - begun < 60, "systemd waits 90 s for what does not end"
 
 
 @needs_qemu
@@ -227,7 +227,7 @@ def test_a_panic_is_seen_and_ends_the_guest(guest: Guest) -> None:
             if "SHUTDOWN" in events:
                 break
     assert "GUEST_PANICKED" in events
-    guest.process.wait(30)
+    guest.process.wait(60)
 
 
 def python_for_a_guest(directory: Path) -> Path:

@@ -15,7 +15,7 @@ import pytest
 from tests.system.test_state_directory import Disk
 
 COUNTING = ["sh", "-c", "i=0; while :; do echo $((i += 1)); sleep 0.02; done"]
-PATIENCE = 30
+PATIENCE = 60
 
 
 @pytest.fixture

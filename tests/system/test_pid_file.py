@@ -17,7 +17,7 @@ from tests.system.daemons import failed_start, is_waiting, program, replace_supe
 DAEMON = """
 import os, signal, socket, sys, time
 
-# A daemon of the old kind: it forks twice, and writes the number of the process that remains.
+# A daemon of the old kind: it forks twice, and writes the number of the process that remains, once it can.
 path, delay, writes = sys.argv[1], float(sys.argv[2]), sys.argv[3]
 if os.fork():
     os._exit(0)
@@ -25,6 +25,8 @@ os.setsid()
 if os.fork():
     os._exit(0)
 time.sleep(delay)
+while not os.path.isdir(os.path.dirname(path)):
+    time.sleep(0.01)
 with open(path, "w") as file:
     file.write(writes.replace("PID", str(os.getpid())))
 print("daemon", os.getpid(), "writes", writes.strip(), flush=True)
@@ -70,7 +72,7 @@ def test_a_daemon_that_forks_is_ready_when_its_pid_file_is_there(herdpy, tmp_pat
 
 @pytest.mark.parametrize("ended", [False, True], ids=["while it waits", "when it runs"])
 def test_a_daemon_that_forks_survives_the_supervisor(herdpy, tmp_path, pid_file, eventually, ended):
-    herdpy.declare("a", forking(tmp_path, pid_file, 0.3 if ended else 5.0))
+    herdpy.declare("a", forking(tmp_path, pid_file, 0.3))
     herdpy.start()
     if not ended:
         starting = herdpy.herd_in_background("start", "a")
@@ -102,15 +104,15 @@ def test_a_daemon_that_ends_before_it_wrote_its_pid_is_not_waited_for(herdpy, pi
 def test_a_pid_file_that_names_no_process_of_the_service(herdpy, tmp_path, pid_file):
     pid_file.parent.mkdir()
     herdpy.declare("a", forking(tmp_path, pid_file, writes=f"{os.getpid()}\n", more="start-timeout = 20"))
-    herdpy.declare("b", forking(tmp_path, pid_file, writes="garbage\n", more="start-timeout = 0.5"))
-    herdpy.declare("c", forking(tmp_path, pid_file, writes="1\n", more="start-timeout = 0.5"))
+    herdpy.declare("b", forking(tmp_path, pid_file, writes="garbage\n", more="start-timeout = 2"))
+    herdpy.declare("c", forking(tmp_path, pid_file, writes="1\n", more="start-timeout = 2"))
     herdpy.start()
     first, *more = failed_start(herdpy)
     assert first.startswith(f"cannot start a: its PID file {pid_file} holds {os.getpid()}: "), first
     assert any("daemon" in line for line in more)
     assert os.getpid() == int(pid_file.read_text())
     pid_file.unlink()
-    waited = "it was not ready after 0.5 s: waiting for its PID file:"
+    waited = "it was not ready after 2 s: waiting for its PID file:"
     assert failed_start(herdpy, "b")[0] == f"cannot start b: {waited} {pid_file} holds no process's number"
     pid_file.unlink()
     expected = f"cannot start c: {waited} {pid_file} holds 1, which is no process of a service"
@@ -118,10 +120,10 @@ def test_a_pid_file_that_names_no_process_of_the_service(herdpy, tmp_path, pid_f
 
 
 def test_a_daemon_that_never_writes_its_pid_file(herdpy, tmp_path, pid_file, eventually):
-    herdpy.declare("a", forking(tmp_path, pid_file, 1000, more="start-timeout = 0.3"))
+    herdpy.declare("a", forking(tmp_path, pid_file, 1000, more="start-timeout = 1"))
     herdpy.start()
     lines = failed_start(herdpy)
-    waited = "it was not ready after 0.3 s: waiting for its PID file:"
+    waited = "it was not ready after 1 s: waiting for its PID file:"
     assert lines[0] == f"cannot start a: {waited} {pid_file} is not there"
     assert herdpy.status("a")["reason"] in lines[0]
     eventually(lambda: not with_word(str(pid_file)))

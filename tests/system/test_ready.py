@@ -77,11 +77,11 @@ def test_a_unix_socket_that_it_listens_at_late(herdpy, tmp_path, eventually):
 
 def test_a_port_that_another_program_has(herdpy, tmp_path, port):
     with socket.create_server(("127.0.0.1", int(port))):
-        herdpy.declare("a", toml(["sleep", "1000"], f'ready.listens = "tcp:{port}"\nstart-timeout = 0.3'))
+        herdpy.declare("a", toml(["sleep", "1000"], f'ready.listens = "tcp:{port}"\nstart-timeout = 1'))
         herdpy.start()
         name = Path(f"/proc/{os.getpid()}/comm").read_text().strip()
         said = f"waiting until it listens at tcp:{port}: PID {os.getpid()} ({name}) does"
-        expected = f"cannot start a: it was not ready after 0.3 s: {said}, which is not one of its processes"
+        expected = f"cannot start a: it was not ready after 1 s: {said}, which is not one of its processes"
         assert failed_start(herdpy)[0] == expected
 
 
@@ -136,10 +136,10 @@ def test_a_line_that_comes_between_rotations_while_the_supervisor_is_killed(herd
 
 
 def test_a_line_that_never_comes(herdpy):
-    herdpy.declare("a", toml(["sh", "-c", "echo not; exec sleep 9"], 'ready.log-line = "^ready"\nstart-timeout = 0.3'))
+    herdpy.declare("a", toml(["sh", "-c", "echo not; exec sleep 9"], 'ready.log-line = "^ready"\nstart-timeout = 1'))
     herdpy.start()
     lines = failed_start(herdpy)
-    expected = "it was not ready after 0.3 s: waiting until it writes a line that matches ^ready"
+    expected = "it was not ready after 1 s: waiting until it writes a line that matches ^ready"
     assert lines[0] == f"cannot start a: {expected}"
 
 
@@ -149,12 +149,12 @@ def test_a_command_that_succeeds_in_the_end(herdpy, tmp_path):
     herdpy.declare(
         "a", toml(["sleep", "1000"], f"ready = {{ command = {json.dumps(['sh', '-c', script])}, interval = 0.02 }}")
     )
-    herdpy.declare("b", toml(["sleep", "9"], 'ready.command = ["false"]\nready.interval = 0.05\nstart-timeout = 0.4'))
+    herdpy.declare("b", toml(["sleep", "9"], 'ready.command = ["false"]\nready.interval = 0.05\nstart-timeout = 2'))
     herdpy.declare("c", toml(["sleep", "9"], 'ready.command = ["/nowhere"]\nstart-timeout = 9'))
     herdpy.start()
     herdpy.ok("start", "a")
     assert asked.read_text() == "asked\n" * 3
-    expected = "it was not ready after 0.4 s: waiting until false succeeds, which exited with 1"
+    expected = "it was not ready after 2 s: waiting until false succeeds, which exited with 1"
     assert failed_start(herdpy, "b")[0] == f"cannot start b: {expected}"
     assert failed_start(herdpy, "c")[0] == "cannot start c: /nowhere cannot be executed: No such file or directory"
 
@@ -191,9 +191,9 @@ def test_it_says_that_it_is_ready_and_its_watchdog_bites(herdpy, tmp_path, event
 
 
 def test_it_never_says_that_it_is_ready(herdpy):
-    herdpy.declare("a", toml(["sleep", "9"], "ready.notify = true\nstart-timeout = 0.3"))
+    herdpy.declare("a", toml(["sleep", "9"], "ready.notify = true\nstart-timeout = 1"))
     herdpy.start()
-    expected = "it was not ready after 0.3 s: waiting until it says READY=1"
+    expected = "it was not ready after 1 s: waiting until it says READY=1"
     assert failed_start(herdpy)[0] == f"cannot start a: {expected}"
 
 
@@ -266,12 +266,12 @@ def test_commands_before_the_start_and_after_the_end(herdpy, tmp_path):
 def test_a_command_before_the_start_that_fails(herdpy, tmp_path):
     herdpy.declare("a", toml(["touch", f"{tmp_path}/ran"], 'pre-start = [["sh", "-c", "exit 4"]]'))
     herdpy.declare("b", toml(["touch", f"{tmp_path}/ran"], 'pre-start = [["/nowhere", "x"]]'))
-    herdpy.declare("c", toml(["touch", f"{tmp_path}/ran"], 'pre-start = [["sleep", "1000"]]\nstart-timeout = 0.2'))
+    herdpy.declare("c", toml(["touch", f"{tmp_path}/ran"], 'pre-start = [["sleep", "1000"]]\nstart-timeout = 1'))
     herdpy.start()
     said = "its pre-start command sh -c 'exit 4' exited with 4; see: herd log a"
     assert failed_start(herdpy)[0] == f"cannot start a: {said}"
     assert failed_start(herdpy, "b")[0] == "cannot start b: /nowhere cannot be executed: No such file or directory"
-    said = "its pre-start command sleep 1000 was not done after 0.2 s"
+    said = "its pre-start command sleep 1000 was not done after 1 s"
     assert failed_start(herdpy, "c")[0] == f"cannot start c: {said}"
     assert not (tmp_path / "ran").exists()
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 COUNTING = ["sh", "-c", "i=0; while :; do echo $((i += 1)); sleep 0.02; done"]
-PATIENCE = 30
+PATIENCE = 60
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from tests.processes import command_line, identity, lives, programs
 
 COUNTING = 'i=0; while :; do i=$((i+1)); echo "line $i"; sleep 0.02; done'
 PROGRAMS = ("keeper", "keeper+logger", "keeper+supervisor", "keeper+logger+supervisor")
-PATIENCE = 20
+PATIENCE = 60
 
 
 class Fleet:

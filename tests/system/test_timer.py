@@ -139,7 +139,7 @@ def test_a_run_that_takes_too_long_is_stopped_and_killed(herdpy: Any, eventually
         "stubborn",
         f"trap '' TERM; echo $$ >>{file}; while :; do sleep 1000; done",
         'cron = "0 4 1 1 *"',
-        'max-duration = "300ms"',
+        'max-duration = "2s"',
         "grace-period = 0.3",
         "auto-start = true",
     )
@@ -147,7 +147,7 @@ def test_a_run_that_takes_too_long_is_stopped_and_killed(herdpy: Any, eventually
     herdpy.ok("trigger", "stubborn")
     eventually(lambda: runs(herdpy, "stubborn")["past"])
     (run,) = runs(herdpy, "stubborn")["past"]
-    assert run["reason"] == "it was stopped after 0.3 s, its max-duration (it was killed by SIGKILL)"
+    assert run["reason"] == "it was stopped after 2 s, its max-duration (it was killed by SIGKILL)"
     (pid,) = began(file)
     assert not Path(f"/proc/{pid}").exists()
 

@@ -22,7 +22,7 @@ from herdpy import protocol
 from tests.processes import identity, lives
 
 COUNTING = 'i=0; while :; do i=$((i+1)); echo "line $i"; sleep 0.02; done'
-PATIENCE = 40
+PATIENCE = 60
 PARTS: tuple[tuple[str, ...], ...] = ((), ("keeper",))
 """What ``herd upgrade root`` takes: nothing means the supervisor, and the logger with it."""
 

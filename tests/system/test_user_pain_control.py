@@ -6,11 +6,12 @@ The numbers are those of the project's list of complaints; S1, S2, ... are defec
 import contextlib
 import json
 import os
+import re
 import resource
 import signal
 import socket
 import subprocess
-import time
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,12 @@ from herdpy import protocol
 
 SLEEP = 'command = ["sleep", "1000"]\n'
 STUBBORN = 'command = ["sh", "-c", "trap : TERM; echo > ready; while :; do sleep 0.05; done"]\n'
+IMPATIENT = """
+import sys
+from herdpy.client import main, waiting
+waiting.PATIENCE = 0.5
+sys.exit(main.main(sys.argv[1:]))
+"""
 
 
 def stubborn(herdpy, name: str, grace: float) -> None:
@@ -31,20 +38,19 @@ def is_ready(herdpy, name: str) -> bool:
     return (herdpy.directory / name / "ready").exists()
 
 
-def seconds(action) -> float:
-    begin = time.monotonic()
-    action()
-    return time.monotonic() - begin
-
-
-def test_s3_what_takes_long_blocks_nobody_else(herdpy):
-    herdpy.declare("foo", f'{SLEEP}[actions.long]\ncommand = ["sleep", "3"]\ndocumentation = "Take long."\n')
+def test_s3_what_takes_long_blocks_nobody_else(herdpy, eventually):
+    gate = herdpy.directory / "gate"
+    long = json.dumps(["sh", "-c", f"while [ ! -e {gate} ]; do sleep 0.02; done"])
+    herdpy.declare("foo", f'{SLEEP}[actions.long]\ncommand = {long}\ndocumentation = "Take long."\n')
     herdpy.start()
     herdpy.ok("start", "foo")
-    long = herdpy.herd_in_background("long", "foo")
-    assert seconds(lambda: herdpy.ok("status")) < 1.5
-    assert seconds(lambda: herdpy.ok("status", "foo")) < 1.5
-    assert long.wait(20) == 0
+    asking = herdpy.herd_in_background("long", "foo")
+    eventually(lambda: "command action=long service=foo" in herdpy.said())
+    herdpy.ok("status")
+    herdpy.ok("status", "foo")
+    assert asking.poll() is None
+    gate.touch()
+    assert asking.wait(60) == 0
 
 
 def test_s8_the_graph_is_whole_whatever_is_required(herdpy):
@@ -57,17 +63,18 @@ def test_s8_the_graph_is_whole_whatever_is_required(herdpy):
 
 
 def test_s9_and_4_stubborn_services_are_stopped_at_once_not_one_after_another(herdpy, eventually):
-    for number in range(6):
-        stubborn(herdpy, f"s{number}", 1.5)
+    names = [f"s{number}" for number in range(6)]
+    for name in names:
+        stubborn(herdpy, name, 1.5)
     herdpy.start()
-    for number in range(6):
-        herdpy.ok("start", f"s{number}")
-    eventually(lambda: all(is_ready(herdpy, f"s{number}") for number in range(6)))
-    begin = time.monotonic()
+    for name in names:
+        herdpy.ok("start", name)
+    eventually(lambda: all(is_ready(herdpy, name) for name in names))
     told = herdpy.herd("stop", "root")
     assert told.returncode == 0
-    assert time.monotonic() - begin < 5, "six grace periods of 1.5 s"
     assert "waiting for s0, s1, s2, s3, s4 and 1 more to stop" in told.stderr
+    assert re.findall(r"service-(stopping|stopped) service=s", herdpy.said())[:6] == ["stopping"] * 6
+    assert (herdpy.log / "herdpy.log").read_text().count("grace-period-over") == 6
 
 
 def test_s11_and_10_a_start_that_is_refused_says_why_and_a_start_by_hand_clears_the_counters(herdpy, eventually):
@@ -131,7 +138,7 @@ def test_23_restart_with_dependents_is_not_refused_and_brings_them_back(herdpy):
 
 
 def test_24_a_slow_stop_of_one_service_blocks_no_command_on_others(herdpy, eventually):
-    stubborn(herdpy, "slow", 30)
+    stubborn(herdpy, "slow", 1000)
     herdpy.declare("quick", SLEEP)
     herdpy.start()
     herdpy.ok("start", "slow")
@@ -139,10 +146,10 @@ def test_24_a_slow_stop_of_one_service_blocks_no_command_on_others(herdpy, event
     stopping = herdpy.herd_in_background("stop", "slow")
     eventually(lambda: herdpy.status("slow")["status"] == "stopping")
     for action in ("start", "restart", "stop", "enable", "disable", "status"):
-        assert seconds(lambda action=action: herdpy.ok(action, "quick")) < 3, action
+        herdpy.ok(action, "quick")
     assert herdpy.status("slow")["status"] == "stopping"
     os.kill(herdpy.status("slow")["pid"], signal.SIGKILL)
-    assert stopping.wait(20) == 0
+    assert stopping.wait(60) == 0
 
 
 def test_25_what_could_not_be_started_at_boot_is_seen(herdpy, eventually):
@@ -156,16 +163,14 @@ def test_25_what_could_not_be_started_at_boot_is_seen(herdpy, eventually):
 
 
 def test_25_a_daemon_that_hangs_does_not_hang_its_client(herdpy):
-    """Ten seconds of silence, ten to answer another question."""
+    """Ten seconds of silence, ten to answer another question: half a second of each here."""
     herdpy.declare("foo", SLEEP)
     herdpy.start()
     herdpy.ok("start", "foo")
     pid = herdpy.status("foo")["pid"]
     supervisor = herdpy.supervisor()
     os.kill(supervisor, signal.SIGSTOP)
-    begin = time.monotonic()
-    done = herdpy.herd("status", "foo")
-    assert time.monotonic() - begin < 30
+    done = herdpy.run(sys.executable, "-c", IMPATIENT, "status", "foo")
     assert done.returncode == 1
     assert done.stderr.endswith(f"services going on: kill -KILL {supervisor}\n")
     assert done.stderr.count("\n") == 1

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -153,12 +152,11 @@ def test_process_compose_258_a_stop_that_hangs_is_bounded_and_seen(herdpy, tmp_p
     herdpy.ok("start", "one")
     eventually((tmp_path / "ready").exists)
     pid = herdpy.status("one")["pid"]
-    begin = time.monotonic()
     stop = herdpy.herd_in_background("stop", "one")
     eventually(lambda: herdpy.status("one")["status"] == "stopping")
     assert herdpy.status("one")["pid"] == pid, "which process it is that does not end"
-    assert stop.wait(30) == 0
-    assert time.monotonic() - begin < 10
+    assert stop.wait(60) == 0
+    assert f"grace-period-over service=one seconds=1.5 signal=SIGKILL pid={pid}" in herdpy.said()
     assert state(pid) is None
 
 
@@ -242,7 +240,7 @@ def test_circus_529_nothing_is_respawned_between_the_signal_and_the_kill(herdpy,
         "one",
         sh(
             f"echo >> {starts}; {STUBBORN}",
-            f'respawn-delay = 0\ngrace-period = 0.5\nenvironment = {{ READY = "{tmp_path}/ready" }}',
+            f'respawn-delay = 0\ngrace-period = 1000\nenvironment = {{ READY = "{tmp_path}/ready" }}',
         ),
     )
     herdpy.start()
@@ -251,7 +249,7 @@ def test_circus_529_nothing_is_respawned_between_the_signal_and_the_kill(herdpy,
     stop = herdpy.herd_in_background("stop", "one")
     eventually(lambda: herdpy.status("one")["status"] == "stopping")
     os.kill(herdpy.status("one")["pid"], signal.SIGKILL)  # somebody else is quicker than the grace period
-    assert stop.wait(30) == 0
+    assert stop.wait(60) == 0
     assert herdpy.status("one")["status"] == "stopped"
     assert starts.read_text() == "\n"
 
@@ -317,19 +315,18 @@ def test_finit_285_a_restart_of_what_is_stopped_or_has_crashed_starts_it(herdpy,
 
 
 def test_circus_776_a_slow_stop_hinders_nobody_else(herdpy, tmp_path, eventually):
-    herdpy.declare("slow", sh(STUBBORN, f'grace-period = 20\nenvironment = {{ READY = "{tmp_path}/ready" }}'))
+    herdpy.declare("slow", sh(STUBBORN, f'grace-period = 1000\nenvironment = {{ READY = "{tmp_path}/ready" }}'))
     herdpy.declare("quick", toml(["sleep", "1000"]))
     herdpy.start()
     herdpy.ok("start", "slow")
     eventually((tmp_path / "ready").exists)
     stop = herdpy.herd_in_background("stop", "slow")
     eventually(lambda: herdpy.status("slow")["status"] == "stopping")
-    begin = time.monotonic()
     for action in ("start", "restart", "stop"):
         herdpy.ok(action, "quick")
-    assert time.monotonic() - begin < 10
+    assert herdpy.status("slow")["status"] == "stopping"
     os.kill(herdpy.status("slow")["pid"], signal.SIGKILL)
-    assert stop.wait(30) == 0
+    assert stop.wait(60) == 0
 
 
 def test_shepherd_54786_a_service_is_not_started_twice(herdpy, tmp_path):

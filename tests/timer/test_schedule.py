@@ -141,7 +141,7 @@ def test_the_latest_of_a_year_of_minutes_takes_no_time() -> None:
     calendar, offset = of_cron("* * * * *"), offset_of("Europe/Lisbon")
     now = at("2026-06-01 12:00:30+00:00")
     assert latest_due(calendar, now - 366 * 86400, now, offset) == now - 30
-    assert time.process_time() - begin < 0.2
+    assert time.process_time() - begin < 1
 
 
 def test_a_skipped_time_of_day_is_due_when_the_clocks_are_put_forward() -> None:

@@ -42,7 +42,7 @@ async def test_a_filled_root_arrives_with_contents_and_modes(tmp_path: Path, con
     await FillSecrets(root=str(root), keys_directory=str(tmp_path / "keys"), name="build-vm").run(context)
     (root / 'etc/odd "name" \\ é').write_bytes(bytes(range(256)) * 1000)
     (root / "etc/empty").touch(0o640)
-    with trio.fail_after(15):
+    with trio.fail_after(60):
         await nursery.start(guest, tmp_path / "socket", tmp_path / "guest")
         await SendSecrets(str(tmp_path / "socket"), str(root)).run(context)
 
@@ -60,7 +60,7 @@ async def test_a_filled_root_arrives_with_contents_and_modes(tmp_path: Path, con
 async def test_what_the_guest_cannot_write_fails_the_start(tmp_path: Path, context, nursery) -> None:
     (tmp_path / "root/etc").mkdir(parents=True)
     (tmp_path / "root/etc/motd").write_text("hi\n")
-    with trio.fail_after(15):
+    with trio.fail_after(60):
         await nursery.start(guest, tmp_path / "socket", tmp_path / "guest")
         (tmp_path / "guest/etc").write_text("no directory")
         with pytest.raises(
@@ -70,7 +70,7 @@ async def test_what_the_guest_cannot_write_fails_the_start(tmp_path: Path, conte
 
 
 async def test_an_empty_list_is_installed_too(tmp_path: Path, context, nursery) -> None:
-    with trio.fail_after(15):
+    with trio.fail_after(60):
         await nursery.start(guest, tmp_path / "socket", tmp_path / "guest")
         await SendSecrets(str(tmp_path / "socket"), str(tmp_path / "none")).run(context)
 

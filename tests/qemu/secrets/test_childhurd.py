@@ -161,7 +161,7 @@ async def test_what_cannot_be_written_is_never_called_installed(context, tmp_pat
 
 
 async def test_a_boot_goes_on_without_secrets(tmp_path: Path) -> None:
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         async with guest(tmp_path, "--patience", "1") as (_, process):
             assert await process.wait() != 0
 

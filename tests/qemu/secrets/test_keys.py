@@ -133,7 +133,7 @@ async def test_a_key_under_a_passphrase_is_not_waited_for(step: FillSecrets, con
     private.parent.mkdir(parents=True)
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "secret", "-f", private], check=True)
     Path(f"{private}.pub").unlink()
-    with trio.fail_after(20), pytest.raises(StartFailure, match="incorrect passphrase"):
+    with trio.fail_after(60), pytest.raises(StartFailure, match="incorrect passphrase"):
         await step.run(context)
 
 
@@ -312,7 +312,7 @@ async def test_the_ssh_command_gets_into_a_real_sshd_and_no_other(step: FillSecr
         )
         return completed.returncode, completed.stdout.decode() + completed.stderr.decode()
 
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         while "refused" in (result := await ssh("build-vm"))[1]:
             await trio.sleep(0.05)
         assert result == (0, "inside\n")

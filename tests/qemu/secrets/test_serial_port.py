@@ -266,7 +266,7 @@ async def test_an_empty_root_is_sent_and_acknowledged_too(tmp_path, context) -> 
 async def test_a_path_that_can_never_be_connected_to_is_a_failure(tmp_path, root, context) -> None:
     (tmp_path / "file").touch()
     with (
-        trio.fail_after(10),
+        trio.fail_after(60),
         pytest.raises(StartFailure, match=r"cannot open .*/file/socket to send secrets: Not a dir"),
     ):
         await SendSecrets(str(tmp_path / "file/socket"), str(root)).run(context)
