@@ -29,11 +29,6 @@ for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
     if signal.getsignal(number) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
-# A busy machine is no mistake; in continuous integration hypothesis has a profile of its own, which this goes by.
-settings.register_profile("herdpy", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("herdpy")
-
-
 # A busy machine is no mistake. Where CI is set, hypothesis tries the same examples each time.
 settings.register_profile(
     "herdpy",
