@@ -71,8 +71,9 @@ def test_it_hears_of_the_start_a_reload_and_the_end_from_the_main_process(herdpy
     init.until(lambda said: said.get("READY") == "1")
     # A reload waits for no start, and without a watchdog nobody wakes up for the status alone: the next one tells it.
     wait_until(lambda: herdpy.status("bad")["failing"])
+    herdpy.declare("other", 'command = ["sleep", "1000"]\n')
     herdpy.ok("reload", "root")
-    init.until(lambda said: said.get("STATUS") == "1 of 2 services run; failed: bad" and said.get("READY") == "1")
+    init.until(lambda said: said.get("STATUS") == "1 of 3 services run; failed: bad" and said.get("READY") == "1")
     environment = Path(f"/proc/{herdpy.status('web')['pid']}/environ").read_bytes()
     assert b"NOTIFY_SOCKET" not in environment
     assert herdpy.stop() == 0
