@@ -24,6 +24,9 @@ BIN = Path(sys.executable).parent
 CACHE = Path(os.environ.get("HERDPY_TEST_CACHE") or f"/var/tmp/herdpy-tests-{os.geteuid()}")
 """Where guests' images are kept from one run to the next. Not below a home: as root, QEMU runs as another user."""
 
+SHARED = "tests/system/clock/"
+"""What the node ids of tests begin with that share a guest which takes minutes."""
+
 # What runs in a shell's background ignores SIGINT, what runs under nohup SIGHUP; whatever it starts would do so, too.
 for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
     if signal.getsignal(number) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
@@ -49,6 +52,20 @@ def fail_what_was_skipped(report: Any) -> None:
     if report.skipped and os.environ.get("CI") == "true" and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
         report.longrepr = f"{report.nodeid} was skipped, and CI=true: {report.longrepr}"
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Let one worker have all tests that share what takes minutes to make, and first; all others are anyone's.
+
+    pytest-xdist's own groups (3.8) are lost with pytest 9.2: it marks node ids with them, which stay as they are.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByWhatIsShared(LoadScopeScheduling):  # type: ignore[misc,unused-ignore]
+        def _split_scope(self, nodeid: str) -> str:
+            return SHARED if nodeid.startswith(SHARED) else nodeid
+
+    return ByWhatIsShared(config, log)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -18,7 +18,6 @@ PATIENCE = 900.0
 """Seconds. Emulated, on a busy machine: it takes a tenth of that."""
 LATE = 300.0
 """Seconds. Emulated, on a busy machine, herdpy may be so late; one that waits for the wall clock would be by years."""
-pytestmark = pytest.mark.xdist_group("clock")  # its guest takes minutes: it is to run once
 Steps = Mapping[str, Mapping[str, Any]]
 
 
