@@ -147,7 +147,9 @@ class Ends:
                 event.name == "service-failed-to-start" and not reason.startswith("it ")
             ):
                 continue  # of something else: a service without a process, a requirement that was not to be had
-            elif is_repeated and before is not None and self._is_right(name, before, event.name, reason):
+            elif (
+                is_repeated and before is not None and self._is_right(name, before, event.name, reason)
+            ) or self._is_told_again(name, events, at, record, before):
                 continue
             elif self._repeated.get(name) and self._is_right(
                 name, record, RUN_ENDED, self._reason_before(events, at - 1)
@@ -162,6 +164,18 @@ class Ends:
             self._next_event[name] = at
             return True
         return False
+
+    def _is_told_again(self, name: str, events: list[Event], at: int, record: Record, before: Record | None) -> bool:
+        """Whether an event tells once more of the end before this one, whose start comes later: by a supervisor that
+        followed one which was killed when it had told of it, and not noted yet that it had.
+
+        Args:
+            at: where the events go on after it.
+        """
+        if before is None or self._after_its_start(events, at, record) == at:
+            return False
+        event = events[at - 1]
+        return self._is_right(name, before, event.name, str(event.fields.get("reason", "")))
 
     def _after_its_start(self, events: list[Event], at: int, record: Record) -> int:
         """Where the events go on after an incarnation's start was told, if it was: what is before that is not of it."""
