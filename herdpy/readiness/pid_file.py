@@ -13,6 +13,8 @@ import trio
 from herdpy.service import Context, ProcessContext, StartFailure
 from herdpy.watch import watching
 
+PAUSE = 0.05
+"""Seconds until the next look at what a file holds that is no process of the service's."""
 PATIENCE = 5.0
 """Seconds that a file may go on holding what is no process of the service's: whoever writes it may not be done."""
 LARGEST_PID = 2**22
@@ -42,6 +44,7 @@ class PidFile(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             StartFailure: it holds what is no process of the service's, and goes on to.
         """
+        pause, left = PAUSE, PATIENCE
         with watching(self.path) as watch:
             while True:
                 found = await watch.look(partial(read, self.path))
@@ -54,9 +57,16 @@ class PidFile(msgspec.Struct, frozen=True, kw_only=True):
                     except StartFailure as failure:
                         problem = f"holds {found.number}: {failure}"
                 context.progress(f"waiting for its PID file: {self.path} {problem}")
-                with trio.move_on_after(PATIENCE if found.is_begun else math.inf) as patience:
+                with trio.move_on_after(min(pause, left) if found.is_begun else math.inf) as patience:
                     await watch.change()
-                if patience.cancelled_caught:
+                if not patience.cancelled_caught:
+                    pause, left = PAUSE, PATIENCE
+                    continue
+                # Once more, ever less often: where there is no cgroup, a look at the keeper's children may miss one
+                # while another one ends (proc_pid_tid_children(5)).
+                left -= pause
+                pause *= 2
+                if left <= 0:
                     raise StartFailure(f"its PID file {self.path} {problem}")
 
 
