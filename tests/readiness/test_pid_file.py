@@ -74,6 +74,18 @@ async def test_it_waits_for_the_directory_the_file_and_the_number(
     assert beside.stages[0] == f"waiting for its PID file: {path} is not there"
 
 
+async def test_a_process_that_is_seen_to_be_the_services_only_at_the_next_look(
+    path: Path, beside: Any, begin: Callable[..., Any]
+) -> None:
+    path.parent.mkdir()
+    path.write_text("1234\n")
+    waiting = begin(lambda: PidFile(path=str(path)).run(beside))
+    await beside.until_told("holds 1234: PID 1234 is not one of its processes")
+    beside.own.add(1234)
+    await waiting.done()
+    assert beside.adopted == [1234]
+
+
 @pytest.mark.parametrize("act", ["rename", "link"])
 async def test_a_file_that_is_put_in_place_whole(path: Path, beside: Any, begin: Callable[..., Any], act: str) -> None:
     path.parent.mkdir()
