@@ -118,10 +118,10 @@ class _Inotify:
             for path, name in _way(watch.path):
                 try:
                     places.add((self._add(path, self._mask(watch, name)), name))
-                except (FileNotFoundError, NotADirectoryError):
-                    break
                 except PermissionError:
                     continue  # one that we may pass but not read
+                except OSError:  # not there, or a link to itself by now: the directory above tells when that changes
+                    break
         finally:
             with self._lock:
                 self._arming.discard(watch)

@@ -54,6 +54,7 @@ def fail_what_was_skipped(report: Any) -> None:
         report.longrepr = f"{report.nodeid} was skipped, and CI=true: {report.longrepr}"
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Let one worker have all tests that share what takes minutes to make, and first; all others are anyone's.
 

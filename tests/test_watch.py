@@ -184,6 +184,20 @@ def test_a_second_run_begins_anew(tmp_path: Path) -> None:
         assert inotify_descriptors() == []
 
 
+def test_a_way_that_cannot_be_gone_leads_to_nothing_yet(tmp_path: Path) -> None:
+    """A name that no file system takes is as one that is not there: who waits is told of what is above it."""
+
+    async def main() -> None:
+        with watching(str(tmp_path / "one" / ("x" * 300) / "file")) as watch:
+            assert await watch.look(lambda: "seen") == "seen"
+            (tmp_path / "one").mkdir()
+            with trio.fail_after(PATIENCE):
+                await watch.change()
+            assert await watch.look(lambda: "again") == "again"
+
+    trio.run(main)
+
+
 NAMES = st.sampled_from(["one", "one/two", "one/two/file", "elsewhere", "elsewhere/two"])
 
 
