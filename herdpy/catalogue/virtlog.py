@@ -28,6 +28,8 @@ from herdpy.preparation.installed import Installed
 from herdpy.service import Action, Attempt, Fact, Limit, Notify, Process, Service, Stop, plain
 
 PACKAGE = "libvirt-daemon"
+LENS = "Virtlogd"
+"""What augeas calls the module that knows the keys of its file."""
 GUEST_LOGS = "/var/log/libvirt/qemu"
 START_TIMEOUT = 30.0
 """Seconds; an idle host takes 20 ms, a busy one has taken a second."""
@@ -112,7 +114,7 @@ def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
     content = render(values)
     logs = Logs(own=frozenset(_log_files(configuration.log_outputs)), is_root=facts.is_root)
     reexecute = Reexecute(
-        path=path, content=content, rehearsal=Rehearsal(program=configuration.libvirt, is_root=facts.is_root)
+        path=path, content=content, lens=LENS, rehearsal=Rehearsal(program=configuration.libvirt, is_root=facts.is_root)
     )
     process = Process(
         # It executes itself by these very words.
@@ -127,7 +129,7 @@ def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
             prepare=(
                 Installed(program=configuration.libvirt, package=PACKAGE, where=f"libvirt in {where}"),
                 *((MakeDirectories(directories=(GUEST_LOGS,)),) if facts.is_root else ()),
-                PlaceFile(path=path, content=content),
+                PlaceFile(path=path, content=content, lens=LENS),
                 TellLostLogs(is_root=facts.is_root),
             ),
             attempts=(

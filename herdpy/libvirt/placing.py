@@ -9,6 +9,7 @@ import msgspec
 import trio
 
 from herdpy import files
+from herdpy.libvirt.lens import tell_what_is_ignored
 from herdpy.libvirt.rehearsal import Rehearsal
 from herdpy.service import Context, StartFailure
 
@@ -42,6 +43,8 @@ class PlaceFile(msgspec.Struct, frozen=True, kw_only=True):
 
     path: str
     content: str
+    lens: str
+    """The module of augeas that knows the daemon's keys."""
     words: str | None = None
     """Who may connect, for the status; None says nothing."""
     without_polkit: Choice | None = None
@@ -56,6 +59,7 @@ class PlaceFile(msgspec.Struct, frozen=True, kw_only=True):
         content, words = await self._choose()
         await _place(self.path, content)
         context.detail(DETAIL, words)
+        await tell_what_is_ignored(context, self.path, self.lens)
 
     async def try_it(self, context: Context, rehearsal: Rehearsal) -> None:
         """See whether a daemon starts with it, and leave the file as it is.

@@ -15,6 +15,7 @@ import msgspec
 import trio
 
 from herdpy.libvirt.guests import Logs
+from herdpy.libvirt.lens import tell_what_is_ignored
 from herdpy.libvirt.placing import place
 from herdpy.libvirt.rehearsal import Rehearsal
 from herdpy.service import ActionContext, ActionFailure, Context, ProcessContext, StartFailure
@@ -37,6 +38,8 @@ class Reexecute(msgspec.Struct, frozen=True, kw_only=True):
     """Where its configuration file is."""
     content: str | None
     """What the file is to be; None means what it is."""
+    lens: str
+    """The module of augeas that knows virtlogd's keys."""
     rehearsal: Rehearsal
 
     async def run(self, context: Context) -> None:
@@ -74,6 +77,7 @@ class Reexecute(msgspec.Struct, frozen=True, kw_only=True):
             raise StartFailure(f"it was not re-executed: {failure}") from None
         await context.renew(signal.SIGUSR1, PATIENCE)
         context.detail(DETAIL, None)
+        await tell_what_is_ignored(context, self.path, self.lens)
 
 
 class ReexecuteOnRequest(msgspec.Struct, frozen=True, kw_only=True):

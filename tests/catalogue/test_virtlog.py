@@ -75,7 +75,10 @@ def test_the_process_and_what_keeps_it() -> None:
     assert attempt.notify == Notify(socket="/state/notify/virtlogd")
     logs = Logs(own=frozenset({"/run/v.log"}), is_root=True)
     step = Reexecute(
-        path=path, content=content(service), rehearsal=Rehearsal(program="/usr/sbin/virtlogd", is_root=True)
+        path=path,
+        content=content(service),
+        lens="Virtlogd",
+        rehearsal=Rehearsal(program="/usr/sbin/virtlogd", is_root=True),
     )
     assert service.stop == Stop(scope="process", consent=KeepLogs(logs=logs))
     assert service.renewal == ReexecuteInstead(step=step, logs=logs)

@@ -31,6 +31,8 @@ VIRTLOGD = "virtlogd"
 """The service that libvirtd has guests' consoles logged by; as root it starts none itself."""
 START_TIMEOUT = 60.0
 """Seconds; an idle host takes less than one, libvirtd's first start ever a few."""
+LENS = "Libvirtd"
+"""What augeas calls the module that knows the keys of its file."""
 GUEST_LOGS = "/var/log/libvirt/qemu"
 """Nobody makes it, and without it no domain starts."""
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -138,12 +140,13 @@ def _preparation(declaration: Declaration, facts: HostFacts, path: str) -> Itera
 def _place_file(configuration: LibvirtConfiguration, facts: HostFacts, path: str) -> PlaceFile:
     values = settings(configuration, facts)
     if not facts.is_root:
-        return PlaceFile(path=path, content=render(values))
+        return PlaceFile(path=path, content=render(values), lens=LENS)
     others = settings_without_polkit(configuration, facts)
     choice = Choice(content=render(others), words=who_may_connect(configuration, others))
     return PlaceFile(
         path=path,
         content=render(values),
+        lens=LENS,
         words=who_may_connect(configuration, values),
         without_polkit=None if others == values else choice,
     )

@@ -182,3 +182,23 @@ def test_it_is_protected(host):
         assert score.read().strip() == ("-900" if is_able else Path("/proc/self/oom_score_adj").read_text().strip())
     with open(f"/proc/{pid}/limits") as limits:
         assert ("Max open files            16384                16384" in limits.read()) == is_able
+
+
+def test_a_key_that_the_installed_libvirt_does_not_know_is_told(host, tmp_path):
+    """virtlogd ignores it without a word; its lens, which comes with it, knows that."""
+    whole = Path("/usr/share/augeas/lenses/virtlogd.aug").read_text()
+    lens = tmp_path / "lenses" / "virtlogd.aug"
+    lens.parent.mkdir()
+    lens.write_text(whole.replace('| int_entry "max_backups"', ""))
+    host.herdpy.environment["AUGEAS_LENS_LIB"] = str(lens.parent)
+    host.declare("max-backups = 7\n")
+    host.start()
+    host.herdpy.ok("start", "virtlogd")
+    [told] = host.herdpy.status("virtlogd")["details"]["ignored"].splitlines()
+    assert told == "max_backups = 7: this libvirt's lens does not know it"
+    lens.write_text(whole)
+    host.herdpy.ok("reexec", "virtlogd")
+    assert "ignored" not in host.herdpy.status("virtlogd")["details"]
+    lens.write_text("no lens\n")
+    host.herdpy.ok("reexec", "virtlogd")
+    assert "ignored" not in host.herdpy.status("virtlogd")["details"]
