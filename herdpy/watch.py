@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 
 from herdpy.service import StartFailure
+from herdpy.threads import in_thread
 
 if TYPE_CHECKING:
     import inotify_simple
@@ -55,7 +56,7 @@ class Watch:
             self._inotify.arm(self)
             return look()
 
-        return await trio.to_thread.run_sync(arm_and_look, abandon_on_cancel=True)
+        return await in_thread(arm_and_look, abandon_on_cancel=True)
 
     async def change(self) -> None:
         """Wait until something has happened since the last look began; it need not be what one waits for."""

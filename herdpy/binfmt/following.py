@@ -13,6 +13,7 @@ from herdpy.binfmt import table
 from herdpy.binfmt.entry import Entry
 from herdpy.binfmt.registration import Memory, as_told, change, recall
 from herdpy.service import AttendantContext, End, StartFailure
+from herdpy.threads import in_thread
 from herdpy.watch import Watch, watching
 
 QUIET = 2.0
@@ -31,7 +32,7 @@ class Follow(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             StartFailure: nothing can be watched.
         """
-        memory = recall(context) or Memory(entries=await trio.to_thread.run_sync(as_told, context.details))
+        memory = recall(context) or Memory(entries=await in_thread(as_told, context.details))
         if memory.entries != self.entries:
             await self._catch_up(context, memory)
         paths = {entry.interpreter for entry in self.entries}
@@ -63,7 +64,7 @@ class Follow(msgspec.Struct, frozen=True, kw_only=True):
                     await watch.change()
                     continue
                 entries = [entry for entry in self.entries if entry.interpreter == path]
-                if known is not None or await trio.to_thread.run_sync(table.is_older, entries[0]):
+                if known is not None or await in_thread(table.is_older, entries[0]):
                     found = await self._settled(path, watch)
                     if found is None:
                         continue
@@ -83,7 +84,7 @@ class Follow(msgspec.Struct, frozen=True, kw_only=True):
     async def _renew(self, context: AttendantContext, entries: list[Entry]) -> None:
         for entry in entries:
             try:
-                await trio.to_thread.run_sync(table.renew, entry)
+                await in_thread(table.renew, entry)
             except table.Refused as refused:
                 context.log("platform-not-registered-anew", platform=entry.name, reason=refused)
                 context.detail(DETAIL, f"{refused}; the old {entry.interpreter} is used on")

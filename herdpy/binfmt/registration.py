@@ -12,6 +12,7 @@ from herdpy.binfmt import table
 from herdpy.binfmt.entry import PREFIX, Entry
 from herdpy.binfmt.platforms import PLATFORMS
 from herdpy.service import Context, StartFailure
+from herdpy.threads import in_thread
 
 DETAIL = "registered"
 """The detail that says which platforms are: their names, or that none is."""
@@ -36,7 +37,7 @@ class Interpreters(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             StartFailure: one is missing, or cannot be executed.
         """
-        lack = await trio.to_thread.run_sync(self.lack, abandon_on_cancel=True)
+        lack = await in_thread(self.lack, abandon_on_cancel=True)
         if lack is not None:
             raise StartFailure(lack)
 
@@ -63,12 +64,12 @@ class KernelTable(msgspec.Struct, frozen=True):
         Raises:
             StartFailure: it has none.
         """
-        if await trio.to_thread.run_sync(self.lack, abandon_on_cancel=True) is None:
+        if await in_thread(self.lack, abandon_on_cancel=True) is None:
             return
         with trio.move_on_after(PATIENCE):
             with contextlib.suppress(StartFailure):  # a host without modules has no modprobe
                 await context.command(["modprobe", "binfmt_misc"])
-        lack = await trio.to_thread.run_sync(self.lack, abandon_on_cancel=True)
+        lack = await in_thread(self.lack, abandon_on_cancel=True)
         if lack is not None:
             raise StartFailure(lack)
 
@@ -90,7 +91,7 @@ class Register(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             StartFailure: one could not be registered, and those that were are no longer.
         """
-        lack = await trio.to_thread.run_sync(self.lack, abandon_on_cancel=True)
+        lack = await in_thread(self.lack, abandon_on_cancel=True)
         if lack is not None:
             raise StartFailure(lack)
         await change(context, (), self.entries)
@@ -128,7 +129,7 @@ class Unregister(msgspec.Struct, frozen=True, kw_only=True):
         if context.details.get(DETAIL) is None:
             return
         memory = recall(context)
-        registered = await trio.to_thread.run_sync(as_told, context.details) if memory is None else memory.entries
+        registered = await in_thread(as_told, context.details) if memory is None else memory.entries
         for entry in dict.fromkeys((*registered, *self.entries)):
             await _at_the_table(partial(table.remove, entry))
         context.detail(DETAIL, None)
@@ -222,6 +223,6 @@ async def _at_the_table(do: Callable[[], object]) -> object:
     """Do one thing whole: who is cancelled must know whether it was done."""
     await trio.lowlevel.checkpoint_if_cancelled()
     try:
-        return await trio.to_thread.run_sync(do)
+        return await in_thread(do)
     except table.Refused as refused:
         raise StartFailure(str(refused)) from None

@@ -4,12 +4,12 @@ import os
 from collections.abc import Sequence
 
 import msgspec
-import trio
 
 from herdpy.binfmt import table
 from herdpy.binfmt.entry import PREFIX, Entry
 from herdpy.binfmt.platforms import PLATFORMS, nearest
 from herdpy.service import ActionContext, ActionFailure
+from herdpy.threads import in_thread
 
 
 class Row(msgspec.Struct, frozen=True, rename="kebab"):
@@ -42,7 +42,7 @@ class ShowPlatforms(msgspec.Struct, frozen=True, kw_only=True):
         """
         if arguments and list(arguments) != ["--json"]:
             raise ActionFailure(f"platforms takes no arguments but --json, and {' '.join(arguments)} was given")
-        rows = await trio.to_thread.run_sync(_rows, self.entries, abandon_on_cancel=True)
+        rows = await in_thread(_rows, self.entries, abandon_on_cancel=True)
         if arguments:
             return msgspec.json.format(msgspec.json.encode(rows)).decode()
         context.print(f"{'platform':13} {'family':13} {'registered':11} binary")
@@ -73,7 +73,7 @@ class LookUp(msgspec.Struct, frozen=True, kw_only=True):
             if name not in PLATFORMS:
                 raise ActionFailure(unknown(name))
         entries = tuple(entry for name in wanted for entry in self.entries if entry.name == PREFIX + name)
-        rows = await trio.to_thread.run_sync(_rows, entries, abandon_on_cancel=True)
+        rows = await in_thread(_rows, entries, abandon_on_cancel=True)
         if is_json:
             return msgspec.json.format(msgspec.json.encode(rows)).decode()
         for row in rows:

@@ -7,9 +7,9 @@ import pwd
 import shutil
 
 import msgspec
-import trio
 
 from herdpy.service import Context, StartFailure
+from herdpy.threads import in_thread
 
 DRIVERS = "/usr/lib/*-linux-gnu*/libvirt/connection-driver"
 """Where Debian's libvirtd looks for drivers; each architecture has a directory of its own."""
@@ -36,7 +36,7 @@ class Driver(msgspec.Struct, frozen=True, kw_only=True):
             StartFailure: something is missing.
         """
         # A thread: a directory in the network may be asked for users.
-        lack = await trio.to_thread.run_sync(self.lack, abandon_on_cancel=True)
+        lack = await in_thread(self.lack, abandon_on_cancel=True)
         if lack is not None:
             raise StartFailure(lack)
 

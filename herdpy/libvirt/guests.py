@@ -8,10 +8,10 @@ import stat
 from collections.abc import Sequence
 
 import msgspec
-import trio
 
 from herdpy.libvirt.places import runtime_directory
 from herdpy.service import Context, ProcessContext, StartFailure
+from herdpy.threads import in_thread
 
 LOST = "lost logs"
 """The detail that names guests whose logs have ended."""
@@ -29,7 +29,7 @@ class Logs(msgspec.Struct, frozen=True, kw_only=True):
 
         Nothing when it writes none, or has just ended.
         """
-        return await trio.to_thread.run_sync(_guests, pid, self.own, self.is_root, abandon_on_cancel=True)
+        return await in_thread(_guests, pid, self.own, self.is_root, abandon_on_cancel=True)
 
 
 class KeepLogs(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +59,7 @@ class TellLostLogs(msgspec.Struct, frozen=True, kw_only=True):
 
     async def run(self, context: Context) -> None:
         """Have the status say so."""
-        lost = await trio.to_thread.run_sync(_running, self.is_root, abandon_on_cancel=True)
+        lost = await in_thread(_running, self.is_root, abandon_on_cancel=True)
         text = f"{', '.join(lost)}: the logs ended with the last virtlogd, and begin at each guest's next start"
         context.detail(LOST, text if lost else None)
 

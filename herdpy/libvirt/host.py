@@ -8,6 +8,7 @@ import trio
 
 from herdpy.files import make_directories
 from herdpy.service import Context, StartFailure
+from herdpy.threads import in_thread
 
 COMMAND_PATIENCE = 30.0
 """Seconds for groupadd(8), which waits for others that change /etc/group."""
@@ -44,7 +45,7 @@ class EnsureGroup(msgspec.Struct, frozen=True, kw_only=True):
 
     async def _is_there(self) -> bool:
         # A thread: a directory in the network may be asked.
-        return await trio.to_thread.run_sync(_group_exists, self.group, abandon_on_cancel=True)
+        return await in_thread(_group_exists, self.group, abandon_on_cancel=True)
 
     async def _create(self, context: Context) -> None:
         if await self._is_there():
@@ -73,7 +74,7 @@ class MakeDirectories(msgspec.Struct, frozen=True, kw_only=True):
         """
         for directory in self.directories:
             try:
-                await trio.to_thread.run_sync(make_directories, directory, self.mode)
+                await in_thread(make_directories, directory, self.mode)
             except OSError as error:
                 raise StartFailure(f"cannot make the directory {directory}: {error.strerror}") from None
 
@@ -94,7 +95,7 @@ class Listening(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             StartFailure: a port's name means none, or a certificate cannot be read.
         """
-        problem = await trio.to_thread.run_sync(self.lack, abandon_on_cancel=True)
+        problem = await in_thread(self.lack, abandon_on_cancel=True)
         if problem is not None:
             raise StartFailure(problem)
 

@@ -11,6 +11,7 @@ import shutil
 import trio
 
 from herdpy.service import Context, StartFailure
+from herdpy.threads import in_thread
 
 DETAIL = "ignored"
 PATIENCE = 10.0
@@ -29,7 +30,7 @@ async def tell_what_is_ignored(context: Context, path: str, lens: str) -> None:
 
 
 async def _first_unknown(context: Context, path: str, lens: str) -> str | None:
-    program = await trio.to_thread.run_sync(shutil.which, "augtool", abandon_on_cancel=True)
+    program = await in_thread(shutil.which, "augtool", abandon_on_cancel=True)
     if program is None:
         return None
     directory, name = os.path.split(path)
@@ -43,7 +44,7 @@ async def _first_unknown(context: Context, path: str, lens: str) -> str | None:
         failed = FAILED_AT.search(completed.output)
         if failed is not None:
             number = int(failed[1])
-            return f"{await trio.to_thread.run_sync(_line, path, number)}: this libvirt's lens does not know it"
+            return f"{await in_thread(_line, path, number)}: this libvirt's lens does not know it"
     return None
 
 

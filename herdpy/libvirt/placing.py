@@ -12,6 +12,7 @@ from herdpy import files
 from herdpy.libvirt.lens import tell_what_is_ignored
 from herdpy.libvirt.rehearsal import Rehearsal
 from herdpy.service import Context, StartFailure
+from herdpy.threads import in_thread
 
 MODE = 0o600
 """The daemon reads it as whom we run it; nobody else need know who may do what."""
@@ -74,12 +75,12 @@ class PlaceFile(msgspec.Struct, frozen=True, kw_only=True):
             await rehearsal.run(context, tried)
         finally:
             with trio.CancelScope(shield=True), contextlib.suppress(FileNotFoundError):
-                await trio.to_thread.run_sync(os.unlink, tried)
+                await in_thread(os.unlink, tried)
 
     async def _choose(self) -> tuple[str, str | None]:
         """The content, and who may connect."""
         if self.without_polkit is not None:
-            missing = await trio.to_thread.run_sync(polkit_missing, abandon_on_cancel=True)
+            missing = await in_thread(polkit_missing, abandon_on_cancel=True)
             if missing is not None:
                 return self.without_polkit.content, f"{self.without_polkit.words} ({missing})"
         return self.content, self.words
@@ -87,7 +88,7 @@ class PlaceFile(msgspec.Struct, frozen=True, kw_only=True):
 
 async def _place(path: str, content: str) -> None:
     try:
-        await trio.to_thread.run_sync(place, path, content)
+        await in_thread(place, path, content)
     except OSError as error:
         raise StartFailure(f"cannot write {error.filename or path}: {error.strerror}") from None
 
@@ -115,7 +116,7 @@ class PolkitAccess(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             StartFailure: it has none.
         """
-        lack = await trio.to_thread.run_sync(self.lack, abandon_on_cancel=True)
+        lack = await in_thread(self.lack, abandon_on_cancel=True)
         if lack is not None:
             raise StartFailure(lack)
 

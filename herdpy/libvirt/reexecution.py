@@ -19,6 +19,7 @@ from herdpy.libvirt.lens import tell_what_is_ignored
 from herdpy.libvirt.placing import place
 from herdpy.libvirt.rehearsal import Rehearsal
 from herdpy.service import ActionContext, ActionFailure, Context, ProcessContext, StartFailure
+from herdpy.threads import in_thread
 from herdpy.watch import watching
 
 if TYPE_CHECKING:
@@ -68,9 +69,9 @@ class Reexecute(msgspec.Struct, frozen=True, kw_only=True):
             if self.content is None:
                 await self.rehearsal.run(context, self.path)
             else:
-                await trio.to_thread.run_sync(place, tried, self.content)
+                await in_thread(place, tried, self.content)
                 await self.rehearsal.run(context, tried)
-                await trio.to_thread.run_sync(os.rename, tried, self.path)
+                await in_thread(os.rename, tried, self.path)
         except OSError as error:
             raise StartFailure(f"cannot write {error.filename or tried}: {error.strerror}") from None
         except StartFailure as failure:

@@ -17,6 +17,7 @@ import msgspec
 import trio
 
 from herdpy.service import Completed, Context, StartFailure
+from herdpy.threads import in_thread
 
 PATIENCE = 20.0
 """Seconds; an idle host takes 50 ms."""
@@ -68,15 +69,13 @@ class Rehearsal(msgspec.Struct, frozen=True, kw_only=True):
             raise StartFailure(f"{self.program} does not start with it: {why}")
 
     async def _try_as_user(self, context: Context, path: str) -> Completed | None:
-        directory = await trio.to_thread.run_sync(
-            lambda: tempfile.mkdtemp(prefix="herdpy-", dir=os.environ.get("XDG_RUNTIME_DIR"))
-        )
+        directory = await in_thread(lambda: tempfile.mkdtemp(prefix="herdpy-", dir=os.environ.get("XDG_RUNTIME_DIR")))
         try:
             command = self._command(path, os.path.join(directory, "tried.pid"))
             return await _until_ready(context, command, dict.fromkeys(DIRECTORIES_OF_A_USER, directory))
         finally:
             with trio.CancelScope(shield=True):  # a few files in memory
-                await trio.to_thread.run_sync(shutil.rmtree, directory)
+                await in_thread(shutil.rmtree, directory)
 
     def _command(self, path: str, pid_file: str) -> tuple[str, ...]:
         return (self.program, "-f", path, "-p", pid_file, "-t", IDLE_LIMIT)

@@ -12,6 +12,7 @@ import msgspec
 from herdpy import files
 from herdpy.files import content
 from herdpy.service import Context, StartFailure
+from herdpy.threads import in_thread
 
 LARGEST = 1024 * 1024
 """Bytes of all credentials of a service: systemd's limit."""
@@ -33,12 +34,11 @@ class PlaceCredentials(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             StartFailure: a file cannot be read, there is no such user, or the copies cannot be made.
         """
-        import trio  # herdpy check, which makes this value too, has no use for it
 
         # Threads: files may lie on a file system that hangs, users in a network's directory.
-        uid, contents = await trio.to_thread.run_sync(self._gather, abandon_on_cancel=True)
+        uid, contents = await in_thread(self._gather, abandon_on_cancel=True)
         try:
-            await trio.to_thread.run_sync(self._place, uid, contents)
+            await in_thread(self._place, uid, contents)
         except OSError as error:
             where = error.filename or self.directory
             raise StartFailure(f"cannot place the credentials: {where}: {error.strerror}") from None
@@ -88,9 +88,8 @@ class RemoveCredentials(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             OSError: as unlink(2) and rmdir(2) have it.
         """
-        import trio
 
-        await trio.to_thread.run_sync(_remove, self.directory)
+        await in_thread(_remove, self.directory)
 
 
 def _remove(path: str) -> None:

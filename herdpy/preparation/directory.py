@@ -3,10 +3,10 @@
 import os
 
 import msgspec
-import trio
 
 from herdpy.files import make_directories
 from herdpy.service import Context, StartFailure
+from herdpy.threads import in_thread
 
 
 class Directory(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,12 +24,12 @@ class Directory(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             StartFailure: it is not there, or cannot be made.
         """
-        lack = await trio.to_thread.run_sync(self.lack, abandon_on_cancel=True)
+        lack = await in_thread(self.lack, abandon_on_cancel=True)
         if lack is not None:
             raise StartFailure(lack)
         if self.create:
             try:
-                await trio.to_thread.run_sync(make_directories, self.path, 0o700)
+                await in_thread(make_directories, self.path, 0o700)
             except OSError as error:
                 raise StartFailure(f"cannot make the directory {self.path}: {error.strerror}") from None
 

@@ -16,6 +16,7 @@ import msgspec
 
 from herdpy.files import content
 from herdpy.service import StartFailure
+from herdpy.threads import in_thread
 
 LARGEST = 128 * 1024
 """Bytes of a file; the environment must go through the keeper's line with everything else (160 KiB)."""
@@ -53,10 +54,9 @@ class EnvironmentFile(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             StartFailure: it cannot be read, or a line of it makes no sense.
         """
-        import trio  # herdpy check, which makes this value too, has no use for it
 
         try:
-            read = await trio.to_thread.run_sync(content, self.path, LARGEST, abandon_on_cancel=True)
+            read = await in_thread(content, self.path, LARGEST, abandon_on_cancel=True)
         except FileNotFoundError:
             if self.may_be_missing:
                 return {}

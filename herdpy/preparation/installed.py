@@ -4,9 +4,9 @@ import os
 import shutil
 
 import msgspec
-import trio
 
 from herdpy.service import Context, StartFailure
+from herdpy.threads import in_thread
 
 
 class Installed(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,7 +25,7 @@ class Installed(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             StartFailure: it is missing, or cannot be executed.
         """
-        lack = await trio.to_thread.run_sync(self.lack, abandon_on_cancel=True)
+        lack = await in_thread(self.lack, abandon_on_cancel=True)
         if lack is not None:
             raise StartFailure(lack)
 

@@ -11,6 +11,7 @@ import msgspec
 import trio
 
 from herdpy.service import Context, StartFailure
+from herdpy.threads import in_thread
 
 STATE = "mount"
 """The detail that says whose the mount is."""
@@ -37,7 +38,7 @@ class Mount(msgspec.Struct, frozen=True, kw_only=True):
     create_mount_point: bool
 
     async def run(self, context: Context) -> None:
-        there = await trio.to_thread.run_sync(self._look, abandon_on_cancel=True)
+        there = await in_thread(self._look, abandon_on_cancel=True)
         if there is not None:
             if not self._is_as_declared(there):
                 raise StartFailure(self._taken(there))
@@ -46,7 +47,7 @@ class Mount(msgspec.Struct, frozen=True, kw_only=True):
             return
         if os.geteuid() != 0:
             raise StartFailure(self._for_root())
-        await trio.to_thread.run_sync(self._see_to_directory, abandon_on_cancel=True)
+        await in_thread(self._see_to_directory, abandon_on_cancel=True)
         options = ["-o", ",".join(self.options)] if self.options else []
         command = ["mount", "-t", self.file_system, *options, "--", self.device, self.mount_point]
         await _run(context, command, f"{self.device} cannot be mounted on {self.mount_point}")
@@ -99,7 +100,7 @@ class Unmount(msgspec.Struct, frozen=True, kw_only=True):
     async def run(self, context: Context) -> None:
         if context.details.get(STATE) == FOUND:
             return
-        if await trio.to_thread.run_sync(mounted_on, self.mount_point, abandon_on_cancel=True) is None:
+        if await in_thread(mounted_on, self.mount_point, abandon_on_cancel=True) is None:
             return  # somebody else has done it
         advice = f"see who uses it: fuser -vm {self.mount_point}"
         await _run(context, ["umount", "--", self.mount_point], f"{self.mount_point} cannot be unmounted", advice)

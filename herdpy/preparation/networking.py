@@ -7,6 +7,7 @@ import msgspec
 import trio
 
 from herdpy.service import Context, StartFailure
+from herdpy.threads import in_thread
 
 RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100  # linux/rtnetlink.h
 STATE = "network"
@@ -25,7 +26,7 @@ class Networking(msgspec.Struct, frozen=True, kw_only=True):
         with trio.socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as told:
             await told.bind((0, RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR))
             with trio.move_on_after(self.patience):
-                while (found := await trio.to_thread.run_sync(_reachable, abandon_on_cancel=True)) is None:
+                while (found := await in_thread(_reachable, abandon_on_cancel=True)) is None:
                     context.progress("waiting for a network interface other than lo")
                     await _next_change(told)
                 context.detail(STATE, found)

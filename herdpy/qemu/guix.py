@@ -13,11 +13,11 @@ import shutil
 from functools import partial
 
 import msgspec
-import trio
 
 from herdpy import sexp
 from herdpy.files import Scratch, add, content, make_directories, replace, write
 from herdpy.service import Completed, Context, StartFailure
+from herdpy.threads import in_thread
 
 QUESTION_TIMEOUT = 1
 """Seconds that herdpy has to answer before the machine counts as absent: every build on the host waits for this."""
@@ -118,7 +118,7 @@ class WriteDeclaration(msgspec.Struct, frozen=True, kw_only=True):
     async def run(self, context: Context) -> None:
         if self.guix:
             try:
-                await trio.to_thread.run_sync(self._write)
+                await in_thread(self._write)
             except OSError as error:
                 raise StartFailure(
                     f"cannot write {self.path}, the build machine's declaration for Guix: {error.strerror}:"
@@ -169,7 +169,6 @@ async def exchange_keys(
         StartFailure: guix could not make the guest's key or ACL.
         OSError: a file cannot be read or written.
     """
-    in_thread = trio.to_thread.run_sync
     guest, host_key, host_acl = f"{root}/etc/guix", f"{guix_directory}/signing-key.pub", f"{guix_directory}/acl"
     private, public, acl = f"{guest}/signing-key.sec", f"{guest}/signing-key.pub", f"{guest}/acl"
     await in_thread(make_directories, guest, 0o755)

@@ -10,11 +10,11 @@ import hashlib
 import os
 
 import msgspec
-import trio
 
 from herdpy.files import content, make_directories
 from herdpy.qemu.guix import string
 from herdpy.service import Context, StartFailure
+from herdpy.threads import in_thread
 
 LARGEST_OS = 1 << 20
 """Bytes of a file that declares an operating system."""
@@ -50,11 +50,11 @@ class BuildHurdImage(msgspec.Struct, frozen=True, kw_only=True):
                 directory cannot be written.
         """
         try:
-            built = await trio.to_thread.run_sync(self._place)
-            if not await trio.to_thread.run_sync(os.path.isfile, built):
-                await trio.to_thread.run_sync(_make_way, built)
+            built = await in_thread(self._place)
+            if not await in_thread(os.path.isfile, built):
+                await in_thread(_make_way, built)
                 await self._build(context, built)
-            await trio.to_thread.run_sync(self._lead_to, built)
+            await in_thread(self._lead_to, built)
         except OSError as error:
             raise StartFailure(f"cannot build the image {self.link}: {error.strerror}: {error.filename}") from None
 
@@ -85,7 +85,7 @@ class BuildHurdImage(msgspec.Struct, frozen=True, kw_only=True):
         if completed.status != 0:
             said = lines[-1] if lines else f"status {completed.status}"
             raise StartFailure(f"guix could not build the image: {said}", lines[-20:-1])
-        if not await trio.to_thread.run_sync(os.path.isfile, root):
+        if not await in_thread(os.path.isfile, root):
             raise StartFailure(f"guix ended well, but left no image at {root}")
 
     def _place(self) -> str:

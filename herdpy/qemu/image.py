@@ -22,6 +22,7 @@ import trio
 from herdpy.qemu.apt_sources import find_sources
 from herdpy.qemu.build_output import progress_reader, reason
 from herdpy.service import ActionContext, Context, StartFailure
+from herdpy.threads import in_thread
 
 KERNEL_ARGUMENTS = (
     "console=ttyS0 quiet panic=-1 tsc=reliable no_timer_check random.trust_cpu=on mitigations=off "
@@ -324,7 +325,7 @@ async def prune(context: Context, directory: str, keep: Collection[str]) -> list
     doomed = sorted(name for name in names if re.fullmatch(r"[0-9a-f]{32}", name) and name not in keep)
     for name in doomed:
         try:
-            await trio.to_thread.run_sync(shutil.rmtree, os.path.join(directory, name))
+            await in_thread(shutil.rmtree, os.path.join(directory, name))
         except OSError as error:
             raise StartFailure(f"cannot remove the image {error.filename}: {error.strerror}") from None
     return doomed

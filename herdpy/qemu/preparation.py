@@ -15,6 +15,7 @@ import trio
 
 from herdpy.qemu.command_line import Rooms
 from herdpy.service import Context, InternetAddress, Port, Socket, SocketKind, StartFailure
+from herdpy.threads import in_thread
 
 LEAST_ROOM = 16 << 20
 """Bytes: QEMU cannot begin without a few hundred KiB, nor a guest boot without a few MiB of its disk written."""
@@ -68,7 +69,7 @@ class MakeRooms(msgspec.Struct, frozen=True, kw_only=True):
                 f"the path {longest} is too long for a socket ({SOCKET_PATH_MAX} bytes); use a shorter --state-dir"
             )
         try:
-            await trio.to_thread.run_sync(self._make)
+            await in_thread(self._make)
         except OSError as error:
             raise StartFailure(f"cannot create {error.filename}: {error.strerror}") from None
 
@@ -104,7 +105,7 @@ class ClearRooms(msgspec.Struct, frozen=True, kw_only=True):
     rooms: Rooms
 
     async def run(self, context: Context) -> None:
-        await trio.to_thread.run_sync(_empty, self.rooms.directory)
+        await in_thread(_empty, self.rooms.directory)
 
 
 class CheckPorts(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,7 +124,7 @@ class CheckPorts(msgspec.Struct, frozen=True, kw_only=True):
         for port in self.ports:
             number = _bind_error(port)
             if number == errno.EADDRINUSE:
-                holder = await trio.to_thread.run_sync(_holder, port)
+                holder = await in_thread(_holder, port)
                 raise StartFailure(f"host port {port} is in use{holder}; change {self.where}")
             if number == errno.EACCES:
                 raise StartFailure(f"host port {port} needs root; change {self.where}")
@@ -153,7 +154,7 @@ class CheckImage(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             StartFailure: it is not there, cannot be read (or written), is of another format, or is garbage.
         """
-        lack = await trio.to_thread.run_sync(self.lack)
+        lack = await in_thread(self.lack)
         if lack is not None:
             raise StartFailure(lack)
         fault = f"the image {self.path}"
@@ -166,7 +167,7 @@ class CheckImage(msgspec.Struct, frozen=True, kw_only=True):
         found = json.loads(completed.output)["format"]
         if found != self.format:
             raise StartFailure(f"{fault} is {found}, not {self.format}; change {self.where}, or set image-format")
-        if found == "raw" and self.boots and not await trio.to_thread.run_sync(_is_bootable, self.path):
+        if found == "raw" and self.boots and not await in_thread(_is_bootable, self.path):
             raise StartFailure(f"{fault} is not a disk that boots: it has no boot sector; change {self.where}")
         if self.written and (await context.command(["test", "-w", self.path], user=self.user)).status != 0:
             who = f" by {self.user}" if self.user is not None else ""
@@ -237,7 +238,7 @@ class KeepDisk(msgspec.Struct, frozen=True, kw_only=True):
         context.progress("copying the image")
         beside = f"{self.target}.new"
         try:
-            await trio.to_thread.run_sync(_empty, beside)
+            await in_thread(_empty, beside)
             os.makedirs(os.path.dirname(self.target), mode=0o711, exist_ok=True)
             await _succeed(context, ["cp", "-RL", "--reflink=auto", "--sparse=always", self.source, beside])
             if self.user is not None:
@@ -248,7 +249,7 @@ class KeepDisk(msgspec.Struct, frozen=True, kw_only=True):
             raise StartFailure(f"cannot create {self.target}: {error.strerror}") from None
         finally:
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(_empty, beside)
+                await in_thread(_empty, beside)
 
 
 async def _succeed(context: Context, command: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ import msgspec
 import trio
 
 from herdpy.service import ProcessContext
+from herdpy.threads import in_thread
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.001, 0.25
 """Seconds between two looks, ever longer: the kernel tells nobody which process has opened what."""
@@ -20,7 +21,7 @@ class HasOpen(msgspec.Struct, frozen=True, kw_only=True):
         """Wait for it."""
         context.progress(f"waiting until it has opened {self.path}")
         pause = FIRST_PAUSE
-        while not await trio.to_thread.run_sync(has_open, context.pid, self.path, abandon_on_cancel=True):
+        while not await in_thread(has_open, context.pid, self.path, abandon_on_cancel=True):
             await trio.sleep(pause)
             pause = min(LONGEST_PAUSE, 2 * pause)
 

@@ -12,6 +12,7 @@ import trio
 
 from herdpy.readiness import sockets
 from herdpy.service import ProcessContext
+from herdpy.threads import in_thread
 from herdpy.watch import Watch, watching
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.001, 0.25
@@ -113,7 +114,7 @@ class Listening(msgspec.Struct, frozen=True, kw_only=True):
             return problem(self.endpoint, pid)
 
         if watch is None:
-            return await trio.to_thread.run_sync(look, abandon_on_cancel=True)
+            return await in_thread(look, abandon_on_cancel=True)
         return await watch.look(look)
 
 

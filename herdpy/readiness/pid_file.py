@@ -11,6 +11,7 @@ import msgspec
 import trio
 
 from herdpy.service import Context, ProcessContext, StartFailure
+from herdpy.threads import in_thread
 from herdpy.watch import watching
 
 PAUSE = 0.05
@@ -84,7 +85,7 @@ class RemoveStalePidFile(msgspec.Struct, frozen=True, kw_only=True):
             StartFailure: it is no PID file, or the process whose number it holds may well have written it.
         """
         try:
-            await trio.to_thread.run_sync(_remove_stale, self.path, abandon_on_cancel=True)
+            await in_thread(_remove_stale, self.path, abandon_on_cancel=True)
         except StartFailure:
             if self.insists:
                 raise

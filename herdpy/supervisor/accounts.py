@@ -5,9 +5,9 @@ import os
 import pwd
 
 import msgspec
-import trio
 
 from herdpy.service import Process, StartFailure
+from herdpy.threads import in_thread
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -29,7 +29,7 @@ async def resolve(process: Process) -> Account:
     """
     if process.user is None and process.group is None and process.supplementary_groups is None:
         return _OWN
-    return await trio.to_thread.run_sync(_resolve, process, abandon_on_cancel=True)
+    return await in_thread(_resolve, process, abandon_on_cancel=True)
 
 
 def _own() -> Account:

@@ -24,6 +24,7 @@ from herdpy.supervisor.reload import Reloading, Verdict, as_json, change_in_word
 from herdpy.supervisor.restart import restart
 from herdpy.supervisor.rights import Right
 from herdpy.supervisor.shutdown import Shutdown
+from herdpy.threads import in_thread
 
 if TYPE_CHECKING:
     from herdpy.supervisor.control import Client
@@ -534,7 +535,7 @@ async def _looked(facts: Sequence[Fact]) -> dict[str, tuple[Any, str]]:
     with trio.move_on_after(LOOK_PATIENCE):
         for fact in facts:
             if fact.look is not None:
-                found[fact.key] = await trio.to_thread.run_sync(fact.look.look, abandon_on_cancel=True)
+                found[fact.key] = await in_thread(fact.look.look, abandon_on_cancel=True)
     return found
 
 

@@ -9,6 +9,7 @@ import msgspec
 import trio
 
 from herdpy.service import Attempt, Foresight, Service
+from herdpy.threads import in_thread
 
 PATIENCE = 10.0
 """Seconds for a service: a file system that hangs does not keep what is known of the others."""
@@ -37,7 +38,7 @@ async def examine(services: Iterable[Service]) -> list[Examined]:
     for service in services:
         found: list[str] = [f"could not be looked into within {PATIENCE:g} s: a file system does not answer"]
         with trio.move_on_after(PATIENCE):
-            found = await trio.to_thread.run_sync(partial(_lacks, service), abandon_on_cancel=True)
+            found = await in_thread(partial(_lacks, service), abandon_on_cancel=True)
         examined.append(Examined(service.name, tuple(found)))
     return examined
 

@@ -14,6 +14,8 @@ from typing import Any
 import msgspec
 import trio
 
+from herdpy.threads import in_thread
+
 KEPT = 300
 """So many of the last events are kept in memory."""
 QUEUE = 1000
@@ -105,7 +107,7 @@ async def before_memory(path: str) -> list[Event]:
     """
     if len(_recent) == KEPT:
         return []
-    return await trio.to_thread.run_sync(_read, path, os.getpid(), abandon_on_cancel=True)
+    return await in_thread(_read, path, os.getpid(), abandon_on_cancel=True)
 
 
 def _read(path: str, pid: int) -> list[Event]:

@@ -9,7 +9,6 @@ import zlib
 from collections.abc import Callable, Mapping
 
 import msgspec
-import trio
 
 from herdpy import files
 from herdpy.keeper.message import is_near
@@ -17,6 +16,7 @@ from herdpy.service import Service
 from herdpy.supervisor.line import KeeperLine
 from herdpy.supervisor.log import log
 from herdpy.supervisor.plan import Plan, make_plan
+from herdpy.threads import in_thread
 
 NAME = "plan.json"
 VERSION = 1
@@ -43,7 +43,7 @@ async def keep(line: KeeperLine, directory: str, plan: Plan) -> None:
     """Write down a plan that has no mistake, into the state directory. That it cannot be written is only logged."""
     content = msgspec.json.encode(_Kept(VERSION, _declarations(plan)))
     try:
-        await trio.to_thread.run_sync(files.replace, os.path.join(directory, NAME), content, 0o600)
+        await in_thread(files.replace, os.path.join(directory, NAME), content, 0o600)
     except OSError as error:
         log("plan-not-kept", directory=directory, reason=error.strerror)
     else:

@@ -17,6 +17,7 @@ from herdpy.keeper import message, succession
 from herdpy.supervisor import log as own_log
 from herdpy.supervisor.flag import Flag
 from herdpy.supervisor.log import log
+from herdpy.threads import TOO_MANY
 from herdpy.version import VERSION
 
 Packet = dict[str, Any]
@@ -60,7 +61,7 @@ _MISSING = {"fork": "process", "output": "output pipe"}
 _SCARCE = {
     errno.EMFILE: "; raise the limit on open files of herdpy's keeper (prlimit --nofile)",
     errno.ENFILE: "; raise fs.file-max",
-    errno.EAGAIN: "; too many processes: see ulimit -u, pids.max of herdpy's cgroup, kernel.pid_max",
+    errno.EAGAIN: f"; {TOO_MANY}",
 }
 """What to do about an errno then."""
 

@@ -9,11 +9,10 @@ import errno
 import os
 from collections.abc import Callable, Iterable
 
-import trio
-
 from herdpy.configuration import Declared
 from herdpy.supervisor.log import log
 from herdpy.supervisor.registry import NotRegistered, Registry
+from herdpy.threads import in_thread
 
 
 class Refused(Exception):  # noqa: N818 - it names what happened to the command
@@ -42,9 +41,9 @@ async def load(
         FileNotFoundError: there is no such file.
         Refused: it has mistakes, or does not go together with what there is; nothing has changed then.
     """
-    if not await trio.to_thread.run_sync(os.path.lexists, file, abandon_on_cancel=True):
+    if not await in_thread(os.path.lexists, file, abandon_on_cancel=True):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), file)
-    found = await trio.to_thread.run_sync(read, file, abandon_on_cancel=True)
+    found = await in_thread(read, file, abandon_on_cancel=True)
     if found.mistakes:
         raise Refused(f"{file} has mistakes, and nothing was changed", map(str, found.mistakes))
     lives = registry.lives

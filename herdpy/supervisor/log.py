@@ -16,6 +16,7 @@ from typing import Any
 import trio
 
 from herdpy.supervisor import events
+from herdpy.threads import in_thread
 
 ROOM = 64
 """Bytes in a write for saying how many lines were lost before."""
@@ -128,4 +129,4 @@ def load() -> None:
 
 async def start() -> None:
     """Do so in a thread."""
-    await trio.to_thread.run_sync(load)
+    await in_thread(load)

@@ -6,10 +6,9 @@ import pwd
 import socket
 import struct
 
-import trio
-
 from herdpy import files
 from herdpy.service import Notify, Process, StartFailure
+from herdpy.threads import in_thread
 
 LARGEST_MESSAGE = 4096
 """Bytes; systemd takes no more either."""
@@ -54,7 +53,7 @@ async def make_socket(notify: Notify, process: Process) -> int:
     Raises:
         StartFailure: it cannot be made.
     """
-    return await trio.to_thread.run_sync(_make_socket, notify, notify.user or process.user)
+    return await in_thread(_make_socket, notify, notify.user or process.user)
 
 
 def _make_socket(notify: Notify, user: str | None) -> int:
@@ -89,7 +88,7 @@ def _make_socket(notify: Notify, user: str | None) -> int:
 
 async def remove_socket(path: str) -> None:
     """Remove the socket's name, if it is there; what holds its descriptor holds a socket that nobody finds."""
-    await trio.to_thread.run_sync(_unlink, path)
+    await in_thread(_unlink, path)
 
 
 def sender(ancillary: list[tuple[int, int, bytes]]) -> int | None:

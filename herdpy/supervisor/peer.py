@@ -10,6 +10,8 @@ from array import array
 import msgspec
 import trio
 
+from herdpy.threads import in_thread
+
 CREDENTIALS = struct.Struct("3i")
 """struct ucred of unix(7): PID, UID, GID."""
 SO_PEERGROUPS = 59
@@ -73,7 +75,7 @@ async def described(peer: Peer) -> dict[str, int | str]:
     known: dict[str, int | str] = {"by-uid": peer.uid, "by-pid": peer.pid}
     if peer.uid not in _user_names:
         with trio.move_on_after(LOOK_PATIENCE):
-            _user_names[peer.uid] = await trio.to_thread.run_sync(_user_name, peer.uid, abandon_on_cancel=True)
+            _user_names[peer.uid] = await in_thread(_user_name, peer.uid, abandon_on_cancel=True)
     if name := _user_names.get(peer.uid):
         known["by-user"] = name
     if command := _command_line(peer.pid):

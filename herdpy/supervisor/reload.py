@@ -18,6 +18,7 @@ from herdpy.supervisor.note import key_of_state
 from herdpy.supervisor.plan import Plan, make_plan
 from herdpy.supervisor.registry import NotRegistered, Registry
 from herdpy.supervisor.restart import promise, restart
+from herdpy.threads import in_thread
 
 LAYERS = "layers"
 """The key of the note that tells which directories of declarations there were."""
@@ -96,7 +97,7 @@ class Reloading:
 
     async def look(self) -> Verdict:
         """What a reload would do now."""
-        declared = await trio.to_thread.run_sync(self.declared, abandon_on_cancel=True)
+        declared = await in_thread(self.declared, abandon_on_cancel=True)
         if declared.plan is None:
             return Verdict(mistakes=declared.mistakes)
         registry = self._registry

@@ -23,6 +23,7 @@ from herdpy.supervisor.registry import Registry
 from herdpy.supervisor.reload import Reloading
 from herdpy.supervisor.rights import Groups
 from herdpy.supervisor.shutdown import Shutdown
+from herdpy.threads import TOO_MANY, in_thread, when_none_is_left
 
 CALM = 2.0
 """Seconds until that is done which no start waits for, such as importing structlog, even if starts still go on."""
@@ -67,6 +68,7 @@ async def supervise(
         elif number == signal.SIGHUP:
             nursery.start_soon(reloading.reload)
 
+    when_none_is_left(lambda: log("no-thread", reason=f"whoever needs another thread waits for it; {TOO_MANY}"))
     shutdown = Shutdown()
     line = KeeperLine(descriptor, on_signal)
     registry = Registry(line, paths.log, shutdown)
@@ -220,7 +222,7 @@ def _first(error: BaseException) -> BaseException:
 async def _let_read(log_dir: str, groups: Groups) -> None:
     """Let whoever may ask for a service's status read its log file, too: the client does that by itself."""
     try:
-        await trio.to_thread.run_sync(admission.let_read, log_dir, groups.read | groups.operate, abandon_on_cancel=True)
+        await in_thread(admission.let_read, log_dir, groups.read | groups.operate, abandon_on_cancel=True)
     except OSError as error:
         log("groups-cannot-read-logs", directory=log_dir, reason=error.strerror)
 

@@ -19,6 +19,7 @@ from herdpy.service import Connection, Service, Socket, StartFailure, UnixAddres
 from herdpy.supervisor.line import KeeperLine, Refused
 from herdpy.supervisor.log import log
 from herdpy.supervisor.race import first
+from herdpy.threads import in_thread
 
 if TYPE_CHECKING:
     from herdpy.activation.binding import NotBound
@@ -89,7 +90,7 @@ class Sockets:
         self._wanted = {_held_name(self._name, number, wanted): wanted for number, wanted in enumerate(service.sockets)}
         for held in list(self._open):
             wanted = self._wanted.get(held)
-            if wanted is None or await trio.to_thread.run_sync(_is_lost, self._open[held], wanted):
+            if wanted is None or await in_thread(_is_lost, self._open[held], wanted):
                 await self._let_go(held)
         for held, wanted in self._wanted.items():
             if held not in self._open:
@@ -223,7 +224,7 @@ class Sockets:
             try:
                 for pause in CLOSING_PAUSES:
                     await trio.sleep(pause)
-                    if await trio.to_thread.run_sync(remove_stale, address, of_kind):
+                    if await in_thread(remove_stale, address, of_kind):
                         break
             except OSError as error:
                 log("socket-path-not-removed", service=self._name, path=address, reason=error.strerror)
@@ -262,7 +263,7 @@ async def _bind(wanted: Socket, source: str, progress: Callable[[str], None]) ->
 
     for pause in (*PAUSES, None):
         try:
-            return await trio.to_thread.run_sync(bind, wanted)
+            return await in_thread(bind, wanted)
         except NotBound as refusal:
             if pause is None or not refusal.may_pass:
                 raise StartFailure(await _why(wanted, refusal, source)) from None
@@ -277,6 +278,6 @@ async def _why(wanted: Socket, refusal: "NotBound", source: str) -> str:
         return reason
     from herdpy.activation.holder import holder
 
-    by = await trio.to_thread.run_sync(holder, wanted, abandon_on_cancel=True)
+    by = await in_thread(holder, wanted, abandon_on_cancel=True)
     change = f"; change sockets in {source}" if source else ""
     return f"{reason}{by and ' '}{by}{change}"

@@ -3,7 +3,7 @@
 import os
 import re
 
-import trio
+from herdpy.threads import in_thread
 
 READ = 32 * 1024
 TERMINAL = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[ -/]*[0-~])")
@@ -12,7 +12,7 @@ TERMINAL = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[ -/]*[0-~])")
 
 async def end_of(path: str) -> int:
     """A file's size in bytes now; 0 when it is not there."""
-    return await trio.to_thread.run_sync(_size, path, abandon_on_cancel=True)
+    return await in_thread(_size, path, abandon_on_cancel=True)
 
 
 async def last_lines(path: str, count: int, *, since: int = 0) -> list[str]:
@@ -20,7 +20,7 @@ async def last_lines(path: str, count: int, *, since: int = 0) -> list[str]:
 
     Control characters, which a serial console is full of, are left out; undecodable bytes are replaced.
     """
-    return await trio.to_thread.run_sync(_last_lines, path, count, since, abandon_on_cancel=True)
+    return await in_thread(_last_lines, path, count, since, abandon_on_cancel=True)
 
 
 def _size(path: str) -> int:

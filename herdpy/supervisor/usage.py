@@ -3,7 +3,7 @@
 import os
 from typing import TypedDict
 
-import trio
+from herdpy.threads import in_thread
 
 
 class Usage(TypedDict):
@@ -25,7 +25,7 @@ async def of_session(pid: int) -> Usage | None:
     Args:
         pid: of a service's main process, which leads a session of its own.
     """
-    return await trio.to_thread.run_sync(_of_session, pid)
+    return await in_thread(_of_session, pid)
 
 
 def _of_session(pid: int) -> Usage | None:

@@ -12,6 +12,7 @@ import msgspec
 import trio
 
 from herdpy.service import AttendantContext, End, Request, StartFailure
+from herdpy.threads import in_thread
 from herdpy.timer import words
 from herdpy.timer.attendant import RunOnSchedule
 from herdpy.timer.duration import in_words
@@ -95,7 +96,7 @@ class _Attendance:
         record = None
         try:
             with trio.move_on_after(DISK_PATIENCE):
-                record = await trio.to_thread.run_sync(read_record, path, abandon_on_cancel=True)
+                record = await in_thread(read_record, path, abandon_on_cancel=True)
         except (OSError, ValueError) as error:
             self._context.log("timer-record-not-read", record=path, reason=error)
         if record is None:
@@ -324,7 +325,7 @@ class _Attendance:
         record = Record(last=self._timing.wall(memory.last), past=list(memory.past))
         try:
             with trio.fail_after(DISK_PATIENCE):
-                await trio.to_thread.run_sync(write_record, path, record, abandon_on_cancel=True, limiter=self._pen)
+                await in_thread(write_record, path, record, abandon_on_cancel=True, limiter=self._pen)
         except OSError as error:
             self._context.log("timer-record-not-written", record=path, reason=error)
         except trio.TooSlowError:

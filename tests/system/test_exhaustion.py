@@ -7,7 +7,7 @@ import resource
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -174,3 +174,60 @@ def test_an_ordinary_user_with_too_many_processes(herdpy: Any, eventually: Calla
         why = "there is no process for sleep: Resource temporarily unavailable; too many processes: see ulimit -u"
         assert refused.stdout.startswith(f"cannot start service: {why}"), refused.stdout
     herdpy.ok("start", "service")
+
+
+@pytest.fixture
+def box() -> Iterator[Path]:
+    """A cgroup that counts processes and threads, of whichever version; to be entered, and to be limited."""
+    for above in (Path("/sys/fs/cgroup/pids"), Path("/sys/fs/cgroup")):
+        directory = above / f"herdpy-test-{os.getpid()}"
+        with suppress(OSError):
+            directory.mkdir()
+        if (directory / "pids.max").exists():
+            break
+    else:
+        pytest.skip("no cgroup counts processes here")
+    yield directory
+    for path in sorted((path.parent for path in directory.rglob("pids.max")), reverse=True):
+        path.rmdir()
+
+
+@contextmanager
+def full(box: Path) -> Iterator[None]:
+    """Nobody in a cgroup can have another process, or thread, for a while."""
+    (box / "pids.max").write_text("0")
+    try:
+        yield
+    finally:
+        (box / "pids.max").write_text("max")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may make cgroups there")
+def test_a_cgroup_that_is_full(box: Path, herdpy: Any, eventually: Callable[..., None]) -> None:
+    """Neither the keeper has a process, nor the supervisor a thread more (pids.max)."""
+    for name in ("old", "new"):
+        declare(herdpy, name, *FEW)
+    herdpy.prefix = ("sh", "-c", f'echo 0 >{box}/cgroup.procs && exec "$@"', "sh")
+    herdpy.start()
+    herdpy.ok("start", "old")
+    old = herdpy.status("old")["pid"]
+    threads = Path(f"/proc/{herdpy.supervisor()}/task")
+    eventually(lambda: len(list(threads.iterdir())) == 1)  # those that are idle end after a while
+    with full(box):
+        refused = herdpy.herd("start", "new")
+        assert refused.returncode == 1
+        why = "there is no process for sleep: Resource temporarily unavailable"
+        assert refused.stdout.startswith(f"cannot start new: {why}"), refused.stdout
+        os.kill(old, signal.SIGKILL)
+        eventually(lambda: len(herdpy.status("old")["last-respawns"]) > 2)
+        declare(herdpy, "new", *FEW, command=["sleep", "999"])
+        supervisor = herdpy.supervisor()
+        reload = herdpy.herd_in_background("reload", "root")
+        eventually(lambda: "no-thread reason=" in herdpy.said())
+        assert herdpy.status("new")["status"] == "stopped"
+    assert reload.wait(PATIENCE) == 0
+    herdpy.ok("start", "new")
+    assert herdpy.status("new")["command"] == ["sleep", "999"]
+    eventually(lambda: herdpy.status("old")["pid"] not in (None, old))
+    assert herdpy.supervisor() == supervisor
+    assert herdpy.said().count("Traceback") == 0, herdpy.said()

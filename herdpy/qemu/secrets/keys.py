@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from functools import partial
 
 import msgspec
-import trio
 
 from herdpy.files import Scratch, add, content, make_directories, replace, write
 from herdpy.mistake import printable
 from herdpy.qemu import guix
 from herdpy.qemu.secrets.message import UNFINISHED, files_below
 from herdpy.service import Completed, Context, StartFailure
+from herdpy.threads import in_thread
 
 HOST_KEYS = ("ed25519", "ecdsa")
 """The types that Guix makes for a childhurd."""
@@ -91,8 +91,8 @@ class FillSecrets(msgspec.Struct, frozen=True, kw_only=True):
             ) from None
 
     async def _fill(self, context: Context) -> None:
-        await _in_thread(make_directories, self.root, 0o700)
-        await _in_thread(make_directories, self.keys_directory, 0o700)
+        await in_thread(make_directories, self.root, 0o700)
+        await in_thread(make_directories, self.keys_directory, 0o700)
         with self._scratch(self.root, context) as scratch:
             for kind in self.host_keys:
                 path = f"{self.root}/etc/ssh/ssh_host_{kind}_key"
@@ -108,7 +108,7 @@ class FillSecrets(msgspec.Struct, frozen=True, kw_only=True):
         # Written last: without it nobody has used these keys yet, and the root may be left of a herdpy that had others.
         await self._authorize(context, f"{offloading}.pub", is_first=not os.path.lexists(known_hosts))
         beside = f"{self.keys_directory}/{UNFINISHED}{context.name}.known_hosts"
-        await _in_thread(self._write_known_hosts, known_hosts, beside)
+        await in_thread(self._write_known_hosts, known_hosts, beside)
 
     @staticmethod
     def _scratch(parent: str, context: Context) -> Scratch:
@@ -121,22 +121,22 @@ class FillSecrets(msgspec.Struct, frozen=True, kw_only=True):
         away does not get it back.
         """
         authorized = f"{self.root}/{AUTHORIZED_KEYS}"
-        ours = await _in_thread(_read, public_key)
+        ours = await in_thread(_read, public_key)
         if not os.path.lexists(authorized):
             with self._scratch(self.root, context) as scratch:
                 new = f"{scratch.directory()}/offloading"
-                await _in_thread(make_directories, os.path.dirname(authorized), 0o755)
-                await _in_thread(write, new, ours, 0o600)
+                await in_thread(make_directories, os.path.dirname(authorized), 0o755)
+                await in_thread(write, new, ours, 0o600)
                 # sshd in the guest reads it as the user who logs in (sshd_config(5), AuthorizedKeysFile).
-                await _in_thread(add, new, authorized, 0o644)
-        theirs = await _in_thread(_read, authorized)
+                await in_thread(add, new, authorized, 0o644)
+        theirs = await in_thread(_read, authorized)
         is_ours = any(ours.split()[:2] == _key_of(line) for line in theirs.splitlines())
         if is_first and not is_ours and not os.path.islink(authorized):
             gap = b"" if not theirs or theirs.endswith(b"\n") else b"\n"
             mode = os.stat(authorized).st_mode & 0o7777
             with self._scratch(self.root, context) as scratch:
                 beside = f"{scratch.directory()}/offloading"
-                await _in_thread(partial(replace, authorized, theirs + gap + ours, mode, beside=beside))
+                await in_thread(partial(replace, authorized, theirs + gap + ours, mode, beside=beside))
             is_ours = True
         context.detail(
             "offloading-key",
@@ -230,25 +230,25 @@ async def _make_pair(context: Context, scratch: Scratch, path: str, kind: str, c
             f"cannot use {path}.pub: its private half {path} is missing; put it there, or remove the public half to"
             " have both made anew"
         )
-    if has_private and not await _in_thread(_is_file, path):
+    if has_private and not await in_thread(_is_file, path):
         raise StartFailure(f"cannot use {path}: it is no regular file; put an SSH key there, or remove it")
-    await _in_thread(make_directories, os.path.dirname(path), 0o755)
+    await in_thread(make_directories, os.path.dirname(path), 0o755)
     new = f"{scratch.directory()}/{os.path.basename(path)}"
     if not has_private:
         context.progress(f"making SSH keys: {os.path.basename(path)}")
         made = await context.command(("ssh-keygen", "-q", "-t", kind, "-N", "", "-C", comment, "-f", new))
         _check(made, f"cannot make the SSH key {path}")
         # The private half first: what a kill leaves behind between the two can then be completed.
-        if await _in_thread(add, new, path, 0o600):
-            await _in_thread(add, f"{new}.pub", f"{path}.pub", 0o644)
+        if await in_thread(add, new, path, 0o600):
+            await in_thread(add, f"{new}.pub", f"{path}.pub", 0o644)
             return
     shown = await context.command(("ssh-keygen", "-y", "-P", "", "-f", path))
     _check(shown, f"cannot read the SSH key {path} to make its public half")
     public = _public_key(shown.output)
     if public is None:
         raise StartFailure(f"cannot make the public half of the SSH key {path}: ssh-keygen showed none")
-    await _in_thread(write, f"{new}.completed", f"{public}\n".encode(), 0o600)
-    await _in_thread(add, f"{new}.completed", f"{path}.pub", 0o644)
+    await in_thread(write, f"{new}.completed", f"{public}\n".encode(), 0o600)
+    await in_thread(add, f"{new}.completed", f"{path}.pub", 0o644)
 
 
 def _check(completed: Completed, failure: str) -> None:
@@ -287,6 +287,3 @@ def _is_file(path: str) -> bool:
 
 def _read(path: str) -> bytes:
     return content(path, LARGEST_KEYS)
-
-
-_in_thread = trio.to_thread.run_sync

@@ -13,9 +13,8 @@ understands, a shell script in a guest too.
 import os
 import stat
 
-import trio
-
 from herdpy.service import StartFailure
+from herdpy.threads import in_thread
 
 LARGEST = 1 << 30
 """Bytes of the whole message; what is beyond, and"""
@@ -121,7 +120,7 @@ async def read_payload(root: str) -> bytes:
         StartFailure: it cannot be read.
     """
     try:
-        return await trio.to_thread.run_sync(payload, root)
+        return await in_thread(payload, root)
     except OSError as error:
         raise StartFailure(
             f"cannot read the guest's secrets: {error.strerror}: {error.filename}; check who may read {root}"
