@@ -98,6 +98,7 @@ class Supervisor:
         self.passed: list[int] = []
         self.told: list[bytes] = []
         self.serial = 0
+        self.listener: int | None = None
 
     def tell(self, kind: str, **fields: Any) -> int:
         self.serial += 1
@@ -137,6 +138,7 @@ class Supervisor:
         while not told or told[-1]["kind"] != "state":
             message = self.receive()
             if message["kind"] == "listener":
+                self.drop_listener()
                 (self.listener,) = self.passed
             if message["kind"] not in ("exited", "drained", "signal"):  # events, if this is not the first hello
                 told.append(message)
@@ -191,6 +193,18 @@ class Supervisor:
     def close(self) -> None:
         self.line.close()
         self.connection.close()
+        self.drop_listener()
+
+    def take_listener(self) -> socket.socket:
+        """Return that copy, which is the test's from then on."""
+        taken, self.listener = self.listener, None
+        return socket.socket(fileno=taken)
+
+    def drop_listener(self) -> None:
+        """Close the copy of the control socket that it was given."""
+        if self.listener is not None:
+            os.close(self.listener)
+        self.listener = None
 
 
 class Running:

@@ -71,7 +71,7 @@ def test_a_client_connects_while_there_is_no_supervisor(keeper: Running) -> None
         client.connect(str(keeper.socket))
         client.send(b"question")
         supervisor.hello()
-        listener = socket.socket(fileno=supervisor.listener)
+        listener = supervisor.take_listener()
         with listener:
             connection, _ = listener.accept()
             with connection:
@@ -81,11 +81,11 @@ def test_a_client_connects_while_there_is_no_supervisor(keeper: Running) -> None
 def test_a_supervisor_that_dies_refuses_no_client(keeper: Running) -> None:
     keeper.begin()
     first = keeper.supervisor()
-    os.close(first.listener)
+    first.drop_listener()
     with socket.socket(socket.AF_UNIX) as client:
         first.kill()
         client.connect(str(keeper.socket))
-        listener = socket.socket(fileno=keeper.supervisor().listener)
+        listener = keeper.supervisor().take_listener()
         with listener:
             listener.accept()[0].close()
 

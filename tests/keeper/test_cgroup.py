@@ -132,7 +132,7 @@ def test_a_keeper_removes_what_a_killed_one_left_but_nobody_s_home(keeper: Runni
             child.kill()
     keeper.process.communicate(timeout=PATIENCE)
     supervisor.close()
-    os.close(supervisor.listener)  # it was a copy of the control socket
+    supervisor.drop_listener()  # it was a copy of the control socket
     assert made(keeper) == ["1.left", "2.gone"]
     (keeper.place / "state" / "journal").unlink()
     ours = keeper.cgroup()

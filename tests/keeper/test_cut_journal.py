@@ -49,7 +49,7 @@ def kill_all(keeper: Running) -> None:
     keeper.process.communicate()
     until(lambda: not any(map(lives, programs)), "they have ended")
     supervisor = keeper.supervisors.pop()
-    os.close(supervisor.listener)  # else somebody answers there
+    supervisor.drop_listener()  # else somebody answers there
     supervisor.close()
 
 

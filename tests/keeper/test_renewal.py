@@ -149,7 +149,7 @@ def test_a_keeper_that_is_killed_after_it_is_taken_over_from(keeper: Running) ->
         os.kill(victim, signal.SIGSTOP)
     for victim in (supervisor.pid, logger, keeper.pid):
         os.kill(victim, signal.SIGKILL)
-    os.close(supervisor.listener)  # a copy of the control socket, which nobody is to have any more
+    supervisor.drop_listener()  # a copy of the control socket, which nobody is to have any more
     supervisor.close()
     keeper.wait()
     keeper.begin()
