@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.system.test_survival import COUNTING, PATIENCE, Fleet, identity, lives
+from tests.system.test_survival import COUNTING, PATIENCE, WITHOUT_CGROUPS, Fleet, identity, lives
 from tests.system.test_survival import fleet as fleet  # noqa: PLC0414 - a fixture
 
 MOUNT = 'mount -t tmpfs -o size=64k,mode=711 none "$0" && echo mounted && exec cat'
@@ -121,6 +121,56 @@ def test_what_is_started_meanwhile_is_known_to_who_comes_next(
         assert len(set(numbers)) >= max(numbers) - 2 * 2 * 64
     ok("stop", "meanwhile")
     assert not lives(meanwhile[0])
+
+
+@pytest.fixture
+def both(herdpy: Any) -> Iterator[Disk]:
+    """One with the control socket on it as well."""
+    found = Disk(herdpy, herdpy.directory / "disk")
+    herdpy.state = found.path / "state"
+    herdpy.socket = found.path / "run" / "socket"
+    herdpy.environment["HERDPY_SOCKET"] = f"{found.seen}/run/socket"
+    yield found
+    found.end()
+
+
+@pytest.mark.parametrize("has_cgroups", [True, False])
+def test_neither_journal_can_be_written(
+    both: Disk, fleet: Fleet, eventually: Callable[..., None], *, has_cgroups: bool
+) -> None:
+    """All goes on while the keeper lives. Who comes next knows what was so before; and of what was spawned meanwhile,
+    what the names of cgroups tell."""
+    if not has_cgroups:
+        fleet.herdpy.prefix = (*both.enter, "sh", "-c", WITHOUT_CGROUPS, "sh")
+    fleet.declare("before", ["sh", "-c", COUNTING], "auto-start = true")
+    fleet.declare("meanwhile", ["sleep", "1234"])
+    fleet.start()
+    before = identity(fleet.pid("before"))
+    both.fill()
+    ok = fleet.herdpy.ok
+    ok("start", "meanwhile")
+    meanwhile = identity(fleet.pid("meanwhile"))
+    eventually(lambda: "keeper: cannot write" in fleet.herdpy.said())
+    os.kill(fleet.programs()["supervisor"], signal.SIGKILL)
+    assert identity(fleet.pid("meanwhile")) == meanwhile
+    fleet.kill("keeper")
+    assert identity(fleet.pid("before")) == before
+    assert lives(meanwhile[0])
+    if has_cgroups:
+        assert identity(fleet.pid("meanwhile")) == meanwhile
+    both.clear()
+    eventually(lambda: f"keeper: can write {fleet.herdpy.state}/journal again" in fleet.herdpy.said())
+    fleet.kill("keeper+logger+supervisor")
+    assert identity(fleet.pid("before")) == before
+    if has_cgroups:
+        assert identity(fleet.pid("meanwhile")) == meanwhile
+        ok("stop", "meanwhile")
+        assert not lives(meanwhile[0])
+    else:
+        assert fleet.herdpy.status("meanwhile")["status"] == "stopped"
+        [named] = re.findall("keeper: left alone, .*: PID ([0-9, ]*); if", fleet.herdpy.said())
+        assert str(meanwhile[0]) in named.split(", ")
+        os.kill(meanwhile[0], signal.SIGKILL)
 
 
 def test_one_that_is_removed_is_made_anew_and_still_nobody_s_else(
