@@ -554,6 +554,33 @@ def test_a_client_that_asks_all_the_time_is_always_answered(installation: Instal
     assert wrong == []
 
 
+@pytest.mark.parametrize("always", [False, True])
+def test_a_keeper_that_fails_only_when_it_is_executed(installation: Installation, *, always: bool) -> None:
+    """As if it had been killed: the supervisor becomes the next one."""
+    herdpy = installation.herdpy
+    installation.declare("plain", ["sh", "-c", COUNTING], "auto-start = true")
+    herdpy.start()
+    plain = identity(installation.pid("plain"))
+    (supervisor,) = installation.supervisors()
+    marker = herdpy.directory / "failed"
+    fail = f"if {always} or not os.path.exists({str(marker)!r}): open({str(marker)!r}, 'a').close(); sys.exit(9)"
+    installation.edit("keeper/__main__.py", ("        memory = int(", f"        {fail}\n        memory = int("))
+    done = herdpy.herd("upgrade", "root", "keeper")  # which asks the next one once more
+    assert done.returncode == (1 if always else 0), done
+    lost = re.findall(r"keeper-lost pid=(\d+)", (herdpy.log / "herdpy.log").read_text())
+    assert lost[0] == str(supervisor)
+    assert (len(lost) > 1) is always
+    herdpy.let_succeed(int(lost[-1]))
+    assert identity(installation.pid("plain")) == plain
+    installation.install()
+    installation.upgrade("keeper")
+    at = len(installation.numbers("plain"))
+    installation.eventually(lambda: len(installation.numbers("plain")) > at + 5, PATIENCE)
+    assert counted(installation.numbers("plain"))
+    herdpy.ok("stop", "root")
+    herdpy.process.wait(PATIENCE)
+
+
 @pytest.mark.parametrize("victim", ["first", "second", "keeper", "logger"])
 def test_a_kill_in_the_middle_of_an_upgrade(installation: Installation, victim: str) -> None:
     herdpy = installation.herdpy
