@@ -1,6 +1,7 @@
 """The services that the declarations make on this host."""
 
 from collections.abc import Collection, Iterable, Mapping
+from functools import cache
 
 import msgspec
 
@@ -88,8 +89,27 @@ class _Nowhere(msgspec.Struct, frozen=True):
         return Place(file=self.source, key=key)
 
 
+@cache
+def _defaults(kind: type[msgspec.Struct]) -> tuple[tuple[str, str, object], ...]:
+    """Of each field its name, its key, and its default; it is equal to nothing where there is none."""
+    return tuple(
+        (
+            field.name,
+            field.encode_name,
+            field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory(),
+        )
+        for field in msgspec.structs.fields(kind)
+    )
+
+
+def _declared(configuration: msgspec.Struct) -> dict[str, object]:
+    values = ((key, getattr(configuration, name), default) for name, key, default in _defaults(type(configuration)))
+    return {key: value for key, value, default in values if value != default}
+
+
 def _kept(declaration: Declaration) -> str:
-    configuration = msgspec.Raw(msgspec.json.encode(declaration.configuration))
+    """Without what is as its type has it by default, which is most: each service's is in memory twice, and noted."""
+    configuration = msgspec.Raw(msgspec.json.encode(_declared(declaration.configuration)))
     kept = _Kept(declaration.name, declaration.source, declaration.type, configuration)
     return msgspec.json.encode(kept).decode()
 
