@@ -742,6 +742,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     foresights: tuple[Foresight, ...] = ()
     """What ``herd doctor`` looks at besides those of its steps that can tell."""
     facts: tuple[Fact, ...] = ()
+    """What ``herd configuration`` tells. The supervisor does not keep them of what is declared, but has them made again
+    from the declaration when somebody asks."""
     reach: Reach | None = None
     actions: tuple[Action, ...] = ()
     on_change: OnChange | Literal["restart", "next-start"] = "next-start"

@@ -56,7 +56,8 @@ def declared_services(
         try:
             made = types[declaration.type].services(declaration, facts)
             text = _kept(declaration)
-            services += [msgspec.structs.replace(service, declaration=text) for service in made]
+            # The facts are seldom asked for, and are made again then.
+            services += [msgspec.structs.replace(service, declaration=text, facts=()) for service in made]
         except Unsuitable as problem:
             mistakes.append(declaration.locations.place(problem.key).mistake(problem.problem))
             mistaken.update(declaration.provision)

@@ -352,8 +352,6 @@ class Answers:
             case "doc":
                 actions = OWN_ACTIONS | {custom.name: custom.documentation for custom in life.service.actions}
                 return _doc(service, life.service.documentation, actions, command.arguments)
-            case "configuration" if not any(fact.look for fact in life.service.facts):
-                return self._configuration(life, command, {})
             case "reach":
                 return _reach(life)
             case (
@@ -399,7 +397,7 @@ class Answers:
             case "usage":
                 return True, await _usage(life)
             case "configuration":
-                return True, self._configuration(life, command, await _looked(life.service.facts))
+                return True, await self._configuration(life, command)
             case "doctor":
                 return True, await _examined([life], command)
         custom = _custom(life, action)
@@ -412,18 +410,20 @@ class Answers:
             return False, write_reply(error=error, messages=context.lines)
         return value is not False, write_reply([value], messages=context.lines)
 
-    def _configuration(self, life: Life, command: Command, looked: Mapping[str, tuple[Any, str]]) -> bytes:
-        """What a service runs with; ``looked`` has the values and texts of the facts that had to be looked for."""
+    async def _configuration(self, life: Life, command: Command) -> bytes:
+        """What a service runs with."""
+        if command.arguments not in {(), ("--json",)}:
+            return write_reply(error=_no_such_argument(command, Symbol(life.name)))
+        facts = await self._registry.facts(life.service)
+        looked = await _looked(facts)
 
         def current(fact: Fact) -> tuple[Any, str]:
             return looked[fact.key] if fact.key in looked else _current(life, fact)
 
-        if command.arguments == ("--json",):
-            values = {fact.key: current(fact)[0] for fact in life.service.facts}
-            return write_reply([msgspec.json.format(msgspec.json.encode(values)).decode()])
         if command.arguments:
-            return write_reply(error=_no_such_argument(command, Symbol(life.name)))
-        return write_reply(["\n".join(f"{fact.label}: {current(fact)[1]}" for fact in life.service.facts)])
+            values = {fact.key: current(fact)[0] for fact in facts}
+            return write_reply([msgspec.json.format(msgspec.json.encode(values)).decode()])
+        return write_reply(["\n".join(f"{fact.label}: {current(fact)[1]}" for fact in facts)])
 
 
 class _ActionContext(StepContext):

@@ -9,7 +9,7 @@ import msgspec
 import trio
 
 from herdpy.catalogue import ALWAYS
-from herdpy.service import Respawn, Service
+from herdpy.service import Fact, Respawn, Service
 from herdpy.supervisor import processes, restart, sockets
 from herdpy.supervisor.context import Making
 from herdpy.supervisor.flag import Flag
@@ -20,6 +20,7 @@ from herdpy.supervisor.note import key_of_declaration, key_of_state
 from herdpy.supervisor.outcome import Outcome, Reply, Unmet
 from herdpy.supervisor.plan import Plan, make_plan
 from herdpy.supervisor.shutdown import Shutdown
+from herdpy.threads import in_thread
 
 _Item = TypeVar("_Item")
 
@@ -146,6 +147,13 @@ class Registry:
             log("service-not-remade", service=name, reason=error)
             return None
         return next((service for service in made if service.name == name), None)
+
+    async def facts(self, service: Service) -> tuple[Fact, ...]:
+        """What ``herd configuration`` tells of a service; it is not kept, but made again from its declaration."""
+        if service.facts or not service.declaration:
+            return service.facts
+        made = await in_thread(self._remake, service.declaration, abandon_on_cancel=True)  # it looks at the host
+        return next((again.facts for again in made if again.name == service.name), ())
 
     def _undeclared(self, name: str) -> Service:
         """A service that runs although its declaration is gone, or is mistaken by now: as it was, else by its name."""

@@ -196,7 +196,7 @@ class Ends:
         return (
             bool(self._untold)
             and event.name not in ("service-stopped", "service-done")
-            and "reason" not in event.fields
+            and not event.fields.get("reason")
         )
 
     def _is_right(self, name: str, record: Record, told: str, reason: str) -> bool:
