@@ -148,7 +148,7 @@ class Ends:
             ):
                 continue  # of something else: a service without a process, a requirement that was not to be had
             elif (
-                is_repeated and before is not None and self._is_right(name, before, event.name, reason)
+                is_repeated and before is not None and self._is_of(before, event.name, reason)
             ) or self._is_told_again(name, events, at, record, before):
                 continue
             elif self._repeated.get(name) and self._is_right(
@@ -175,7 +175,7 @@ class Ends:
         if before is None or self._after_its_start(events, at, record) == at:
             return False
         event = events[at - 1]
-        return self._is_right(name, before, event.name, str(event.fields.get("reason", "")))
+        return self._is_of(before, event.name, str(event.fields.get("reason", "")))
 
     def _after_its_start(self, events: list[Event], at: int, record: Record) -> int:
         """Where the events go on after an incarnation's start was told, if it was: what is before that is not of it."""
@@ -209,6 +209,12 @@ class Ends:
             return True
         if told == RUN_ENDED and record.asked == signal.SIGTERM and not self.stops.get(name, 0):
             raise Violation(f"{name}: its run {record.label} was stopped, and nobody had asked for that")
+        return self._is_of(record, told, reason)
+
+    def _is_of(self, record: Record, told: str, reason: str) -> bool:
+        """Whether an end was told as it was, whoever had asked for it; also of one that has been dealt with."""
+        if told == "service-stopped":
+            return bool(record.asked == signal.SIGTERM)
         possible = []
         if record.code is not None:
             possible.append(f"exited with {record.code}")
