@@ -2,8 +2,9 @@
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any, Literal, Protocol
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from functools import lru_cache
+from typing import Annotated, Any, Literal, Protocol, TypeVar, cast
 
 import msgspec
 
@@ -143,17 +144,32 @@ class Common(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def respawn_policy(self) -> Respawn:
         """The fields about respawning as the supervisor takes them."""
-        return Respawn(
-            enabled=self.respawn is not False,
-            only_on_failure=self.respawn == "on-failure",
-            limit=self.respawn_limit,
-            interval=self.respawn_interval,
-            delay=self.respawn_delay,
-            delay_limit=self.respawn_delay_limit,
-            healthy_after=self.respawn_healthy_after,
-            success=self.success_exit_codes,
-            final=self.no_respawn_exit_codes,
+        return shared(
+            Respawn(
+                enabled=self.respawn is not False,
+                only_on_failure=self.respawn == "on-failure",
+                limit=self.respawn_limit,
+                interval=self.respawn_interval,
+                delay=self.respawn_delay,
+                delay_limit=self.respawn_delay_limit,
+                healthy_after=self.respawn_healthy_after,
+                success=self.success_exit_codes,
+                final=self.no_respawn_exit_codes,
+            )
         )
+
+
+_Value = TypeVar("_Value", bound=Hashable)
+
+
+def shared(value: _Value) -> _Value:
+    """One object for all that are equal: most services differ in little."""
+    return cast("_Value", _shared(value))
+
+
+@lru_cache(maxsize=64)
+def _shared(value: Hashable) -> Hashable:
+    return value
 
 
 def rotation_facts(configuration: Common) -> Iterator[Fact]:

@@ -11,7 +11,15 @@ import msgspec
 from herdpy.catalogue import command, health
 from herdpy.catalogue import ready as readiness
 from herdpy.catalogue.command import CommandConfiguration, signal_number
-from herdpy.catalogue.common import Declaration, ServiceType, Unsuitable, as_service, name_problem, rotation_facts
+from herdpy.catalogue.common import (
+    Declaration,
+    ServiceType,
+    Unsuitable,
+    as_service,
+    name_problem,
+    rotation_facts,
+    shared,
+)
 from herdpy.catalogue.facts import HostFacts
 from herdpy.catalogue.health import Health
 from herdpy.catalogue.ready import Ready, command_mistakes
@@ -232,7 +240,7 @@ def _stop(configuration: ProcessConfiguration, process: Process) -> Stop:
         command.stop(configuration), scope="process" if configuration.kill == "main-process" else "group"
     )
     if configuration.stop_command is None:
-        return stop
+        return shared(stop)
     [graceful] = _commands("stop", (configuration.stop_command,), process, configuration.stop_timeout)
     return msgspec.structs.replace(stop, graceful=graceful, graceful_timeout=configuration.stop_timeout)
 

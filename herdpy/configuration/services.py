@@ -115,8 +115,15 @@ def _kept(declaration: Declaration) -> str:
     return msgspec.json.encode(kept).decode()
 
 
-def remade_services(kept: str, types: Mapping[str, ServiceType], facts: HostFacts) -> tuple[Service, ...]:
+def remade_services(
+    kept: str, types: Mapping[str, ServiceType], facts: HostFacts, *, explained: bool = False
+) -> tuple[Service, ...]:
     """Make the services of a declaration from what one of them carried along (``Service.declaration``).
+
+    Args:
+        kept: that.
+        types, facts: as of :func:`declared_services`, which leaves out the services' own facts as this does.
+        explained: whether they have those.
 
     Raises:
         ValueError: that is no declaration of this herdpy.
@@ -137,4 +144,6 @@ def remade_services(kept: str, types: Mapping[str, ServiceType], facts: HostFact
         made = service_type.services(declaration, facts)
     except (msgspec.MsgspecError, KeyError, Unsuitable) as error:
         raise ValueError(str(error)) from None
-    return tuple(msgspec.structs.replace(service, declaration=kept) for service in made)
+    return tuple(
+        msgspec.structs.replace(service, declaration=kept, facts=service.facts if explained else ()) for service in made
+    )

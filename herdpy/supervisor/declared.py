@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Collection, Iterator
+from typing import Protocol
 
 import msgspec
 
@@ -12,6 +13,18 @@ from herdpy.configuration.settings import Settings, read_settings
 from herdpy.paths import Paths
 from herdpy.service import Service
 from herdpy.supervisor.plan import Plan, make_plan, sound_plan
+
+
+class Remake(Protocol):
+    """Makes the services of a declaration that one of them carried along."""
+
+    def __call__(self, kept: str, *, explained: bool = False) -> tuple[Service, ...]:
+        """Make them; ``explained`` with what ``herd configuration`` tells.
+
+        Raises:
+            ValueError: this herdpy cannot.
+        """
+        ...
 
 
 class DeclaredPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,13 +73,18 @@ def declared_in(paths: Paths, file: str) -> Declared:
     return declared_services([file], TYPES, _facts(paths))
 
 
-def remade(paths: Paths, kept: str) -> tuple[Service, ...]:
+def remade(paths: Paths, kept: str, *, explained: bool = False) -> tuple[Service, ...]:
     """The services of a declaration that is no longer there, or no longer right, as a service of it carried it along.
+
+    Args:
+        paths: where things lie.
+        kept: the declaration.
+        explained: whether they have what ``herd configuration`` tells.
 
     Raises:
         ValueError: this herdpy cannot make them.
     """
-    return remade_services(kept, TYPES, _facts(paths))
+    return remade_services(kept, TYPES, _facts(paths), explained=explained)
 
 
 def _facts(paths: Paths) -> HostFacts:

@@ -2,8 +2,9 @@
 
 import os
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -29,12 +30,15 @@ LAST_WORDS_PATIENCE = 1.0
 """Seconds given to the logger, and to the companion, to tell their last after a process has ended."""
 
 
+NOTHING: Mapping[str, int] = MappingProxyType({})
+
+
 class Spawned(msgspec.Struct, frozen=True):
     """A process that a service's attempt has just got."""
 
     held: Held
-    begin: dict[str, int]
-    """The sizes that the files it speaks in had before, in bytes."""
+    begin: Mapping[str, int]
+    """The sizes that the files it speaks in, besides its log, had before, in bytes."""
     notifications: int | None
     """The descriptor of its notification socket, if it has one."""
     was_unheard: bool = False
@@ -84,7 +88,8 @@ async def spawn(
             with trio.CancelScope(shield=True):  # the keeper answers at once
                 await hearing.forget(line, service.name, terms)
         raise
-    return Spawned(held, begin, notifications)
+    begin.pop(log_file, None)  # that is in its id
+    return Spawned(held, begin or NOTHING, notifications)
 
 
 async def taken_up(line: KeeperLine, service: Service, held: Held) -> Spawned:
@@ -100,7 +105,7 @@ async def taken_up(line: KeeperLine, service: Service, held: Held) -> Spawned:
                 )
             except StartFailure as failure:
                 log("not-heard-any-more", service=service.name, reason=failure)
-    return Spawned(held, {}, notifications, is_lost)
+    return Spawned(held, NOTHING, notifications, is_lost)
 
 
 async def clear_away(service: Service, context: StepContext) -> None:
@@ -157,7 +162,6 @@ class Incarnation:
     def __init__(self, life: "Life", registry: "Registry", spawned: Spawned, nursery: trio.Nursery) -> None:
         self.held = spawned.held
         self.patience = Patience()
-        self._patience_for_end = partial(self.patience, most=LONGEST_STOP)
         service = life.service
         number = attempt_of(self.held)
         self._attempt = service.attempts[number] if number < len(service.attempts) else None
@@ -166,7 +170,8 @@ class Incarnation:
         )
         self._life = life
         self.service = service
-        self._begin = {life.log_file: self.context.log_begin, **spawned.begin}
+        self._begin = spawned.begin
+        """The size that each file but its log had before, in bytes."""
         self._line = registry.line
         self._nursery = nursery
         self._is_adopted = False
@@ -368,6 +373,9 @@ class Incarnation:
     async def _await_stopping(self, heard: Hearing) -> None:
         await heard.stopping.wait()
 
+    def _patience_for_end(self, seconds: float) -> trio.CancelScope:
+        return self.patience(seconds, most=LONGEST_STOP)
+
     async def _await_end(self) -> Complaint:
         """After STOPPING=1 nobody guards it any more, but it has to end."""
         with self._patience_for_end(self.service.stop.grace_period):
@@ -489,7 +497,9 @@ class Incarnation:
         if self._hearing is not None and self._hearing.heard.status is not None:
             lines.append(f"its last status: {self._hearing.heard.status}")
         for path in _spoken_in(self.service, self._life.log_file):
-            last = await tail.last_lines(path, 10, since=self._begin.get(path, 0))
+            is_log = path == self.context.log_file
+            since = self.context.log_begin if is_log else self._begin.get(path, 0)
+            last = await tail.last_lines(path, 10, since=since)
             if last:
                 lines += [f"the last lines of {path}:", *(f"  {line}" for line in last)]
         return lines

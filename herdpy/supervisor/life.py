@@ -16,6 +16,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 _Result = TypeVar("_Result")
 
+NOTHING: Mapping[str, Held] = MappingProxyType({})
 CHANGES_KEPT = 30
 FAILURES_KEPT = 10
 """How many state changes and start failures are remembered: Shepherd's numbers."""
@@ -215,7 +217,7 @@ class Life:
         """Whether it is no longer registered."""
         self._left: Held | None = None
         """Its process, until the task begins, which takes it for its own."""
-        self._left_beside: Mapping[str, Held] = {}
+        self._left_beside: Mapping[str, Held] = NOTHING
         """The processes that its attendant was executing in the last supervisor, by their keys; until then, too."""
         self.context = StepContext(self, registry)
         self._nursery: trio.Nursery
@@ -1299,7 +1301,7 @@ class Life:
             held: the service's process, if the keeper holds one.
             beside: the processes that its attendant was executing, by their keys.
         """
-        self._left, self._left_beside = held, beside or {}
+        self._left, self._left_beside = held, beside or NOTHING
         self._noted_declaration = declaration
         note = read_note(self.name, text)
         if note is not None:
@@ -1321,7 +1323,7 @@ class Life:
 
     async def _resume(self) -> None:
         held, self._left = self._left, None
-        beside, self._left_beside = self._left_beside, {}
+        beside, self._left_beside = self._left_beside, NOTHING
         if held is not None:
             self._adopt(await incarnation.taken_up(self._line, self.service, held))
         if self.status == "stopped" and not self._is_restarting:

@@ -45,6 +45,8 @@ async def first(*contenders: Callable[[], Awaitable[object]]) -> int:
 class Patience:
     """How long the supervisor waits for a process, which may ask for more while it is waited for (sd_notify(3))."""
 
+    __slots__ = ("_end", "_scope")
+
     def __init__(self) -> None:
         self._scope: trio.CancelScope | None = None
         self._end = math.inf

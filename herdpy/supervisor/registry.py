@@ -12,6 +12,7 @@ from herdpy.catalogue import ALWAYS
 from herdpy.service import Fact, Respawn, Service
 from herdpy.supervisor import processes, restart, sockets
 from herdpy.supervisor.context import Making
+from herdpy.supervisor.declared import Remake
 from herdpy.supervisor.flag import Flag
 from herdpy.supervisor.life import Life
 from herdpy.supervisor.line import Held, KeeperLine, Refused
@@ -63,12 +64,12 @@ class Registry:
         """Set when every life goes on by itself: before, none can be asked for anything."""
         self._nursery: trio.Nursery
         self._plan: Plan
-        self._remake: Callable[[str], tuple[Service, ...]]
+        self._remake: Remake
         self._found = _Found({}, {}, [])
         self._leftovers: list[tuple[Held, Flag]] = []
         """What the last supervisor's steps left behind, and is being ended; set when it is gone, and all of it."""
 
-    def take_plan(self, plan: Plan, remake: Callable[[str], tuple[Service, ...]]) -> None:
+    def take_plan(self, plan: Plan, remake: Remake) -> None:
         """Give each service of the plan its life, as it was in the last supervisor, and what the keeper holds to the
         life that it belongs to. Nothing is done about any of it before :meth:`begin`.
 
@@ -152,7 +153,8 @@ class Registry:
         """What ``herd configuration`` tells of a service; it is not kept, but made again from its declaration."""
         if service.facts or not service.declaration:
             return service.facts
-        made = await in_thread(self._remake, service.declaration, abandon_on_cancel=True)  # it looks at the host
+        explain = partial(self._remake, service.declaration, explained=True)
+        made = await in_thread(explain, abandon_on_cancel=True)  # it looks at the host
         return next((again.facts for again in made if again.name == service.name), ())
 
     def _undeclared(self, name: str) -> Service:

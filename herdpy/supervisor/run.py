@@ -11,11 +11,10 @@ import trio
 
 from herdpy.configuration import Declared
 from herdpy.paths import Paths
-from herdpy.service import Service
 from herdpy.supervisor import admission, announcing, control, events, kept_plan, restart, upgrading
 from herdpy.supervisor import log as own_log
 from herdpy.supervisor.answers import Answers
-from herdpy.supervisor.declared import DeclaredPlan
+from herdpy.supervisor.declared import DeclaredPlan, Remake
 from herdpy.supervisor.line import KeeperLine
 from herdpy.supervisor.log import log
 from herdpy.supervisor.note import key_of_state
@@ -43,7 +42,7 @@ are written."""
 async def supervise(
     descriptor: int,
     declare: Callable[[], DeclaredPlan],
-    remake: Callable[[str], tuple[Service, ...]],
+    remake: Remake,
     read: Callable[[str], Declared],
     paths: Paths,
 ) -> None:

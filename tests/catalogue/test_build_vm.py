@@ -96,7 +96,21 @@ def test_the_defaults_are_the_specifications():
 def test_the_processor_matches_the_date(year, model):
     assert model_of(datetime.datetime(year, 7, 1, tzinfo=datetime.UTC)) == model
     (cpu,) = option(service(date=datetime.datetime(year, 7, 1)).attempts[0].process.command, "-cpu")
-    assert cpu == model
+    assert cpu == f"{model},check=off"  # it is emulated here: what TCG leaves out is known
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "model", "cpu"),
+    [
+        ("kvm", "Nehalem", "Nehalem"),
+        ("tcg", "Nehalem,+avx", "Nehalem,+avx,check=off"),
+        ("tcg", "Nehalem,enforce", "Nehalem,enforce"),
+        ("tcg", "Nehalem,check=on", "Nehalem,check=on"),
+    ],
+)
+def test_a_processor_is_checked_where_something_could_be_wrong_with_it(accelerator, model, cpu):
+    command = service(accelerator=accelerator, cpu=model).attempts[0].process.command
+    assert option(command, "-cpu") == [cpu]
 
 
 def test_the_years_between_keep_the_model_before():
@@ -111,7 +125,7 @@ def test_the_command_line():
     disk = option(command, "-drive")[0].partition("file=")[2].partition("/disk.qcow2")[0]
     assert shlex.join(command).replace(disk, "IMAGE").partition(" -append ")[0] == (
         "qemu-system-x86_64 -name guest=build-vm,debug-threads=on -machine q35,graphics=off -accel tcg,thread=multi"
-        " -cpu Westmere -smp 8 -m 1024M -rtc base=2020-01-01T00:00:00,clock=vm -nodefaults -no-user-config"
+        " -cpu Westmere,check=off -smp 8 -m 1024M -rtc base=2020-01-01T00:00:00,clock=vm -nodefaults -no-user-config"
         " -display none -no-reboot -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
         " -device pvpanic-pci -device virtio-rng-pci"
         f" -chardev socket,id=monitor,path={directory}/qmp,server=on,wait=off -mon chardev=monitor,mode=control"

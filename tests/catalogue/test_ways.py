@@ -322,3 +322,6 @@ def test_what_a_service_carries_along_makes_it_once_more(tmp_path: Path) -> None
     )
     [service] = declared_services([str(tmp_path)], TYPES, FACTS).services
     assert remade_services(service.declaration, TYPES, FACTS) == (service,)
+    [explained] = remade_services(service.declaration, TYPES, FACTS, explained=True)
+    assert msgspec.structs.replace(explained, facts=()) == service
+    assert {fact.key: fact.text for fact in explained.facts}["command"] == "a"
