@@ -11,6 +11,7 @@ import trio
 from herdpy.binfmt import table
 from herdpy.binfmt.entry import PREFIX, Entry
 from herdpy.binfmt.platforms import PLATFORMS
+from herdpy.preparation.insisting import Insisting, insist
 from herdpy.service import Context, StartFailure
 from herdpy.threads import in_thread
 
@@ -22,7 +23,7 @@ PATIENCE = 5.0
 PACKAGE = "qemu-user-static"
 
 
-class Interpreters(msgspec.Struct, frozen=True, kw_only=True):
+class Interpreters(Insisting, frozen=True, kw_only=True):
     """See that the emulators are there: before anything is registered, and all that are missing at once."""
 
     paths: tuple[str, ...]
@@ -30,16 +31,6 @@ class Interpreters(msgspec.Struct, frozen=True, kw_only=True):
     """Of all platforms. Who wants none yet is told when there is not a single one: that QEMU is not installed."""
     where: str
     """Where others can be named: ``qemu in FILE``."""
-
-    async def run(self, context: Context) -> None:
-        """Look.
-
-        Raises:
-            StartFailure: one is missing, or cannot be executed.
-        """
-        lack = await in_thread(self.lack, abandon_on_cancel=True)
-        if lack is not None:
-            raise StartFailure(lack)
 
     def lack(self) -> str | None:
         """What is missing, and how to get it; it may wait for a disk."""
@@ -69,9 +60,7 @@ class KernelTable(msgspec.Struct, frozen=True):
         with trio.move_on_after(PATIENCE):
             with contextlib.suppress(StartFailure):  # a host without modules has no modprobe
                 await context.command(["modprobe", "binfmt_misc"])
-        lack = await in_thread(self.lack, abandon_on_cancel=True)
-        if lack is not None:
-            raise StartFailure(lack)
+        await insist(self)
 
     def lack(self) -> str | None:
         """What is missing, and how to get it."""
@@ -91,9 +80,7 @@ class Register(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             StartFailure: one could not be registered, and those that were are no longer.
         """
-        lack = await in_thread(self.lack, abandon_on_cancel=True)
-        if lack is not None:
-            raise StartFailure(lack)
+        await insist(self)
         await change(context, (), self.entries)
 
     def lack(self) -> str | None:

@@ -8,8 +8,7 @@ import shutil
 
 import msgspec
 
-from herdpy.service import Context, StartFailure
-from herdpy.threads import in_thread
+from herdpy.preparation.insisting import Insisting
 
 DRIVERS = "/usr/lib/*-linux-gnu*/libvirt/connection-driver"
 """Where Debian's libvirtd looks for drivers; each architecture has a directory of its own."""
@@ -20,7 +19,7 @@ EMULATORS = {"x86_64": "qemu-system-x86", "aarch64": "qemu-system-arm", "armv7l"
 """Debian's packages of the emulators of some machines; all the others are in qemu-system."""
 
 
-class Driver(msgspec.Struct, frozen=True, kw_only=True):
+class Driver(Insisting, frozen=True, kw_only=True):
     """See that Debian's libvirtd can have its driver. It says itself what is missing, if at all, among dozens of lines,
     and ends with 0 then; on other systems we do not know what it takes."""
 
@@ -28,17 +27,6 @@ class Driver(msgspec.Struct, frozen=True, kw_only=True):
     """A pattern of glob(7)."""
     account: str | None = ACCOUNT
     """None for an ordinary user, whose guests are run as that one."""
-
-    async def run(self, context: Context) -> None:
-        """Look.
-
-        Raises:
-            StartFailure: something is missing.
-        """
-        # A thread: a directory in the network may be asked for users.
-        lack = await in_thread(self.lack, abandon_on_cancel=True)
-        if lack is not None:
-            raise StartFailure(lack)
 
     def lack(self) -> str | None:
         """What is missing, and how to get it; a directory in the network may be asked."""

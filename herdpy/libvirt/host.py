@@ -7,6 +7,7 @@ import msgspec
 import trio
 
 from herdpy.files import make_directories
+from herdpy.preparation.insisting import Insisting
 from herdpy.service import Context, StartFailure
 from herdpy.threads import in_thread
 
@@ -79,7 +80,7 @@ class MakeDirectories(msgspec.Struct, frozen=True, kw_only=True):
                 raise StartFailure(f"cannot make the directory {directory}: {error.strerror}") from None
 
 
-class Listening(msgspec.Struct, frozen=True, kw_only=True):
+class Listening(Insisting, frozen=True, kw_only=True):
     """See that what libvirtd needs to listen on the network is there: it says less, and only after it has begun."""
 
     ports: tuple[tuple[str, str], ...]
@@ -88,16 +89,6 @@ class Listening(msgspec.Struct, frozen=True, kw_only=True):
     """(a file's path, the key that says it)."""
     source: str
     """Where the keys are."""
-
-    async def run(self, context: Context) -> None:
-        """Look.
-
-        Raises:
-            StartFailure: a port's name means none, or a certificate cannot be read.
-        """
-        problem = await in_thread(self.lack, abandon_on_cancel=True)
-        if problem is not None:
-            raise StartFailure(problem)
 
     def lack(self) -> str | None:
         """What is wrong first, and how to mend it."""

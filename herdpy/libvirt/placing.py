@@ -11,6 +11,7 @@ import trio
 from herdpy import files
 from herdpy.libvirt.lens import tell_what_is_ignored
 from herdpy.libvirt.rehearsal import Rehearsal
+from herdpy.preparation.insisting import Insisting
 from herdpy.service import Context, StartFailure
 from herdpy.threads import in_thread
 
@@ -103,22 +104,12 @@ def place(path: str, content: str) -> None:
     files.replace(path, content.encode(), MODE)
 
 
-class PolkitAccess(msgspec.Struct, frozen=True, kw_only=True):
+class PolkitAccess(Insisting, frozen=True, kw_only=True):
     """See that the access driver ``polkit`` has somebody to ask: else libvirtd refuses every call, even root's, and our
     question whether it is ready."""
 
     where: str
     """Where it is chosen: ``access-drivers in FILE``."""
-
-    async def run(self, context: Context) -> None:
-        """Look.
-
-        Raises:
-            StartFailure: it has none.
-        """
-        lack = await in_thread(self.lack, abandon_on_cancel=True)
-        if lack is not None:
-            raise StartFailure(lack)
 
     def lack(self) -> str | None:
         """What is missing, and how to mend it."""

@@ -5,6 +5,7 @@ import os
 import msgspec
 
 from herdpy.files import make_directories
+from herdpy.preparation.insisting import insist
 from herdpy.service import Context, StartFailure
 from herdpy.threads import in_thread
 
@@ -24,9 +25,7 @@ class Directory(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             StartFailure: it is not there, or cannot be made.
         """
-        lack = await in_thread(self.lack, abandon_on_cancel=True)
-        if lack is not None:
-            raise StartFailure(lack)
+        await insist(self)
         if self.create:
             try:
                 await in_thread(make_directories, self.path, 0o700)

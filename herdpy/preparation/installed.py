@@ -5,11 +5,10 @@ import shutil
 
 import msgspec
 
-from herdpy.service import Context, StartFailure
-from herdpy.threads import in_thread
+from herdpy.preparation.insisting import Insisting
 
 
-class Installed(msgspec.Struct, frozen=True, kw_only=True):
+class Installed(Insisting, frozen=True, kw_only=True):
     """See that a program is there."""
 
     program: str
@@ -18,16 +17,6 @@ class Installed(msgspec.Struct, frozen=True, kw_only=True):
     """Of Debian."""
     where: str
     """Where another one can be named: ``libvirt in /etc/herdpy/services/libvirtd.toml``."""
-
-    async def run(self, context: Context) -> None:
-        """Look.
-
-        Raises:
-            StartFailure: it is missing, or cannot be executed.
-        """
-        lack = await in_thread(self.lack, abandon_on_cancel=True)
-        if lack is not None:
-            raise StartFailure(lack)
 
     def lack(self) -> str | None:
         """What is wrong, and how to mend it; it may wait for a disk."""

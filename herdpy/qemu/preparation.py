@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import msgspec
 import trio
 
+from herdpy.preparation.insisting import insist
 from herdpy.qemu.command_line import Rooms
 from herdpy.service import Context, InternetAddress, Port, Socket, SocketKind, StartFailure
 from herdpy.threads import in_thread
@@ -154,9 +155,7 @@ class CheckImage(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             StartFailure: it is not there, cannot be read (or written), is of another format, or is garbage.
         """
-        lack = await in_thread(self.lack)
-        if lack is not None:
-            raise StartFailure(lack)
+        await insist(self)
         fault = f"the image {self.path}"
         options = ["info", "--force-share", "--output=json"]
         completed = await context.command(["qemu-img", *options, self.path], user=self.user)
