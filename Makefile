@@ -38,7 +38,7 @@ test: $(VENV)/test.stamp
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/python -m pytest -n 2 -q $(TESTS)
+	$(VENV)/bin/python -m pytest -n 3 -q $(TESTS)
 
 instants: $(VENV)/test.stamp
 	@sh tools/packages.sh test

@@ -3,11 +3,14 @@
 What sets the clock cannot be tried on a host that others share; in a guest of its own it hurts nobody.
 """
 
+import compileall
 import os
+import shutil
 import stat
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,15 +52,20 @@ class Archive:
         self._file = path.open("wb")
         self._names: set[str] = set()
 
-    def add(self, name: str, mode: int, content: bytes = b"") -> None:
-        """Add a file, and the directories above it; a second one of a name is left out."""
+    def add(self, name: str, mode: int, content: bytes = b"", changed: int = 0) -> None:
+        """Add a file, and the directories above it; a second one of a name is left out.
+
+        Args:
+            changed: when, in seconds since the epoch: of Python's compiled modules only those are read whose sources
+                are of that time.
+        """
         name = os.path.normpath(name).lstrip("/")
         if name in self._names or name == ".":
             return
         self._names.add(name)
         if "/" in name:
             self.add(os.path.dirname(name), stat.S_IFDIR | 0o755)
-        self._write(name, mode, content)
+        self._write(name, mode, content, changed)
 
     def add_path(self, path: Path, name: str | None = None) -> None:
         """Add a file of this host, by default under its own name; of a link, what it leads to as well."""
@@ -67,7 +75,8 @@ class Archive:
             self.add(name, stat.S_IFLNK | 0o777, target.encode())
             self.add_path(path.parent / target, os.path.normpath(os.path.join(os.path.dirname(name), target)))
         else:
-            self.add(name, path.stat().st_mode, path.read_bytes())
+            found = path.stat()
+            self.add(name, found.st_mode, path.read_bytes(), int(found.st_mtime))
 
     def add_tree(self, path: Path, name: str | None = None) -> None:
         """Add what is below a directory, without what no program needs."""
@@ -82,8 +91,8 @@ class Archive:
         self._write("TRAILER!!!", 0, b"")
         self._file.close()
 
-    def _write(self, name: str, mode: int, content: bytes) -> None:
-        fields = (len(self._names), mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name) + 1, 0)
+    def _write(self, name: str, mode: int, content: bytes, changed: int = 0) -> None:
+        fields = (len(self._names), mode, 0, 0, 1, changed, len(content), 0, 0, 0, 0, len(name) + 1, 0)
         header = b"070701" + "".join(f"{field:08X}" for field in fields).encode() + name.encode() + b"\0"
         for part in (header, content):
             self._file.write(part + bytes(-len(part) % 4))
@@ -117,7 +126,10 @@ def build(path: Path, program: Path) -> None:
         elif (site / package).exists():
             archive.add_path(site / package, f"{theirs}/{package}")
     ours = Path(herdpy.__file__).parent
-    archive.add_tree(ours, f"{theirs}/herdpy")
+    with tempfile.TemporaryDirectory() as directory:
+        compiled = shutil.copytree(ours, Path(directory, "herdpy"))  # with the times of the files
+        compileall.compile_dir(compiled, quiet=2)
+        archive.add_tree(compiled, f"{theirs}/herdpy")
     archive.add(f"{VENV}/pyvenv.cfg", stat.S_IFREG | 0o644, f"home = {python.parent}\n".encode())
     archive.add(f"{VENV}/bin/python3", stat.S_IFLNK | 0o777, str(python).encode())
     for command in ("herdpy", "herd"):
