@@ -186,6 +186,7 @@ class Keeper:
             "let_go": self._let_go,
             "accept": self._accept,
             "note": self._note,
+            "confirm": self._confirm,
             "announce": self._announce,
             "ready": self._ready,
             "exit": self._exit,
@@ -765,6 +766,10 @@ class Keeper:
             self._notes[key] = packet
         else:
             raise BadRequest("note: text must be a string or null")
+
+    def _confirm(self, asked: Mapping[str, Any], _: bytes) -> None:
+        """Answer: what was sent before this has been read, and the journal is written before an answer goes out."""
+        self._answer({"kind": "confirmed", "serial": request.number(asked, "serial")})
 
     def _announce(self, asked: Mapping[str, Any], _: bytes) -> None:
         self._watchdog.pass_on(request.text(asked, "text"))

@@ -2,6 +2,7 @@
 
 A message is looked at, acted upon, noted at the keeper, and only then taken out of its socket, which the keeper holds
 too: one that a killed supervisor was busy with is there for the next one, and everything said here can be said twice.
+It also stays there until the keeper has read the note: what is on the way to a keeper that is killed is lost.
 """
 
 import math
@@ -221,6 +222,9 @@ class Hearing:
         if self.heard != before:
             await self._note()
             self._show(before)
+            before.status = self.heard.status
+            if self.heard != before:  # nobody waits for a status
+                await self._line.confirmed()
 
     async def _note(self) -> None:
         await self._line.note(_note_key(self._name), msgspec.json.encode(self.heard).decode())

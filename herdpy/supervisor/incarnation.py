@@ -41,6 +41,8 @@ class Spawned(msgspec.Struct, frozen=True):
     """The sizes that the files it speaks in, besides its log, had before, in bytes."""
     notifications: int | None
     """The descriptor of its notification socket, if it has one."""
+    is_new: bool = True
+    """Whether it was spawned just now, and has not said anything yet."""
     was_unheard: bool = False
     """Whether it may have said what nobody has heard: that it is ready, above all."""
 
@@ -105,7 +107,7 @@ async def taken_up(line: KeeperLine, service: Service, held: Held) -> Spawned:
                 )
             except StartFailure as failure:
                 log("not-heard-any-more", service=service.name, reason=failure)
-    return Spawned(held, NOTHING, notifications, is_lost)
+    return Spawned(held, NOTHING, notifications, is_new=False, was_unheard=is_lost)
 
 
 async def clear_away(service: Service, context: StepContext) -> None:
@@ -192,8 +194,8 @@ class Incarnation:
             nursery.start_soon(self._accompany, self._companion, service.companion)
         self._hearing: Hearing | None = None
         if spawned.notifications is not None and self._attempt is not None and self._attempt.notify is not None:
-            # What it said to the last supervisor; of one that was spawned just now, nothing yet.
-            heard = Heard() if spawned.begin else hearing.remembered(self._line, service.name)
+            # What it said to the last supervisor.
+            heard = Heard() if spawned.is_new else hearing.remembered(self._line, service.name)
             heard.ready |= spawned.was_unheard
             self._hearing = Hearing(service.name, self._attempt.notify, spawned.notifications, self._line, self, heard)
             nursery.start_soon(self._hearing.run)

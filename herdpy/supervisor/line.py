@@ -4,6 +4,7 @@ The keeper does what is asked and tells what happens; here each process it holds
 waits for its answer. What goes over the line is described in docs/explanation/architecture.md.
 """
 
+import contextlib
 import errno
 import math
 import os
@@ -752,6 +753,11 @@ class KeeperLine:
             Refused: it is too long.
         """
         await self._send({"kind": "note", "key": key, "text": text})
+
+    async def confirmed(self) -> None:
+        """Wait until the keeper has read what it was sent: what it has not is lost if it is killed."""
+        with contextlib.suppress(Refused):  # an older keeper, which knows no such request, but has come to it
+            await self._ask({"kind": "confirm"})
 
     async def announce(self, *lines: str) -> None:
         """Tell the init system that has started herdpy how it is (sd_notify(3)); nothing is sent where there is none.

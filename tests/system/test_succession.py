@@ -1,12 +1,14 @@
 """What services say, and what timers run, while keepers come and go."""
 
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.system.test_notify import Speaker
-from tests.system.test_survival import PROGRAMS, Fleet
+from tests.system.test_survival import PATIENCE, PROGRAMS, Fleet
 from tests.system.test_survival import fleet as fleet  # noqa: PLC0414 - a fixture
 from tests.system.test_timer import began, declare, runs
 
@@ -50,6 +52,21 @@ def test_one_that_gets_ready_meanwhile(fleet: Fleet, speaker: Speaker, eventuall
         speaker.order("say READY=1")
     speaker.shows("status", "running")
     assert speaker.log().count("\n") == 1  # what each one says that begins
+
+
+def test_what_a_keeper_was_told_and_had_not_read_is_said_to_the_next_supervisor(
+    fleet: Fleet, speaker: Speaker, eventually: Eventually
+) -> None:
+    speaker.declare()
+    fleet.start()
+    client = speaker.begin()
+    assert fleet.keeper is not None
+    os.kill(fleet.keeper, signal.SIGSTOP)
+    speaker.order("say READY=1")
+    assert client.wait(PATIENCE) == 0
+    fleet.kill("keeper")
+    speaker.shows("status", "running")
+    assert speaker.log().count("\n") == 1
 
 
 @pytest.mark.parametrize("which", PROGRAMS)
