@@ -133,6 +133,11 @@ def installation(herdpy: Any, eventually: Callable[..., None]) -> Iterator[Insta
     return Installation(herdpy, eventually)
 
 
+def state_of(pid: int) -> str:
+    """As proc_pid_stat(5) has it."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
 def counted(numbers: list[int]) -> bool:
     return numbers == list(range(1, len(numbers) + 1))
 
@@ -577,6 +582,41 @@ def test_a_keeper_that_fails_only_when_it_is_executed(installation: Installation
     at = len(installation.numbers("plain"))
     installation.eventually(lambda: len(installation.numbers("plain")) > at + 5, PATIENCE)
     assert counted(installation.numbers("plain"))
+    herdpy.ok("stop", "root")
+    herdpy.process.wait(PATIENCE)
+
+
+def test_of_two_that_could_be_the_next_keeper_one_is(installation: Installation) -> None:
+    """The keeper is killed when the second supervisor is in charge and the first has not heard so yet."""
+    herdpy = installation.herdpy
+    installation.declare("plain", ["sh", "-c", COUNTING], "auto-start = true")
+    taken = '        answer = self._answers.pop(packet.get("serial", 0), None)\n'
+    stop = '        if packet["kind"] == "handed_over":\n            os.kill(os.getpid(), 19)  # SIGSTOP\n'
+    installation.edit("supervisor/line.py", (taken, stop + taken))
+    herdpy.start()
+    installation.install()
+    plain = identity(installation.pid("plain"))
+    (first,) = installation.supervisors()
+    asking = herdpy.herd_in_background("upgrade", "root")
+    installation.eventually(lambda: state_of(first) == "T", PATIENCE)
+    (second,) = set(installation.supervisors()) - {first}
+    os.kill(installation.keeper, signal.SIGSTOP)  # so that both see its end at once
+    pidfd = os.pidfd_open(second)
+    signal.pidfd_send_signal(pidfd, signal.SIGSTOP)
+    os.close(pidfd)
+    os.kill(installation.keeper, signal.SIGKILL)
+    for pid in (first, second):
+        os.kill(pid, signal.SIGCONT)
+    installation.eventually(lambda: not lives(first) or not lives(second), PATIENCE)
+    herdpy.let_succeed(first if lives(first) else second)
+    assert asking.wait(PATIENCE) == 0
+    assert identity(installation.pid("plain")) == plain
+    assert len(installation.supervisors()) == 1
+    assert not (lives(first) and lives(second))
+    at = len(installation.numbers("plain"))
+    installation.eventually(lambda: len(installation.numbers("plain")) > at + 5, PATIENCE)
+    assert counted(installation.numbers("plain"))
+    assert "Traceback" not in herdpy.said()
     herdpy.ok("stop", "root")
     herdpy.process.wait(PATIENCE)
 
