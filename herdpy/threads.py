@@ -5,9 +5,10 @@ needs one waits until there is one again.
 """
 
 from collections.abc import Callable
-from typing import TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
-import trio
+if TYPE_CHECKING:
+    import trio
 
 _Result = TypeVar("_Result")
 _Arguments = TypeVarTuple("_Arguments")
@@ -46,9 +47,11 @@ async def in_thread(
     function: Callable[[*_Arguments], _Result],
     *arguments: *_Arguments,
     abandon_on_cancel: bool = False,
-    limiter: trio.CapacityLimiter | None = None,
+    limiter: "trio.CapacityLimiter | None" = None,
 ) -> _Result:
     """As trio.to_thread.run_sync, but when no thread can be started, it is tried again until one can."""
+    import trio  # steps are declared where there is no event loop: ``herdpy check``
+
     pause = SHORTEST
     waits = False
     try:

@@ -228,9 +228,10 @@ def watching(path: str, *, entries: bool = False) -> Iterator[Watch]:
     except LookupError:
         try:
             inotify = _Inotify()
-        except OSError as error:
+        except (OSError, ImportError) as error:  # the latter where there are no descriptors left
+            why = error.strerror if isinstance(error, OSError) else error.msg
             next_step = "raise fs.inotify.max_user_instances with sysctl, or the limit nofile of herdpy"
-            raise StartFailure(f"cannot watch {path}: {error.strerror}; {next_step}") from None
+            raise StartFailure(f"cannot watch {path}: {why}; {next_step}") from None
         _instance.set(inotify)
     watch = inotify.begin(path, entries=entries)
     try:

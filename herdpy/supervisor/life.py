@@ -12,6 +12,7 @@ another takes what comes meanwhile. Its end comes back through the same inbox: e
                           └──── failed, or stopped meanwhile ────────────────▶
 """
 
+import errno
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 _Result = TypeVar("_Result")
 
 NOTHING: Mapping[str, Held] = MappingProxyType({})
+SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 CHANGES_KEPT = 30
 FAILURES_KEPT = 10
 """How many state changes and start failures are remembered: Shepherd's numbers."""
@@ -765,9 +767,12 @@ class Life:
             self.reason = printable(str(failure))
             return Outcome(False, (f"cannot start {self.name}: {self.reason}", *failure.details))
         except Exception as error:
-            log("start-crashed", service=self.name, exc_info=error)
+            lack = _lack(error)
+            if lack is None:
+                log("start-crashed", service=self.name, exc_info=error)
             await self._put_down(gracefully=False)
-            self.reason = f"a mistake in herdpy: {type(error).__name__}: {error}; herdpy's log has the details"
+            mistake = f"a mistake in herdpy: {type(error).__name__}: {error}; herdpy's log has the details"
+            self.reason = lack or mistake
             return Outcome(False, (f"cannot start {self.name}: {self.reason}",))
         return Outcome(True, (f"Service {self.name} has been started.",))
 
@@ -1401,6 +1406,17 @@ class Life:
             case "running" | "stopping" if self.service.attempts or self.status == "stopping":
                 self.status = "stopping"
                 self._act(_already_gone, self._ended)
+
+
+def _lack(error: BaseException) -> str | None:
+    """What there was nothing left of, when it is that; herdpy's own code, too, is read from files when it is used."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, ImportError):
+        return f"a part of herdpy cannot be loaded: {error}"
+    if isinstance(error, OSError) and error.errno in SCARCE:
+        return f"herdpy cannot do it: {error}"
+    return None
 
 
 def _told(text: str) -> str:

@@ -80,6 +80,17 @@ def disk(herdpy: Any) -> Iterator[Disk]:
     found.end()
 
 
+def until_it_is_noticed(fleet: Fleet, eventually: Callable[..., None]) -> None:
+    """Have things noted until that fails: the last page of a file is not full yet."""
+
+    def is_noticed() -> bool:
+        fleet.herdpy.ok("disable", "before")
+        fleet.herdpy.ok("enable", "before")
+        return "keeper: cannot write" in fleet.herdpy.said()
+
+    eventually(is_noticed)
+
+
 WHY = {"full": r"[nN]o space left.*", "read-only": "Read-only file system", "gone": "it was removed"}
 
 
@@ -100,7 +111,7 @@ def test_what_is_started_meanwhile_is_known_to_who_comes_next(
     ok("start", "meanwhile")
     ok("disable", "disabled")
     meanwhile = identity(fleet.pid("meanwhile"))
-    eventually(lambda: "keeper: cannot write" in fleet.herdpy.said())
+    until_it_is_noticed(fleet, eventually)
     said, *_ = re.findall("keeper: cannot write .*", (fleet.herdpy.log / "herdpy.log").read_text())
     path = f"{fleet.herdpy.state}/journal"
     assert re.fullmatch(
@@ -147,10 +158,10 @@ def test_neither_journal_can_be_written(
     fleet.start()
     before = identity(fleet.pid("before"))
     both.fill()
+    until_it_is_noticed(fleet, eventually)
     ok = fleet.herdpy.ok
     ok("start", "meanwhile")
     meanwhile = identity(fleet.pid("meanwhile"))
-    eventually(lambda: "keeper: cannot write" in fleet.herdpy.said())
     os.kill(fleet.programs()["supervisor"], signal.SIGKILL)
     assert identity(fleet.pid("meanwhile")) == meanwhile
     fleet.kill("keeper")
