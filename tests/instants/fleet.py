@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -46,6 +47,41 @@ echo "torn $me $i" >>"$marks"
 
 Whatever it is ended by, its sleep is to be ended with it: a process that only its service's end can end."""
 
+TELLER = """\
+import os, signal, socket, sys
+
+marks, sleep = sys.argv[1:]
+me = f"{os.getpid()}.{open('/proc/self/stat').read().rpartition(')')[2].split()[19]}"
+count = 0
+
+def say():
+    global count
+    count += 1
+    print(me, count, flush=True)
+
+def mark(word):
+    with open(marks, "a") as file:
+        file.write(f"{word} {me} {count}\\n")
+
+def end(*_):
+    say()
+    mark("end")
+    os._exit(0)
+
+signal.signal(signal.SIGTERM, end)
+mark("begin")
+for _ in range(3):
+    say()
+mark("said")
+child = os.posix_spawnp("sleep", ["sleep", sleep], os.environ)
+name = os.environ["NOTIFY_SOCKET"]
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+    told.sendto(b"READY=1", "\\0" + name[1:] if name[0] == "@" else name)
+os.waitpid(child, 0)
+mark("torn")
+"""
+"""The same, and it says that it is ready (sd_notify(3))."""
+
 
 class Mark(msgspec.Struct, frozen=True):
     """A line that a service's process has appended to its file."""
@@ -84,6 +120,7 @@ class Fleet:
         self.variant = 0
         self.expected = {
             "worker": Expected(),
+            "teller": Expected(),
             "steady": Expected("running", begun=1),
             "changed": Expected("running", begun=1),
             "renewed": Expected("running", begun=1),
@@ -98,6 +135,8 @@ class Fleet:
         self._sleep = f"86400.{os.getpid()}{next(self.numbers):04}"
         self._script = directory / "service.sh"
         self._script.write_text(SERVICE)
+        self._teller = directory / "teller.py"
+        self._teller.write_text(TELLER)
         self._marks = directory / "marks"
         self._marks.mkdir()
         self.configure(0)
@@ -108,13 +147,15 @@ class Fleet:
         """Let its files be another configuration, without a moment at which one of them is half written."""
         self.variant = variant
         declared = {"worker": "respawn-limit = 1000\nrespawn-delay = 0.0", "steady": "auto-start = true"}
+        declared["teller"] = "ready.notify = true"
         declared["changed"] = f"auto-start = true\nenvironment = {{ VARIANT = '{variant}' }}"
         declared["renewed"] = f"{declared['changed']}\non-change = 'restart'"
         base = ("even", "odd")[variant]
         declared["leaning"] = f"{declared['changed']}\nrequirement = ['{base}']"
         declared[base] = "auto-start = true"
         for name, text in declared.items():
-            command = ["sh", str(self._script), str(self._marks / name), self._sleep]
+            program = [sys.executable, "-IS", str(self._teller)] if name == "teller" else ["sh", str(self._script)]
+            command = [*program, str(self._marks / name), self._sleep]
             written = self.directory / "declaration"
             written.write_text(f"command = {json.dumps(command)}\n{text}\n")
             path = self.herdpy.services / f"{name}.toml"
@@ -375,12 +416,12 @@ class Fleet:
 
     def _wrong_files(self) -> Iterator[str]:
         known = {
-            self.herdpy.state: {"journal", "lock", "plan.json"},
+            self.herdpy.state: {"journal", "lock", "plan.json", "notify"},
             self.herdpy.socket.parent: {"socket"},
             self.herdpy.log: {"herdpy.log", *(f"{name}.log" for name in self.expected)},
             self.directory: {
                 *("services", "state", "log", "run", "marks"),
-                *("service.sh", "pid", "errors", "trace", "configuration"),
+                *("service.sh", "teller.py", "pid", "errors", "trace", "configuration"),
             },
         }
         for directory, names in known.items():

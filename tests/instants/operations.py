@@ -68,6 +68,23 @@ def _start(fleet: Fleet, _: Attach) -> str:
     return said
 
 
+def _silence(fleet: Fleet) -> None:
+    """Let the one that says it is ready be stopped, however often it was started."""
+    teller = fleet.expected["teller"]
+    if teller.status == "running":
+        teller.status, teller.ended = "stopped", teller.ended + 1
+        _herd(fleet, "stop", "teller")
+
+
+def _tell(fleet: Fleet, _: Attach) -> str:
+    """Start a service that says by itself that it is ready, once."""
+    teller = fleet.expected["teller"]
+    teller.status, teller.begun = "running", teller.begun + 1
+    said = _herd(fleet, "start", "teller")
+    assert "Service teller has been started." in said or "is already running" in said, f"a start is answered: {said}"
+    return said
+
+
 def _stop(fleet: Fleet, _: Attach) -> str:
     worker = fleet.expected["worker"]
     worker.status, worker.ended = "stopped", worker.ended + 1
@@ -163,6 +180,7 @@ OPERATIONS = (
     Operation("start", _start),
     Operation("respawn", _respawn),
     Operation("stop", _stop),
+    Operation("readiness", _tell, _silence),
     Operation("reload", _reload, _warm, ("supervisor", "logger", "keeper", "supervisor's threads")),
     Operation(
         "upgrade",

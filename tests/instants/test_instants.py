@@ -13,7 +13,7 @@ PATIENCE = 900
 @pytest.mark.parametrize(
     ("operations", "options", "kills"),
     [
-        (("start", "respawn", "stop", "reload"), ("--every=60",), 30),
+        (("start", "respawn", "stop", "readiness", "reload"), ("--every=60",), 30),
         (("upgrade", "renewal", "takeover", "succession", "shutdown"), ("--every=300", "--way=cgroups"), 20),
     ],
     ids=["services", "herdpy"],
