@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from herdpy.keeper import cgroup
 from tests.system.test_survival import COUNTING, PATIENCE, WITHOUT_CGROUPS, Fleet, identity, lives
 from tests.system.test_survival import fleet as fleet  # noqa: PLC0414 - a fixture
 
@@ -80,6 +81,11 @@ def disk(herdpy: Any) -> Iterator[Disk]:
     found.end()
 
 
+def cgroup_of(state: Path) -> cgroup.Cgroup:
+    """The one that has the services' of a herdpy with this state directory: it is left when that is another one."""
+    return cgroup.Cgroup(f"{cgroup.find()}/herdpy-{cgroup.key_of(str(state))}")
+
+
 def until_it_is_noticed(fleet: Fleet, eventually: Callable[..., None]) -> None:
     """Have things noted until that fails: the last page of a file is not full yet."""
 
@@ -104,6 +110,7 @@ def test_what_is_started_meanwhile_is_known_to_who_comes_next(
     fleet.declare("disabled", ["sleep", "1000"])
     fleet.start()
     before = identity(fleet.pid("before"))
+    left = cgroup_of(disk.seen)
     disk.spoil(how)
     if how == "read-only":
         fleet.kill("keeper")
@@ -130,8 +137,11 @@ def test_what_is_started_meanwhile_is_known_to_who_comes_next(
     for name in ("before", "meanwhile"):
         numbers = fleet.numbers(name)
         assert len(set(numbers)) >= max(numbers) - 2 * 2 * 64
-    ok("stop", "meanwhile")
+    for name in ("before", "meanwhile"):
+        ok("stop", name)
     assert not lives(meanwhile[0])
+    if how == "gone":
+        eventually(left.remove)
 
 
 @pytest.fixture
@@ -191,6 +201,7 @@ def test_one_that_is_removed_is_made_anew_and_still_nobody_s_else(
     fleet.declare("service", ["sleep", "1000"], "auto-start = true")
     fleet.start()
     service = identity(fleet.pid("service"))
+    left = cgroup_of(fleet.herdpy.state)
     shutil.rmtree(fleet.herdpy.state)
     fleet.herdpy.ok("disable", "service")
     eventually(lambda: f"keeper: can write {fleet.herdpy.state}/journal again" in fleet.herdpy.said())
@@ -206,6 +217,8 @@ def test_one_that_is_removed_is_made_anew_and_still_nobody_s_else(
     fleet.kill("keeper+logger+supervisor")
     assert identity(fleet.pid("service")) == service
     assert not fleet.herdpy.status("service")["enabled"]
+    fleet.herdpy.ok("stop", "service")
+    eventually(left.remove)
 
 
 @contextmanager
