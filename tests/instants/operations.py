@@ -60,12 +60,16 @@ def _herd(fleet: Fleet, *arguments: str, attach: Attach = lambda: None, refusal:
     return said.strip()
 
 
-def _start(fleet: Fleet, _: Attach) -> str:
-    worker = fleet.expected["worker"]
-    worker.status, worker.begun = "running", worker.begun + 1
-    said = _herd(fleet, "start", "worker")
-    assert "Service worker has been started." in said or "is already running" in said, f"a start is answered: {said}"
+def _begin(fleet: Fleet, name: str) -> str:
+    expected = fleet.expected[name]
+    expected.status, expected.begun = "running", expected.begun + 1
+    said = _herd(fleet, "start", name)
+    assert f"Service {name} has been started." in said or "is already running" in said, f"a start is answered: {said}"
     return said
+
+
+def _start(fleet: Fleet, _: Attach) -> str:
+    return _begin(fleet, "worker")
 
 
 def _silence(fleet: Fleet) -> None:
@@ -78,11 +82,7 @@ def _silence(fleet: Fleet) -> None:
 
 def _tell(fleet: Fleet, _: Attach) -> str:
     """Start a service that says by itself that it is ready, once."""
-    teller = fleet.expected["teller"]
-    teller.status, teller.begun = "running", teller.begun + 1
-    said = _herd(fleet, "start", "teller")
-    assert "Service teller has been started." in said or "is already running" in said, f"a start is answered: {said}"
-    return said
+    return _begin(fleet, "teller")
 
 
 def _stop(fleet: Fleet, _: Attach) -> str:

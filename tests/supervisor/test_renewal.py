@@ -43,9 +43,9 @@ if "-t" not in sys.argv:  # this is no trial
 else:
     with open(os.path.join(PLACE, "trials"), "a") as trials:
         trials.write("1")
-while "-t" not in sys.argv and os.path.exists(os.path.join(PLACE, "late")):
+if "-t" not in sys.argv and os.path.exists(os.path.join(PLACE, "late")):
     open(os.path.join(PLACE, "waits"), "w").close()
-    time.sleep(0.02)
+    open(os.path.join(PLACE, "late")).close()  # a FIFO: until the test opens it, too
 ready()
 while True:
     signal.sigtimedwait([], 0.01)
@@ -90,14 +90,14 @@ def test_signals_are_sent_one_after_the_other(herdpy, daemon):
 
 def test_a_change_that_comes_before_it_is_ready_is_told_when_it_is(herdpy, daemon, eventually):
     herdpy.ok("stop", "logs", "--force")
-    (daemon / "late").touch()
+    os.mkfifo(daemon / "late")
     with herdpy.herd_in_background("start", "logs") as client:
         eventually((daemon / "waits").exists)
         path = herdpy.services / "logs.toml"
         path.write_text(path.read_text() + "max-backups = 7\n")
         herdpy.ok("reload", "root")
         assert notes(daemon) == [], "no signal before READY"
-        (daemon / "late").unlink()
+        (daemon / "late").open("w").close()
         assert client.wait(60) == 0
     eventually(lambda: notes(daemon) == ["signalled", "ready"])
 

@@ -45,6 +45,13 @@ def declare(herdpy: Any, name: str, *lines: str, command: list[str] | None = Non
     herdpy.declare(name, "\n".join([f"command = {json.dumps(command or ['sleep', '1000'])}", *lines]))
 
 
+def refuses(herdpy: Any, name: str, why: str) -> None:
+    """A start fails, and says so."""
+    refused = herdpy.herd("start", name)
+    assert refused.returncode == 1
+    assert refused.stdout.startswith(f"cannot start {name}: {why}"), refused.stdout
+
+
 @contextmanager
 def fails(pid: int, calls: str, error: str) -> Iterator[None]:
     """A process's system calls of these names fail, for a while (strace(1))."""
@@ -71,10 +78,7 @@ def test_a_keeper_without_descriptors(herdpy: Any, eventually: Callable[..., Non
     old = herdpy.status("old")["pid"]
     keeper = herdpy.process.pid
     with limited(keeper, resource.RLIMIT_NOFILE, 3):
-        refused = herdpy.herd("start", "new")
-        assert refused.returncode == 1
-        why = "there is no output pipe for sleep: Too many open files"
-        assert refused.stdout.startswith(f"cannot start new: {why}; raise the limit on open files"), refused.stdout
+        refuses(herdpy, "new", "there is no output pipe for sleep: Too many open files; raise the limit on open files")
         os.kill(old, signal.SIGKILL)
         eventually(lambda: len(herdpy.status("old")["last-respawns"]) > 2)
         os.kill(herdpy.supervisor(), signal.SIGKILL)
@@ -146,10 +150,7 @@ def test_forks_that_fail(herdpy: Any, eventually: Callable[..., None], error: st
     old = herdpy.status("old")["pid"]
     with fails(herdpy.process.pid, "clone,clone3,vfork,fork", error):
         for name in ("new", "fork"):
-            refused = herdpy.herd("start", name)
-            assert refused.returncode == 1
-            assert refused.stdout.startswith(f"cannot start {name}: there is no process for sleep: "), refused.stdout
-            assert os.strerror(getattr(errno, error)) in refused.stdout
+            refuses(herdpy, name, f"there is no process for sleep: {os.strerror(getattr(errno, error))}")
         os.kill(old, signal.SIGKILL)
         eventually(lambda: len(herdpy.status("old")["last-respawns"]) > 2)
         os.kill(herdpy.supervisor(), signal.SIGKILL)
@@ -169,10 +170,8 @@ def test_an_ordinary_user_with_too_many_processes(herdpy: Any, eventually: Calla
     declare(herdpy, "service", *FEW)
     herdpy.start()
     with one_process(herdpy):
-        refused = herdpy.herd("start", "service")
-        assert refused.returncode == 1
         why = "there is no process for sleep: Resource temporarily unavailable; too many processes: see ulimit -u"
-        assert refused.stdout.startswith(f"cannot start service: {why}"), refused.stdout
+        refuses(herdpy, "service", why)
     herdpy.ok("start", "service")
 
 
@@ -211,17 +210,14 @@ def test_a_cgroup_that_is_full(box: Path, herdpy: Any, eventually: Callable[...,
     herdpy.start()
     herdpy.ok("start", "old")
     old = herdpy.status("old")["pid"]
-    threads = Path(f"/proc/{herdpy.supervisor()}/task")
+    supervisor = herdpy.supervisor()
+    threads = Path(f"/proc/{supervisor}/task")
     eventually(lambda: len(list(threads.iterdir())) == 1)  # those that are idle end after a while
     with full(box):
-        refused = herdpy.herd("start", "new")
-        assert refused.returncode == 1
-        why = "there is no process for sleep: Resource temporarily unavailable"
-        assert refused.stdout.startswith(f"cannot start new: {why}"), refused.stdout
+        refuses(herdpy, "new", "there is no process for sleep: Resource temporarily unavailable")
         os.kill(old, signal.SIGKILL)
         eventually(lambda: len(herdpy.status("old")["last-respawns"]) > 2)
         declare(herdpy, "new", *FEW, command=["sleep", "999"])
-        supervisor = herdpy.supervisor()
         reload = herdpy.herd_in_background("reload", "root")
         eventually(lambda: "no-thread reason=" in herdpy.said())
         assert herdpy.status("new")["status"] == "stopped"
