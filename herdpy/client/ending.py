@@ -12,6 +12,12 @@ from herdpy.sexp import Reader, SexpError, read
 
 TRIES = 100
 """Times that it is looked whether herdpy has ended, each a quarter of a second or longer."""
+PAUSE = 0.01
+LOOKS = 100
+"""Times that processes are looked at, every so many seconds, while one may be about to become another program."""
+PF_EXITING, PF_KTHREAD = 0x4, 0x200000
+"""Flags of a process without a command line that gets none any more (include/linux/sched.h; proc_pid_stat(5), flags).
+"""
 END_PATIENCE = 30.0
 """Seconds of silence, when nothing tells any more what is waited for, until the supervisor must be gone."""
 
@@ -109,7 +115,8 @@ def _has_heir(path: str) -> bool:
     if not os.path.exists(path):
         return False
     word = os.fsencode(os.path.abspath(path))
-    for _ in range(2):  # one that executes another program has no command line for a moment
+    for _ in range(LOOKS):
+        is_clear = True
         for name in os.listdir("/proc"):
             try:
                 with open(f"/proc/{name}/cmdline", "rb") as file:
@@ -118,7 +125,26 @@ def _has_heir(path: str) -> bool:
                 continue
             if word in words and b"\0-I\0" in words:
                 return True
+            if not words and name.isdecimal() and _may_be_executing(name):
+                is_clear = False
+        if is_clear:
+            return False
+        select.select([], [], [], PAUSE)
     return False
+
+
+def _may_be_executing(name: str) -> bool:
+    """Tell whether a process without a command line may have one in a moment.
+
+    One that executes a program has none from when it gets the new memory until its arguments are in it, which is long
+    on a machine that reads the program from its disk meanwhile (the kernel's fs/exec.c and fs/binfmt_elf.c).
+    """
+    try:
+        with open(f"/proc/{name}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return False
+    return fields[0] not in (b"Z", b"X") and not int(fields[6]) & (PF_EXITING | PF_KTHREAD)
 
 
 def _listener(connection: socket) -> int | None:
