@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from herdpy.nearest import nearest
+
 KeyPath = tuple[str | int, ...]
 """From a document's root: keys of tables, and indexes of arrays (of values, or of tables), counted from 0."""
 
@@ -73,31 +75,6 @@ def value_words(value: Any) -> str:
 def did_you_mean(word: str, *choices: Iterable[str]) -> str:
     """``; did you mean WORD?`` with the nearest word of the first choice that has a near one; else nothing."""
     for words in choices:
-        if nearest := _nearest(word, words):
-            return f"; did you mean {printable(nearest)}?"
+        if near := nearest(word, words):
+            return f"; did you mean {printable(near)}?"
     return ""
-
-
-def _nearest(word: str, words: Iterable[str]) -> str | None:
-    """The word most like another: by difflib's ratio, or by a common beginning of at least three letters."""
-    from difflib import SequenceMatcher
-    from itertools import takewhile
-
-    wanted = _plain(word)
-    matcher = SequenceMatcher(autojunk=False)
-    matcher.set_seq2(wanted)
-
-    def likeness(choice: str) -> float:
-        plain = _plain(choice)
-        matcher.set_seq1(plain)
-        beginning = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(wanted, plain, strict=False)))
-        share = beginning / len(wanted) if beginning >= 3 else 0.0
-        return max(share, matcher.ratio() if matcher.real_quick_ratio() >= 0.6 else 0.0)
-
-    likeliest = max(((likeness(choice), choice) for choice in sorted(words)), default=None, key=lambda pair: pair[0])
-    return likeliest[1] if likeliest is not None and likeliest[0] >= 0.6 else None
-
-
-def _plain(word: str) -> str:
-    """A word without what people spell differently: ``Auto_Start?`` is ``auto-start``."""
-    return word.lower().replace("_", "-").rstrip("?")

@@ -12,13 +12,14 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS = {
     "sexp": set(),
-    "mistake": set(),
+    "nearest": set(),
+    "mistake": {"nearest"},
     "paths": set(),
     "kernel": set(),
     "version": set(),
     "files": set(),
     "protocol": {"sexp"},
-    "client": {"protocol", "sexp", "paths"},
+    "client": {"protocol", "sexp", "paths", "nearest"},
     "service": set(),
     "threads": set(),
     "watch": {"service", "threads"},
@@ -59,6 +60,7 @@ ROOMS = {
 
 STANDARD_LIBRARY_ONLY = {
     "sexp",
+    "nearest",
     "protocol",
     "client",
     "keeper",

@@ -82,7 +82,7 @@ def _stream(request: Request, arguments: "list[str]") -> float:
                     if reply.error is not False:
                         from herdpy.client.refused import describe_error
 
-                        raise Failure(describe_error(reply.error))
+                        raise Failure(describe_error(reply.error), error=reply.error)
                     say("".join([f"{line}\n" for line in reply.messages]))
                     return time.time()
                 fields = parse_fields(read(text))

@@ -56,7 +56,7 @@ def reach(request: Request) -> Reach:
         match reply.error:
             case ["error", _, "action-not-found", *_]:
                 raise Failure(f"service '{service}' is no machine that one could get into")
-        raise Failure(describe_error(reply.error))
+        raise Failure(describe_error(reply.error), error=reply.error)
     match reply.result:
         case [["reach", *_] as answer]:
             fields = parse_fields(answer)

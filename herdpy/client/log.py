@@ -38,7 +38,7 @@ def log_file(request: Request) -> str | None:
     if reply.error is not False:
         from herdpy.client.refused import describe_error
 
-        raise Failure(describe_error(reply.error))
+        raise Failure(describe_error(reply.error), error=reply.error)
     try:
         (service,) = parse_services(reply.result)
     except (ProtocolError, ValueError) as error:

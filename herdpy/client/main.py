@@ -118,6 +118,8 @@ def main(argv: "Sequence[str]") -> int:
         return finished.status
     except Failure as failure:
         report(str(failure))
+        if failure.error is not None and request is not None:
+            _tell_what_was_meant(request, failure.error)
         return failure.status
     except BrokenPipeError:
         return 141  # the reader has seen enough (| head): as if SIGPIPE, which Python ignores, had ended us
@@ -272,10 +274,21 @@ def run(request: Request) -> int:
         from herdpy.client.refused import report_error
 
         report_error(reply.error)
-        if request.service in (*SWAPPABLE, *(ROOT_ACTIONS if request.action in ROOT else ())):
-            report(f"Did you mean 'herd {request.service} {request.action}'?")
+        _tell_what_was_meant(request, reply.error)
         return 1
     return exit_code(request, reply)
+
+
+def _tell_what_was_meant(request: Request, error: object) -> None:
+    """Name the command that may have been meant by one that names an action or a service that there is not."""
+    if request.service in (*SWAPPABLE, *(ROOT_ACTIONS if request.action in ROOT else ())):
+        report(f"Did you mean 'herd {request.service} {request.action}'?")
+        return
+    from herdpy.client.meant import command
+
+    meant = command(request, error)
+    if meant is not None:
+        report(f"Did you mean '{meant}'?")
 
 
 def answer(request: Request, command: Command) -> Reply:

@@ -47,7 +47,7 @@ def rows(services: "list[Fields]", top: str) -> "Iterator[Row]":
         for name, service in ((status.name(service), service) for service in services)
     }
     if top not in canonical:
-        raise Failure(f"service '{top}' could not be found")
+        raise Failure(f"service '{top}' could not be found", error=["error", ["version", 0], "service-not-found", top])
     top = canonical[top]
     if top == canonical.get("root"):
         below = {name for names in required.values() for name in names}

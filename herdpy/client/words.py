@@ -12,11 +12,17 @@ SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789
 
 
 class Failure(Exception):  # noqa: N818 - it names what happened to the command
-    """The command cannot be carried out; ``str()`` is the line for stderr, without ``herd: error:``."""
+    """The command cannot be carried out; ``str()`` is the line for stderr, without ``herd: error:``.
 
-    def __init__(self, text: str, status: int = 1) -> None:
+    Attributes:
+        status: the exit code.
+        error: the reply's, where it was one that says so; else None.
+    """
+
+    def __init__(self, text: str, status: int = 1, error: object = None) -> None:
         super().__init__(text)
         self.status = status
+        self.error = error
 
 
 class Palette:

@@ -569,3 +569,50 @@ async def test_on_a_terminal_there_is_colour_and_no_control_character(
     assert terminal.seen.decode() == (
         "evil \ufffd]0;x\ufffd\r\nherd: \x1b[1;31merror\x1b[0m: service 'nope' could not be found\r\n"
     )
+
+
+SERVICES = (
+    "(" + " ".join(f"(service (version 0) (provides ({n})) (requires ()))" for n in ("build-vm machine", "db")) + ")"
+)
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (("start", "buildvm"), "herd start build-vm"),
+        (("stop", "machin"), "herd stop machine"),
+        (("start", "buildvm", "with", "arguments"), "herd start build-vm"),
+        (("log", "buildvm"), "herd log build-vm"),
+        (("exec", "build-mv", "--", "date"), "herd exec build-vm"),
+        (("tree", "biuld-vm"), "herd tree build-vm"),
+        (("strat", "db"), "herd start db"),
+        (("vacum", "db"), "herd vacuum db"),
+        (("realod", "root"), "herd reload root"),
+        (("exce", "db"), "herd exec db"),
+        (("start", "nothing-like-it"), None),
+        (("frobnicate", "db"), None),
+    ],
+)
+async def test_a_name_that_is_almost_right_is_answered_with_the_right_one(
+    server: Server, herd: Herd, words: tuple[str, ...], meant: str | None
+) -> None:
+    action, service = words[:2]
+    what = "action-not-found " + action if service in ("db", "root") else "service-not-found"
+    refusal = reply("#f", f"(error (version 0) {what} {service})")
+    server.answers |= {f"{asked} {service}": refusal for asked in (action, "status", "reach")}
+    server.answers["status root"] = reply(f"({SERVICES})")
+    server.answers["doc db"] = reply("(#t)", "#f", "db (vacuum)")
+    server.answers["doc root"] = reply("(#t)", "#f", "root (help reload)")
+    ran = await herd(*words)
+    assert ran.returncode == 1
+    lines = ran.stderr.decode().splitlines()
+    assert lines[1:] == ([] if meant is None else [f"herd: error: Did you mean '{meant}'?"]), lines
+    assert ran.stdout == b""
+
+
+async def test_no_guess_is_made_when_the_supervisor_is_gone_by_then(server: Server, herd: Herd) -> None:
+    server.answers["start"] = reply("#f", "(error (version 0) service-not-found foo)")
+    server.answers["status root"] = b""
+    ran = await herd("start", "foo")
+    assert ran.returncode == 1
+    assert ran.stderr.decode() == "herd: error: service 'foo' could not be found\n"
