@@ -63,8 +63,17 @@ class Installation:
 
     def install(self) -> None:
         """Install the version that is tested, whatever is there."""
-        shutil.rmtree(self.package, ignore_errors=True)
-        shutil.copytree(Path(installed.__path__[0]), self.package, ignore=shutil.ignore_patterns("__pycache__"))
+        # Whoever imports from there meanwhile writes compiled modules, and makes the directories anew for them.
+        replaced = self.package.with_name(f"replaced-{self._stamp}")
+        if self.package.exists():
+            self.package.rename(replaced)
+        shutil.copytree(
+            Path(installed.__path__[0]),
+            self.package,
+            ignore=shutil.ignore_patterns("__pycache__"),
+            dirs_exist_ok=True,
+        )
+        shutil.rmtree(replaced, ignore_errors=True)
 
     def edit(self, module: str, *changes: tuple[str, str]) -> None:
         """Replace texts in a module, each of which must be there."""
