@@ -545,7 +545,7 @@ class Keeper:
 
     def _release(self, asked: Mapping[str, Any], _: bytes) -> None:
         process = self._find(asked)
-        serial = None if asked.get("quiet") is True else request.number(asked, "serial")
+        serial = request.number(asked, "serial")
         if process.status is None:
             raise BadRequest(f"release: {process.id} (PID {process.pid}) still runs")
         if process.is_going and process.asker is self._supervisor.line:
@@ -601,8 +601,7 @@ class Keeper:
             return  # who asked is gone, and the next one will ask again
         left = len(self._families.members(process)) if is_late else 0
         self._drop(process)
-        if process.serial is not None:
-            self._answer({"kind": "released", "serial": process.serial, "left": left})
+        self._answer({"kind": "released", "serial": process.serial, "left": left})
 
     def _tell_rest(self, asked: Mapping[str, Any], _: bytes) -> None:
         process = self._find(asked)
@@ -1091,9 +1090,7 @@ class Keeper:
     def _drained(self, process: Process) -> None:
         process.drained = True
         self._changed("processes", process.id)
-        # Nobody comes to live in a cgroup that is gone: who is told so need not wait for what a release finds.
-        is_alone = process.scope == "group" and process.cgroup is not None and process.cgroup.remove()
-        self._tell({"kind": "drained", "id": process.id, "alone": is_alone})
+        self._tell({"kind": "drained", "id": process.id})
         if process.id in self._releases:
             self._go_on_releasing(process)
 

@@ -83,7 +83,7 @@ def _until_parcel(waiting: "Iterable[bytes | _Parcel]") -> list[bytes]:
 class Held:
     """A process that the keeper holds, from its spawn (or from the keeper's telling) to its release."""
 
-    __slots__ = ("alone", "drained", "exited", "id", "is_alone", "on_exit", "pid", "start_time", "status")
+    __slots__ = ("alone", "drained", "exited", "id", "on_exit", "pid", "start_time", "status")
 
     def __init__(self, process_id: str, pid: int, start_time: int) -> None:
         self.id = process_id
@@ -98,8 +98,6 @@ class Held:
         """Set when the logger has written its last lines."""
         self.alone = Flag()
         """Set when :meth:`KeeperLine.rest` found others of its service, and the last of them has gone."""
-        self.is_alone = False
-        """Whether it is known, since the last lines are written, that nothing of its service is left."""
         self.on_exit: Callable[[Held], None] | None = None
 
     def end(self, status: Packet) -> None:
@@ -110,7 +108,7 @@ class Held:
 
     def replace(self, pid: int, start_time: int) -> None:
         """Be another process from now on. Who waits for its end waits for the new one's."""
-        self.pid, self.start_time, self.status, self.is_alone = pid, start_time, None, False
+        self.pid, self.start_time, self.status = pid, start_time, None
         if self.exited.is_set():
             self.exited = Flag()
         if self.drained.is_set():
@@ -359,7 +357,6 @@ class KeeperLine:
                     held.end(packet["status"])
             case "drained":
                 if held := self.held.get(packet["id"]):
-                    held.is_alone = packet.get("alone", False)  # an older keeper does not say
                     held.drained.set()
             case "alone":
                 if held := self.held.get(packet["id"]):
@@ -422,8 +419,6 @@ class KeeperLine:
         if answer is None:
             for descriptor in descriptors:
                 os.close(descriptor)
-            if packet["kind"] == "error":  # of what is asked without waiting for an answer
-                log("keeper-refuses", reason=packet["message"])
             return
         if answer.is_late:
             log("keeper-answers", request=answer.what, seconds=round(trio.current_time() - answer.asked))
@@ -695,12 +690,6 @@ class KeeperLine:
         answer = await self._ask({"kind": "release", "id": held.id, "drained": not held.drained.is_set()})
         left: int = answer.packet["left"]
         return left
-
-    def release_quietly(self, held: Held) -> None:
-        """Let go of a process that has ended, whose last lines are written, and that leaves nobody who matters: no
-        answer says so. The keeper is told along with the next message, which it takes after this one."""
-        if self.held.pop(held.id, None) is not None:
-            self._put({"kind": "release", "id": held.id, "quiet": True}, along=True)
 
     async def release_if_alone(self, held: Held) -> int:
         """Do what :meth:`release` does, if nothing of its service is left, else what :meth:`rest` does.

@@ -155,13 +155,6 @@ async def release(
         show: told what is waited for, in a few words.
         patience: as of :func:`terminate`.
     """
-    if not held.drained.is_set():
-        with trio.move_on_after(LAST_WORDS_PATIENCE):
-            await held.drained.wait()
-        held.drained.set()  # or has been waited for
-    if held.is_alone:
-        line.release_quietly(held)
-        return
     if stop.scope == "process":
         await line.release(held)
         return

@@ -84,37 +84,6 @@ def test_none_is_left_of_a_spawn_that_failed(keeper: Running, fields: dict[str, 
 
 
 @needs_cgroups
-def test_a_process_that_leaves_nobody_is_released_without_an_answer(keeper: Running) -> None:
-    keeper.begin()
-    supervisor = keeper.supervisor()
-    supervisor.spawn("service", "true")
-    supervisor.expect("exited", id="service")
-    supervisor.expect("drained", id="service", alone=True)
-    assert made(keeper) == []
-    supervisor.tell("release", id="service", quiet=True)
-    serial = supervisor.tell_spawn("service", "sleep", "1000")
-    supervisor.expect("spawned", serial=serial, id="service")
-    supervisor.tell("release", id="service", quiet=True)
-    assert "still runs" in supervisor.expect("error")["message"]
-
-
-@needs_cgroups
-def test_who_left_somebody_is_not_said_to_be_alone(keeper: Running) -> None:
-    keeper.begin()
-    supervisor = keeper.supervisor()
-    supervisor.spawn("service", "sh", "-c", "sleep 1000 &")
-    supervisor.expect("exited", id="service")
-    supervisor.expect("drained", id="service", alone=False)
-    assert made(keeper) == ["1.service"]
-    # Whoever does not wait for them has them killed all the same.
-    supervisor.tell("release", id="service", quiet=True)
-    until(lambda: made(keeper) == [], "nobody is left")
-    supervisor.spawn("server", "true", scope="process")
-    supervisor.expect("exited", id="server")
-    supervisor.expect("drained", id="server", alone=False)
-
-
-@needs_cgroups
 def test_what_outlives_its_service_keeps_its_own_until_it_ends(keeper: Running) -> None:
     keeper.begin()
     supervisor = keeper.supervisor()
