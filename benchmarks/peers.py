@@ -4,9 +4,10 @@
 
 Supervisor and circus come from PyPI, s6 and runit from Debian, each below a cache directory of its own
 (/var/tmp/herdpy-benchmark-UID, or HERDPY_BENCHMARK_CACHE); this herdpy is installed there, too, not editable and
-compiled, as make does it; systemd is the host's. Beside them a C loop of fork and exec and the bare interpreter. A
-round does each part on each contestant in turn, so that a busy machine slows all of them alike: compare ratios. Who
-cannot be installed is said.
+compiled, as make does it; systemd is the host's. Beside them a C loop of fork and exec, the bare interpreter, and the
+least that a keeper with a supervisor on trio can be, without and with a control group for each service. A round does
+each part on each contestant in turn, so that a busy machine slows all of them alike: compare ratios. Who cannot be
+installed is said.
 
 systemd takes part as the user instance of an ordinary user (nobody), which takes root to begin: it takes every process
 of its control group into others, so it has one of its own, and sees no other.
@@ -29,13 +30,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from contest import installation, table
 from contest.accounting import become_subreaper, end_with_us
-from contest.contestants import S6, Circus, Contestant, Herdpy, Loop, Runit, Supervisor, Systemd
+from contest.contestants import S6, Circus, Contestant, Herdpy, Least, Loop, Runit, Supervisor, Systemd
 from contest.measures import FULL, PARTS, QUICK, interpreter, takes_part
 from contest.stamps import TooSlow
 
 MAKING: dict[str, Callable[[], Contestant]] = {
     "herdpy": lambda: Herdpy(installation.herdpy()),
     "C loop": lambda: Loop(installation.compiled("loop")),
+    "least, vfork": lambda: Least(installation.herdpy() / "python", "vfork"),
+    "least, cgroups": lambda: Least(installation.herdpy() / "python", "cgroups"),
     "supervisor": lambda: Supervisor(installation.from_pypi("supervisor")),
     "circus": lambda: Circus(installation.from_pypi("circus")),
     "s6": lambda: installation.from_debian("s6") and S6(),

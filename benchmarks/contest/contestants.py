@@ -5,6 +5,7 @@ logger a service, as their documentation has it; systemd gives output to the jou
 not got: it has no part in what concerns output. What is not said here is left at the program's default.
 """
 
+import json
 import os
 import shlex
 import shutil
@@ -55,6 +56,7 @@ class Contestant:
     name = ""
     forms: frozenset[str] = frozenset()
     """What it can do of ``quick`` (come back without delay), ``requests``, ``flood``, ``pid-file``."""
+    has_client = True
 
     def lay_out(self, place: Path, fleet: Fleet, commands: Sequence[Command]) -> None:
         """Write the configuration of these services, which are named s0, s1 and so on."""
@@ -337,10 +339,29 @@ class Systemd(Contestant):
         return self._cgroups / place.name
 
 
+class Least(Contestant):
+    """A keeper and a supervisor on trio that can do nothing else: what herdpy cannot be faster than."""
+
+    forms = frozenset(("quick",))
+    has_client = False
+
+    def __init__(self, python: Path, way: str) -> None:
+        self.name = f"least, {way}"
+        self._python, self._way = python, way
+
+    def lay_out(self, place: Path, fleet: Fleet, commands: Sequence[Command]) -> None:
+        (place / "commands.json").write_text(json.dumps(commands))
+
+    def daemon(self, place: Path) -> Command:
+        program = Path(__file__).with_name("least.py")
+        return [str(self._python), "-I", str(program), str(place / "commands.json"), self._way]
+
+
 class Loop(Contestant):
     """A C program that forks and executes, and nothing else: what no supervisor can be faster than."""
 
     name = "C loop"
+    has_client = False
 
     def __init__(self, program: Path) -> None:
         self._program = program

@@ -86,7 +86,7 @@ def _many(count: int, label: str, contestant: Contestant, service: Path) -> tupl
         if isinstance(contestant, Loop):
             return figures, running.commands
         running.settle(2.0)
-        if label == "1000":
+        if label == "1000" and contestant.has_client:
             figures["status-all"] = [running.client("status-all") for _ in range(5)]
         try:
             figures[f"storm-{label}"] = [running.kill(list(running.running))]
@@ -185,6 +185,8 @@ def takes_part(contestant: Contestant, part: str) -> bool:
     """Whether a part can be measured on a contestant."""
     if isinstance(contestant, Loop):
         return part in ("one", "hundred", "thousand")
+    if not contestant.has_client:
+        return part in ("respawn", "hundred", "thousand")
     if part == "daemon":
         return "pid-file" in contestant.forms
     return "flood" in contestant.forms or not part.startswith("flood")
