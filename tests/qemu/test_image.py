@@ -256,7 +256,7 @@ def run_script(name: str, *arguments: str, **environment: str) -> subprocess.Com
         [*jail, script, "jail", os.path.join(GUEST, name), *arguments],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         env={**os.environ, **environment},
         stdin=subprocess.DEVNULL,
     )

@@ -22,7 +22,7 @@ import pytest
 from herdpy.qemu.image import KERNEL_ARGUMENTS, Image
 from tests.ports import free_port
 
-PATIENCE = 90.0
+PATIENCE = 240.0
 """Seconds until a test gives up on a guest; under emulation on a busy machine, many times what it takes."""
 
 needs_qemu = pytest.mark.skipif(

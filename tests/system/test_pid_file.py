@@ -96,7 +96,7 @@ def test_a_daemon_that_forks_survives_the_supervisor(herdpy, tmp_path, pid_file,
 def test_a_daemon_that_ends_before_it_wrote_its_pid_is_not_waited_for(herdpy, pid_file):
     herdpy.declare("a", f'command = ["sh", "-c", "sleep 0.2 &"]\nready.pid-file = "{pid_file}"\n')
     herdpy.start()
-    refused = herdpy.herd("start", "a", timeout=30)
+    refused = herdpy.herd("start", "a", timeout=60)
     assert refused.returncode == 1
     assert "cannot start a: it exited with 0 and left no process behind\n" in refused.stdout
 

@@ -51,7 +51,7 @@ class Machines(Herdpy):
     def reach(self, service: str) -> list[str]:
         """The ssh command line that leads into a machine."""
         with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(30)
+            client.settimeout(60)
             client.connect(str(self.socket))
             client.sendall(protocol.write_command(protocol.Command("reach", service)))
             reply = b""

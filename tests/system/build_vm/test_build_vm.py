@@ -187,7 +187,7 @@ def test_a_killed_supervisor_is_no_event_for_a_machine(machines, eventually):
     eventually(lambda: machines.children("qemu-system"))
     (qemu,) = machines.children("qemu-system")
     os.kill(machines.supervisor(), signal.SIGKILL)
-    starting.wait(30)
+    starting.wait(BOOT)
     eventually(lambda: machines.status("build-vm")["status"] == "running", BOOT)
     assert machines.status("build-vm")["pid"] == qemu, "the start was not finished, but begun anew"
     os.kill(machines.supervisor(), signal.SIGKILL)
@@ -209,7 +209,7 @@ def test_a_start_outlives_its_client(machines, eventually):
     )
     eventually(lambda: machines.children("qemu-system"))
     client.send_signal(signal.SIGINT)
-    _, said = client.communicate(timeout=30)
+    _, said = client.communicate(timeout=BOOT)
     assert client.returncode == 130
     assert "goes on" in said
     eventually(lambda: machines.status("build-vm")["status"] == "running", BOOT)

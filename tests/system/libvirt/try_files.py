@@ -41,7 +41,7 @@ def came_of(daemon: str, text: str, directory: str | None) -> str:
         is_ready = heard in readable and b"READY=1" in heard.recv(4096)
         problem = answered(directory) if is_ready and directory is not None else ""
         process.terminate()
-        said, _ = process.communicate(timeout=30)
+        said, _ = process.communicate(timeout=120)
     return f"ready{problem}" if is_ready else f"{process.returncode}: {said}"
 
 
