@@ -244,6 +244,13 @@ class Herdpy:
         return self.process.wait(PATIENCE)
 
 
+def can_have_cgroups() -> bool:
+    """Whether cgroup v2 is mounted, and ours to write where we are."""
+    cgroups = cgroup.Cgroups(f"test-{os.getpid()}")
+    cgroups.remove()
+    return cgroups.path is not None
+
+
 def remove_cgroup(state: Path) -> None:
     """Remove what a herdpy that did not come to its own end has left of the services' cgroup, and who lives there."""
     own = cgroup.find()

@@ -125,7 +125,7 @@ def _has_heir(path: str) -> bool:
                 continue
             if word in words and b"\0-I\0" in words:
                 return True
-            if not words and name.isdecimal() and _may_be_executing(name):
+            if not words and name.isdecimal() and may_be_executing(name):
                 is_clear = False
         if is_clear:
             return False
@@ -133,7 +133,7 @@ def _has_heir(path: str) -> bool:
     return False
 
 
-def _may_be_executing(name: str) -> bool:
+def may_be_executing(name: str) -> bool:
     """Tell whether a process without a command line may have one in a moment.
 
     One that executes a program has none from when it gets the new memory until its arguments are in it, which is long

@@ -18,12 +18,13 @@ import msgspec
 
 from herdpy.client import as_json
 from herdpy.client.connection import ask
+from herdpy.client.ending import may_be_executing
 from herdpy.client.words import Failure
 from herdpy.keeper.cgroup import find, key_of
 from herdpy.protocol import Command, parse_services
 from herdpy.sexp import Symbol
 from tests import processes
-from tests.conftest import Herdpy, remove_cgroup, wait_until
+from tests.conftest import Herdpy, can_have_cgroups, remove_cgroup, wait_until
 
 PATIENCE = 30
 """Seconds until what must be so is so, on a machine that is busy."""
@@ -128,7 +129,7 @@ class Fleet:
             "even": Expected("running", begun=1),
             "odd": Expected(None),
         }
-        self._has_cgroups = has_cgroups and find() is not None
+        self._has_cgroups = has_cgroups and can_have_cgroups()
         if not has_cgroups and (own := find()) is not None:
             protect = f'mount -o bind,ro {own} {own} && exec "$@"'
             self.herdpy.prefix = ("unshare", "--mount", "sh", "-c", protect, "sh")
@@ -244,10 +245,11 @@ class Fleet:
     def is_gone(self) -> bool:
         """Whether there is neither a keeper nor a supervisor, nor one to come."""
         socket = str(self.herdpy.socket).encode()
-        for _ in range(2):  # one that executes another program has no command line for a moment
-            for entry in Path("/proc").iterdir():
-                with contextlib.suppress(OSError):
-                    if entry.name.isdecimal() and socket in (entry / "cmdline").read_bytes():
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                if entry.name.isdecimal():
+                    words = (entry / "cmdline").read_bytes()
+                    if socket in words or (not words and may_be_executing(entry.name)):
                         return False
         return True
 

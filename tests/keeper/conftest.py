@@ -20,6 +20,7 @@ import pytest
 
 from herdpy.keeper.cgroup import Cgroup, Cgroups, find, key_of
 from herdpy.keeper.message import ANCILLARY_SIZE, LIMIT, VERSION, apart, decode, descriptors, encode
+from tests.conftest import can_have_cgroups
 from tests.waiting import until
 
 ROOT = Path(__file__).parent.parent.parent
@@ -37,12 +38,6 @@ sys.exit(run(Options(
     pid_file=pid_file or None, supervisor=supervisor[:-1], arguments=supervisor[-1:], environment=dict(os.environ),
 )))
 """
-
-
-def can_have_cgroups() -> bool:
-    cgroups = Cgroups(f"test-{os.getpid()}")
-    cgroups.remove()
-    return cgroups.path is not None
 
 
 HAS_CGROUPS = can_have_cgroups()
