@@ -310,7 +310,7 @@ def test_what_types_cannot_say(fields: dict[str, Any], key: str, words: str) -> 
 )
 def test_a_mistake_is_told_with_its_line(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "a.toml").write_text(f'command = ["true"]\n{text}\n')
-    [mistake] = declared_services([str(tmp_path)], TYPES, FACTS).mistakes
+    [mistake] = declared_services([str(tmp_path)], TYPES, FACTS, trusted=[str(tmp_path)]).mistakes
     assert str(mistake).startswith(f"{tmp_path}/a.toml:{words}")
 
 
@@ -320,7 +320,7 @@ def test_what_a_service_carries_along_makes_it_once_more(tmp_path: Path) -> None
         'command = ["a"]\npre-start = [["-b"]]\nreload-signal = "HUP"\nwatchdog = 3\n[ready]\nlistens = ["tcp:80"]\n'
         '[[health]]\ntcp = "127.0.0.1:80"\n[actions.x]\ncommand = ["c"]\n'
     )
-    [service] = declared_services([str(tmp_path)], TYPES, FACTS).services
+    [service] = declared_services([str(tmp_path)], TYPES, FACTS, trusted=[str(tmp_path)]).services
     assert remade_services(service.declaration, TYPES, FACTS) == (service,)
     [explained] = remade_services(service.declaration, TYPES, FACTS, explained=True)
     assert msgspec.structs.replace(explained, facts=()) == service

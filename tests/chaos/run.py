@@ -1,6 +1,5 @@
 """One run: faults in the order that a seed makes of them, and after each a look whether all is as it was promised."""
 
-import contextlib
 import os
 import select
 import signal
@@ -25,6 +24,8 @@ PROMISED = 1.0
 """Seconds until a client is answered, on a machine that has nothing else to do."""
 CRASHES = 3
 """So many young supervisors are killed in a row; then the next one is let live until its end counts as the first."""
+TRIES = 100
+"""So often a file system is made as small as what is in it, which may grow meanwhile."""
 CHUNKS = 2000
 """Lines of ours that go into 64 KiB at most."""
 
@@ -402,15 +403,19 @@ class Run:
 
     def resize(self, directory: Path, size: str) -> None:
         """Give the file system of a directory another size."""
-        subprocess.run(["mount", "-o", f"remount,size={size}", str(directory)], check=True)
+        # Without the options that it has: they say whose it is with the host's number (uid=), and in a user namespace
+        # there is no such user.
+        remount = ["mount", "--options-mode", "ignore", "-t", "tmpfs", "-o", f"remount,size={size}", "none"]
+        subprocess.run([*remount, str(directory)], check=True, stderr=subprocess.PIPE)
 
     def fill(self, directory: Path) -> None:
         """Let there be no room left."""
-        while True:
+        for left in reversed(range(TRIES)):
             used = os.statvfs(directory)
-            size = (used.f_blocks - used.f_bfree) * used.f_frsize
-            with contextlib.suppress(subprocess.CalledProcessError):  # it has grown meanwhile
-                subprocess.run(
-                    ["mount", "-o", f"remount,size={size}", str(directory)], check=True, stderr=subprocess.DEVNULL
-                )
+            try:
+                self.resize(directory, str((used.f_blocks - used.f_bfree) * used.f_frsize))
+            except subprocess.CalledProcessError:  # it has grown meanwhile
+                if not left:
+                    raise
+            else:
                 return

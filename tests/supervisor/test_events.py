@@ -2,6 +2,7 @@
 
 import json
 import os
+import pwd
 import signal
 import socket
 import subprocess
@@ -110,8 +111,8 @@ def test_who_asked_for_what_is_told_and_logged(herdpy):
         "event": "command",
         "action": "start",
         "service": "foo",
-        "by-uid": 0,
-        "by-user": "root",
+        "by-uid": os.geteuid(),
+        "by-user": pwd.getpwuid(os.geteuid()).pw_name,
         "by-pid": os.getpid(),
         "by-command": own,
     }
@@ -119,7 +120,7 @@ def test_who_asked_for_what_is_told_and_logged(herdpy):
     assert others[1]["pid"] == herdpy.status("foo")["pid"]
     herdpy.ok("stop", "foo")
     text = (herdpy.log / "herdpy.log").read_text()
-    assert "command action=stop service=foo by-uid=0 " in text
+    assert f"command action=stop service=foo by-uid={os.geteuid()} " in text
 
 
 def test_an_end_is_told_with_its_reason_and_the_respawn(herdpy, follow):

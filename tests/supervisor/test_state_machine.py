@@ -331,9 +331,21 @@ class Machine(RuleBasedStateMachine):
                 return f"{name} has another process, though nothing has happened to it"
             if fate.is_up and generation is not None and generation != fate.generation and service["running"] == pid:
                 return f"{name} has its old process, though it ought to have another"
-            if fate.is_up and processes.command_line(service["running"])[-1].split()[-1] != str(fate.version):
+            if fate.is_up and self.version(service["running"]) != str(fate.version):
                 return f"{name} ought to be as it was declared the {fate.version + 1}. time"
         return None
+
+    def version(self, pid: int) -> str | None:
+        """The last word that a process was given; None when it has ended."""
+        words: list[str] = []
+
+        def is_clear() -> bool:
+            # Who spawns by vfork goes on before the program that is executed has its command line.
+            words[:] = processes.command_line(pid)
+            return words != [] or not processes.lives(pid)
+
+        self.wait_until(is_clear, f"process {pid} has a command line")
+        return words[-1].split()[-1] if words else None
 
     def become_one_of(self, *oracles: Oracle) -> None:
         """Wait until things are, and stay, as one of the oracles has it, which is believed from now on."""
