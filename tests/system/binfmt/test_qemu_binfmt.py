@@ -87,7 +87,7 @@ def test_programs_run_in_and_out_of_a_chroot_until_the_stop(jailed, qemu, busybo
         shutil.copy(busyboxes[architecture], root / f"busybox-{architecture}")
         # There is no QEMU in there. It executes itself once more, and the status of what it ran comes through.
         script = f"/busybox-{architecture} uname -m; echo $0; exit 7"
-        there = inside(jailed, "chroot", root, f"/busybox-{architecture}", "sh", "-c", script, "named")
+        there = inside(jailed, "/usr/sbin/chroot", root, f"/busybox-{architecture}", "sh", "-c", script, "named")
         assert (there.stdout, there.returncode) == (f"{machine}\nnamed\n", 7)
     assert jailed.status("qemu-binfmt")["details"]["registered"] == "arm, aarch64"
     jailed.ok("stop", "qemu-binfmt")
