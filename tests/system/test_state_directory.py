@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from herdpy.keeper import cgroup
+from tests.keeper.conftest import HAS_CGROUPS
 from tests.system.test_survival import COUNTING, PATIENCE, WITHOUT_CGROUPS, Fleet, identity, lives
 from tests.system.test_survival import fleet as fleet  # noqa: PLC0414 - a fixture
 
@@ -161,8 +162,9 @@ def test_neither_journal_can_be_written(
 ) -> None:
     """All goes on while the keeper lives. Who comes next knows what was so before; and of what was spawned meanwhile,
     what the names of cgroups tell."""
-    if not has_cgroups:
+    if not has_cgroups and HAS_CGROUPS:
         fleet.herdpy.prefix = (*both.enter, "sh", "-c", WITHOUT_CGROUPS, "sh")
+    has_cgroups = has_cgroups and HAS_CGROUPS
     fleet.declare("before", ["sh", "-c", COUNTING], "auto-start = true")
     fleet.declare("meanwhile", ["sleep", "1234"])
     fleet.start()

@@ -7,6 +7,7 @@ import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 COUNTING = ["sh", "-c", "i=0; while :; do echo $((i += 1)); sleep 0.02; done"]
@@ -144,7 +145,7 @@ def test_clients_that_stand_still(herdpy: Any, tmp_path: Any) -> None:
     for client in idle[1:]:
         client.send(b'(shepherd-command (version 0) (action status) (service root) (arguments ()) (directory "/"))')
     reading = subprocess.Popen(
-        [str(herdpy.command()[0]).replace("herdpy", "herd"), "events", "--follow"],
+        [str(Path(herdpy.command()[0]).with_name("herd")), "events", "--follow"],
         env=herdpy.environment,
         stdout=subprocess.PIPE,
     )
