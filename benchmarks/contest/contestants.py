@@ -57,6 +57,7 @@ class Contestant:
     forms: frozenset[str] = frozenset()
     """What it can do of ``quick`` (come back without delay), ``requests``, ``flood``, ``pid-file``."""
     has_client = True
+    """Whether there is somebody to ask for its status, and to have a service stopped and started."""
 
     def lay_out(self, place: Path, fleet: Fleet, commands: Sequence[Command]) -> None:
         """Write the configuration of these services, which are named s0, s1 and so on."""

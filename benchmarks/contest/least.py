@@ -105,11 +105,14 @@ class Keeper:
 
         pid = forking_into(str(cgroup))()
         if pid == 0:
-            os.setsid()
-            os.dup2(self.null, 0)
-            os.dup2(output, 1)
-            os.dup2(output, 2)
-            os.execve(command[0], command, {})
+            try:
+                os.setsid()
+                os.dup2(self.null, 0)
+                os.dup2(output, 1)
+                os.dup2(output, 2)
+                os.execve(command[0], command, {})
+            finally:
+                os._exit(127)
         return pid
 
 

@@ -142,9 +142,9 @@ def may_be_executing(name: str) -> bool:
     try:
         with open(f"/proc/{name}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
-    except OSError:
+        return fields[0] not in (b"Z", b"X") and not int(fields[6]) & (PF_EXITING | PF_KTHREAD)
+    except (OSError, IndexError):  # read while it ends, it can be empty
         return False
-    return fields[0] not in (b"Z", b"X") and not int(fields[6]) & (PF_EXITING | PF_KTHREAD)
 
 
 def _listener(connection: socket) -> int | None:

@@ -112,14 +112,19 @@ def main(argv: "Sequence[str]") -> int:
     request = None
     try:
         request = parse(argv)
-        return run(request)
+        try:
+            return run(request)
+        except Failure as failure:
+            if failure.error is None:
+                raise
+            report(str(failure))
+            _tell_what_was_meant(request, failure.error)
+            return failure.status
     except _Finished as finished:
         (say if finished.status == 0 or finished.is_option else aside)(finished.text)
         return finished.status
     except Failure as failure:
         report(str(failure))
-        if failure.error is not None and request is not None:
-            _tell_what_was_meant(request, failure.error)
         return failure.status
     except BrokenPipeError:
         return 141  # the reader has seen enough (| head): as if SIGPIPE, which Python ignores, had ended us
