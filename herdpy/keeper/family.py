@@ -59,21 +59,53 @@ class Families:
         Args:
             afresh: whether to look for orphans once more though we did in this turn of the loop.
         """
-        if process.cgroup is not None:
-            found = process.cgroup.pids()
-        else:
-            orphans = self._orphans(afresh=afresh)
-            # The number of a dead one is its own only as long as it is a zombie of ours.
-            is_known = process.status is None or death.is_child(process.pidfd)
-            found = [process.pid] if is_known else []
-            found += [pid for pid in orphans if self._owner(pid) is process]
-            if process.is_foreign:
-                found += [pid for pid in _strays(process) if pid not in found]
-            for pid in found:  # which grows meanwhile
-                found.extend([child for child in proc.children(pid) if child not in found])
-            found = [pid for pid in found if _lives(pid)]
+        found = process.cgroup.pids() if process.cgroup is not None else self._look_for(process, afresh=afresh)
         others = [pid for pid in found if pid != process.pid]
         return [process.pid, *others] if process.status is None else others
+
+    def _look_for(self, process: Process, *, afresh: bool) -> list[int]:
+        """Return who lives of a service that has no cgroup.
+
+        Who ends while we look may have left a child that was not ours yet when we listed ours: then we look again.
+        """
+        gone: set[int] = set()
+        for _ in range(PASSES):
+            found, unclear = self._look(process, gone, afresh=afresh)
+            if not unclear:
+                break
+            gone.update(pid for pid in unclear if not _lives(pid))
+            afresh = True
+        return found
+
+    def _look(self, process: Process, gone: Container[int], *, afresh: bool) -> tuple[list[int], list[int]]:
+        """Look once.
+
+        Args:
+            gone: who had ended before this look.
+
+        Returns:
+            who lives of the service, and who ended, ends or executes a program, so that something may be missing.
+        """
+        unclear = []
+        # The number of a dead one is its own only as long as it is a zombie of ours.
+        is_known = process.status is None or death.is_child(process.pidfd)
+        found = [process.pid] if is_known else []
+        for pid in self._orphans(afresh=afresh):
+            if pid in gone:
+                continue
+            owner = self._owner(pid)
+            if owner is process:
+                found.append(pid)
+            elif owner is None and (not _lives(pid) or proc.lacks_environment(pid)):
+                unclear.append(pid)
+        if process.is_foreign:
+            found += [pid for pid in _strays(process) if pid not in found]
+        for pid in found:  # which grows meanwhile
+            found.extend([child for child in proc.children(pid) if child not in found])
+        living = [pid for pid in found if _lives(pid)]
+        was_known = process.pid if process.status is not None else None  # so its children had come to us before
+        unclear += [pid for pid in found if pid not in living and pid not in gone and pid != was_known]
+        return living, unclear
 
     def signal(self, process: Process, number: int) -> bool:
         """Signal all that live of a service; tell whether there was anyone.
@@ -237,18 +269,21 @@ class Others:
     def _look_for_more(self) -> None:
         if self._kills:
             self._families.kill(self._process)
-        for pid in self._families.members(self._process):
-            if pid not in self._pidfds:
-                self._watch(pid)
+        for _ in range(PASSES):
+            new = [pid for pid in self._families.members(self._process) if pid not in self._pidfds]
+            missed = [pid for pid in new if not self._watch(pid)]
+            if not missed:
+                break  # else those have ended meanwhile, and may have left somebody
         self.is_waiting = bool(self._pidfds)
 
-    def _watch(self, pid: int) -> None:
+    def _watch(self, pid: int) -> bool:
         try:
             pidfd = os.pidfd_open(pid)
         except OSError:
-            return  # it has ended
+            return False  # it has ended
         self._pidfds[pid] = pidfd
         self._loop.watch(pidfd, lambda: self._look(pid))
+        return True
 
     def _look(self, pid: int) -> None:
         pidfd = self._pidfds.get(pid)

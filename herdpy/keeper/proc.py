@@ -19,10 +19,11 @@ class Stat:
     Attributes:
         state: a letter; ``Z`` means that it has ended, or only that its first thread has.
         start_time: in clock ticks since boot; with the PID, it tells one process from all others.
+        lacks_environment: whether it has none, not even an empty one; so to who may not trace it.
         exit_status: as wait(2) has it, once it has ended; 0 to who may not trace it.
     """
 
-    __slots__ = ("exit_status", "parent", "session", "start_time", "state", "threads")
+    __slots__ = ("exit_status", "lacks_environment", "parent", "session", "start_time", "state", "threads")
 
     def __init__(self, fields: list[bytes]) -> None:
         self.state = fields[0]
@@ -30,6 +31,7 @@ class Stat:
         self.session = int(fields[3])
         self.threads = int(fields[17])
         self.start_time = int(fields[19])
+        self.lacks_environment = fields[48] == b"0"  # env_end
         self.exit_status = int(fields[49])
 
     def has_ended(self) -> bool:
@@ -64,12 +66,36 @@ def now() -> int:
 
 
 def environment(pid: int, name: bytes) -> bytes | None:
-    """Return a variable that a process's program was started with."""
-    for line in _read(f"/proc/{pid}/environ").split(b"\0"):
+    """Return a variable that a process's program was started with.
+
+    One that executes a program has none from when it gets the new memory until its arguments are in it (the kernel's
+    fs/exec.c and fs/binfmt_elf.c), and one that ends has none from when it gives its memory back until it has ended:
+    both are waited for, 10 ms at most.
+    """
+    is_settled = False
+    for _ in range(10):
+        try:
+            content = _read(f"/proc/{pid}/environ", must=True)
+        except ProcessLookupError:
+            content = b""
+        except OSError:
+            return None
+        if content or is_settled:
+            break
+        is_settled = not lacks_environment(pid)
+        if not is_settled:
+            time.sleep(0.001)
+    for line in content.split(b"\0"):
         found, _, value = line.partition(b"=")
         if found == name:
             return value
     return None
+
+
+def lacks_environment(pid: int) -> bool:
+    """Tell whether a process of our user executes a program or ends right now."""
+    seen = stat(pid)
+    return seen is not None and not seen.has_ended() and seen.lacks_environment and belongs_to_us(pid)
 
 
 def belongs_to_us(pid: int) -> bool:

@@ -196,6 +196,33 @@ def test_alone_comes_after_what_the_rest_has_forked_meanwhile(keeper: Running, p
     supervisor.expect("alone", id="service")
 
 
+# A process that is another one all the time: each forks the next and ends, in a session of its own and without output.
+RESTLESS = """
+import os, sys, time
+null = os.open("/dev/null", os.O_RDWR)
+os.dup2(null, 1); os.dup2(null, 2)
+end = time.monotonic() + 30
+while time.monotonic() < end and os.path.exists(sys.argv[1]):
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    time.sleep(0.001)
+"""
+
+
+def test_the_rest_is_found_though_it_is_another_process_all_the_time(keeper: Running, public: Path, way: str) -> None:
+    """It ends while the keeper looks at it, time and again, and what it has left behind is an orphan by then."""
+    supervisor = keeper.supervisor()
+    until_removed = public / "goes on"
+    until_removed.touch()
+    supervisor.spawn("service", sys.executable, "-I", "-S", "-c", RESTLESS, str(until_removed))
+    assert supervisor.ended("service") == {"exited": 0}
+    assert [supervisor.ask("rest", id="service")["count"] for _ in range(200)].count(0) == 0
+    until_removed.unlink()
+    supervisor.expect("alone", id="service")
+    assert supervisor.ask("release", id="service")["left"] == 0
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="spawns a process that it may not signal then")
 def test_a_release_does_not_wait_for_ever(keeper: Running) -> None:
     """For one that the keeper may not kill; and when who asked is gone meanwhile, the next supervisor asks again."""
