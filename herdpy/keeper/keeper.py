@@ -122,6 +122,7 @@ class Keeper:
         self._cgroups = cgroups
         self._families = Families(self._loop, self._processes, self._own_children)
         self._releases: dict[str, tuple[Mapping[str, Any], Line | None, float]] = {}  # that wait for last lines
+        self._farewells: dict[str, tuple[Mapping[str, Any], Line | None]] = {}  # releases that wait for an end
         self._is_known = False  # to the supervisor there is now: it has said hello
         self._was_ready = False  # any supervisor
         self._is_ending = False
@@ -541,7 +542,33 @@ class Keeper:
             delivered = False
         except OSError as error:
             raise BadRequest(f"cannot send signal {number} to {process.id}: {error.strerror}") from None
-        self._answer({"kind": "signalled", "serial": serial, "delivered": delivered})
+        if asked.get("then") == "release":
+            self._release_at_its_end(process, asked)
+        else:
+            self._answer({"kind": "signalled", "serial": serial, "delivered": delivered})
+
+    def _release_at_its_end(self, process: Process, asked: Mapping[str, Any]) -> None:
+        """Go on with a release, whose answer is the only one, when the process ends that was sent a signal."""
+        self._leave_release_to_supervisor(process.id)
+        if_alone = asked.get("if_alone") is True
+        release = {
+            "kind": "release",
+            "id": process.id,
+            "serial": asked["serial"],
+            "drained": True,
+            "if_alone": if_alone,
+        }
+        if process.status is None:
+            self._farewells[process.id] = release, self._supervisor.line
+        else:
+            self._do(release, b"")
+
+    def _leave_release_to_supervisor(self, name: str) -> None:
+        """Answer for the signal alone, if a release was to follow: it does no longer."""
+        farewell = self._farewells.pop(name, None)
+        if farewell is not None:
+            asked, asker = farewell
+            self._answer_to(asker, {"kind": "signalled", "serial": asked["serial"], "delivered": True})
 
     def _release(self, asked: Mapping[str, Any], _: bytes) -> None:
         process = self._find(asked)
@@ -601,7 +628,7 @@ class Keeper:
             return  # who asked is gone, and the next one will ask again
         left = len(self._families.members(process)) if is_late else 0
         self._drop(process)
-        self._answer({"kind": "released", "serial": process.serial, "left": left})
+        self._answer({"kind": "released", "serial": process.serial, "id": process.id, "left": left})
 
     def _tell_rest(self, asked: Mapping[str, Any], _: bytes) -> None:
         process = self._find(asked)
@@ -943,6 +970,8 @@ class Keeper:
         if self._is_ending or self._second is not None or self._output.is_renewing:
             self._not_renewed("herdpy is being stopped, or its supervisor has ended")
             return
+        for name in tuple(self._farewells):
+            self._leave_release_to_supervisor(name)
         if not self._is_quiet():
             return
         self._retired.kill()
@@ -1083,6 +1112,9 @@ class Keeper:
             self._pids.discard(process.pid)  # its number is free for others
         self._tell({"kind": "exited", "id": process.id, "status": status})
         self._output.drain(process)
+        release, asker = self._farewells.pop(process.id, (None, None))
+        if release is not None and asker is self._supervisor.line:  # else the next one will ask
+            self._do(release, b"")
         if self._is_ending:
             self._end_when_alone()
         self._end_alone_if_all_ended()
@@ -1090,13 +1122,16 @@ class Keeper:
     def _drained(self, process: Process) -> None:
         process.drained = True
         self._changed("processes", process.id)
-        self._tell({"kind": "drained", "id": process.id})
+        _, asker, _ = self._releases.get(process.id, (None, None, None))
+        if asker is None or asker is not self._supervisor.line:
+            self._tell({"kind": "drained", "id": process.id})  # else the answer to the release does
         if process.id in self._releases:
             self._go_on_releasing(process)
 
     def _drop(self, process: Process) -> None:
         del self._processes[process.id]
         self._releases.pop(process.id, None)
+        self._farewells.pop(process.id, None)
         self._changed("processes", process.id)
         self._journal.append({"kind": "gone", "id": process.id})
         self._forget_others(process)

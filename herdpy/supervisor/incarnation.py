@@ -442,12 +442,28 @@ class Incarnation:
                     log("graceful-stop-failed", service=name, reason=error)
         if number is not None:
             stop = msgspec.structs.replace(stop, signal=number)
-        self._was_told = not held.exited.is_set()
-        if not await processes.terminate(self._line, held, stop, name, patience=self._patience_for_end):
+
+        def on_stuck() -> None:
             log("service-does-not-end", service=name, pid=held.pid)
             on_failure(f"Service {name} might have failed to stop: PID {held.pid} does not end, not even by SIGKILL.")
+
+        self._was_told = False
+        if not held.exited.is_set():
+            self._was_told = True
+            if self._is_mute and await processes.end(self._line, held, stop, name, on_stuck):
+                await self._clear_away(processes.end_of(held))
+                return
+        if not await processes.terminate(
+            self._line, held, stop, name, was_told=self._is_mute, patience=self._patience_for_end
+        ):
+            on_stuck()
             await held.exited.wait()
         await self.bury()
+
+    @property
+    def _is_mute(self) -> bool:
+        """Whether nobody hears or accompanies it: the keeper alone waits for its last lines."""
+        return self._companion is None and self._hearing is None
 
     async def bury(self, on_end: Callable[[End], Awaitable[None]] | None = None) -> End:
         """After its end: let the keeper release it once its last lines are written, clear away; returns why it ended.
@@ -458,9 +474,7 @@ class Incarnation:
         if self._buried is not None:
             return self._buried
         self._unguard()
-        # What nobody hears or accompanies says nothing of its end: the keeper alone waits for its last lines.
-        is_mute = self._companion is None and self._hearing is None
-        end = processes.end_of(self.held) if is_mute else await self._hear_out()
+        end = processes.end_of(self.held) if self._is_mute else await self._hear_out()
         if on_end is not None:
             await on_end(end)
         await processes.release(
@@ -474,9 +488,12 @@ class Incarnation:
         )
         if self._hearing is not None:
             await self._hearing.leave()
+        await self._clear_away(end)
+        return end
+
+    async def _clear_away(self, end: End) -> None:
         await clear_away(self.service, self._life.context)
         self._buried = end
-        return end
 
     async def _hear_out(self) -> End:
         """After its end: wait until the logger and the companion have told their last, but not for long."""

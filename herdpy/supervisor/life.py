@@ -588,7 +588,9 @@ class Life:
 
     async def _enter(self, status: Status, *, along: bool = False) -> None:
         self._note_change(status)
-        await self._remember(along=along)
+        if not self._registry.closing or status in ("starting", "running"):
+            await self._remember(along=along)
+        # else the next supervisor goes on with the shutdown, of which it has a note.
         self._pulse()
 
     def _note_change(self, status: Status) -> None:
@@ -860,7 +862,8 @@ class Life:
         held.on_exit = self._note_end
 
     def _note_end(self, held: Held) -> None:
-        self._put(_Ended(held))
+        if self._activity is None or self._inbox:  # else it is for the activity, which waits for it itself
+            self._put(_Ended(held))
 
     def _watch(self) -> None:
         """Have the process, which is ready, guarded; a complaint is told to the task."""

@@ -152,6 +152,31 @@ class _Answer:
             trio.lowlevel.reschedule(self.asker)
 
 
+class Ending:
+    """A signal that ends a process, with the release that follows: one request, answered when both are over.
+
+    Attributes:
+        serial: the request's.
+        packet: the answer, once it is there: ``released``; ``rest``, when others of the service live; ``signalled``,
+            when the release is to be asked for; ``error``.
+    """
+
+    __slots__ = ("_arrived", "packet", "serial")
+
+    def __init__(self, serial: int) -> None:
+        self.serial = serial
+        self.packet: Packet | None = None
+        self._arrived = Flag()
+
+    async def arrival(self) -> None:
+        """Wait for the answer."""
+        await self._arrived.wait()
+
+    def arrive(self, packet: Packet) -> None:
+        self.packet = packet
+        self._arrived.set()
+
+
 class _Parcel:
     """A message with descriptors beside it, which are the sender's to close when it is gone."""
 
@@ -191,6 +216,8 @@ class KeeperLine:
         """Why nothing can be sent any more."""
         self._serial = 0
         self._answers: dict[int, _Answer] = {}
+        self._endings: dict[int, Ending] = {}
+        """Whose answers may take as long as a process takes to end."""
         self._leisure: trio.Event | None = None
         """Set when few enough are waited for, if anyone waits for that."""
         self._on_signal = on_signal
@@ -250,7 +277,7 @@ class KeeperLine:
             self._copies.clear()
             self._close_inheritance()
             # Nobody answers any more, and who waits for an answer does so shielded.
-            for serial in list(self._answers):
+            for serial in (*self._answers, *self._endings):
                 self._answer({"kind": "error", "serial": serial, "message": "the line to the keeper is lost"}, [])
 
     def _receive(self) -> bool:
@@ -403,6 +430,8 @@ class KeeperLine:
         if packet["kind"] == "spawned":
             # Here, not where the request waits: the next packet may already tell of its end.
             self.held[packet["id"]] = Held(packet["id"], packet["pid"], packet["start_time"])
+        elif packet["kind"] == "released":
+            self.held.pop(packet.get("id", ""), None)
         elif packet["kind"] == "adopted" and (held := self.held.get(packet["id"])) and held.pid != packet["pid"]:
             held.replace(packet["pid"], packet["start_time"])
         elif packet["kind"] == "let_go" and packet["name"] in self._copies:
@@ -410,7 +439,11 @@ class KeeperLine:
         elif packet["kind"] == "accepted":
             for descriptor in descriptors:
                 self._copy(packet["name"], descriptor)
-        answer = self._answers.pop(packet.get("serial", 0), None)
+        serial = packet.get("serial", 0)
+        if ending := self._endings.pop(serial, None):
+            ending.arrive(packet)
+            return
+        answer = self._answers.pop(serial, None)
         if not self._answers:
             self._silence.deadline = math.inf
         if self._leisure is not None and len(self._answers) <= MUCH:
@@ -651,7 +684,36 @@ class KeeperLine:
     async def signal(self, held: Held, number: int, scope: str = "group") -> None:
         """Send a signal to a ``process``, its ``group``, or ``all`` of its service; to none left, nothing happens."""
         if held.id in self.held:
-            await self._ask({"kind": "signal", "id": held.id, "signal": number, "scope": scope})
+            try:
+                await self._ask({"kind": "signal", "id": held.id, "signal": number, "scope": scope})
+            except Refused:
+                if held.id in self.held:
+                    raise  # else it has been released meanwhile, after an ending that was not waited for
+
+    def end(self, held: Held, number: int, scope: str, *, if_alone: bool) -> Ending:
+        """Send a signal to a process that has not ended, and have it released once it has, without being asked again.
+
+        Args:
+            number, scope: as of :meth:`signal`.
+            if_alone: whether as :meth:`release_if_alone` does it, else as :meth:`release` does.
+
+        Raises:
+            Refused: it cannot be sent.
+        """
+        if self._broken is not None:
+            raise Refused(f"cannot ask the keeper: {self._broken}")
+        self._serial += 1
+        is_lone = len(self._endings) < FEW
+        packet = {"kind": "signal", "id": held.id, "signal": number, "scope": scope, "serial": self._serial}
+        self._put({**packet, "then": "release", "if_alone": if_alone}, along=is_lone)
+        ending = self._endings[self._serial] = Ending(self._serial)
+        if is_lone and not self.flush():
+            self._wake_sender()
+        return ending
+
+    def forget(self, ending: Ending) -> None:
+        """Wait for it no longer; the keeper carries it out all the same."""
+        self._endings.pop(ending.serial, None)
 
     async def rest(self, held: Held) -> int:
         """Count what is left of a service, its main process having ended; when the last has gone, ``alone`` is set.

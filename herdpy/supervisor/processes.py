@@ -11,6 +11,7 @@ from herdpy.service import End, Process, Rotation, StartFailure, Stop
 from herdpy.supervisor import accounts
 from herdpy.supervisor.line import Held, KeeperLine, Packet, Refused, SpawnError
 from herdpy.supervisor.log import log
+from herdpy.supervisor.race import first
 from herdpy.supervisor.words import end_in_words
 
 KILL_PATIENCE = 10.0
@@ -115,26 +116,67 @@ async def terminate(
     stop: Stop,
     service: str,
     *,
+    was_told: bool = False,
     patience: Callable[[float], trio.CancelScope] = trio.move_on_after,
 ) -> bool:
     """Send the signal to its processes, and after the grace period SIGKILL.
 
     Args:
+        was_told: whether the signal has been sent.
         patience: makes the scope of the grace period, which the process may ask to prolong.
 
     Returns:
         Whether it has ended; not even SIGKILL ends one that waits in the kernel.
     """
     if not held.exited.is_set():
-        await line.signal(held, stop.signal, _reach(stop))
+        if not was_told:
+            await line.signal(held, stop.signal, _reach(stop))
         with patience(stop.grace_period):
             await held.exited.wait()
     if not held.exited.is_set():
-        log("grace-period-over", service=service, seconds=stop.grace_period, signal="SIGKILL", pid=held.pid)
-        await line.signal(held, signal.SIGKILL, _reach(stop))
+        await _kill(line, held, stop, service)
         with trio.move_on_after(KILL_PATIENCE):
             await held.exited.wait()
     return held.exited.is_set()
+
+
+async def _kill(line: KeeperLine, held: Held, stop: Stop, service: str) -> None:
+    log("grace-period-over", service=service, seconds=stop.grace_period, signal="SIGKILL", pid=held.pid)
+    await line.signal(held, signal.SIGKILL, _reach(stop))
+
+
+async def end(
+    line: KeeperLine, held: Held, stop: Stop, service: str, on_stuck: Callable[[], None] = lambda: None
+) -> bool:
+    """Do what :func:`terminate` and then :func:`release` do, in one request if nothing is out of the ordinary, for a
+    process that nobody hears or accompanies.
+
+    Args:
+        on_stuck: called when not even SIGKILL ends it; it is waited for all the same.
+
+    Returns:
+        Whether it has ended and is released; else it is for them to go on, but the signal has been sent.
+
+    Raises:
+        Refused: it cannot be signalled.
+    """
+    ending = line.end(held, stop.signal, _reach(stop), if_alone=stop.scope != "process")
+    try:
+        with trio.move_on_after(stop.grace_period):
+            await ending.arrival()
+        if ending.packet is None and not held.exited.is_set():
+            await _kill(line, held, stop, service)
+            with trio.move_on_after(KILL_PATIENCE):
+                await first(held.exited.wait, ending.arrival)
+        if ending.packet is None and not held.exited.is_set():
+            on_stuck()
+        await ending.arrival()  # once it has ended, the keeper waits for its last lines, but not for long
+    finally:
+        line.forget(ending)
+    assert ending.packet is not None
+    if ending.packet["kind"] == "error":
+        raise Refused(ending.packet["message"])
+    return ending.packet["kind"] == "released"
 
 
 async def release(

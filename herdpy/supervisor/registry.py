@@ -397,6 +397,8 @@ class Registry:
     async def stop_dependents(self, life: Life) -> tuple[str, ...]:
         """Stop what requires a service, all at once; returns the canonical names of what was stopped."""
         dependents = [other.name for other in self._dependents(life)]
+        if not dependents:
+            return ()
 
         def still_depends(other: Life) -> bool:
             return not set(life.service.provision).isdisjoint(other.service.requirement)

@@ -127,6 +127,9 @@ async def supervise(
             "supervisor-ready" if is_first else "supervisor-took-over" if was_second else "supervisor-back",
             services=len(registry.lives),
         )
+        state, *memory = line.notes.get("supervisor", "starting").split(" ")
+        # A shutdown that was cut short ends with those it was asked of, and nothing is noted of what it stops.
+        registry.closing = state == "stopping" and not line.began_anew
         await registry.begin(nursery)
         await upgrading.go_on(line, door, opened)
         if missed_signal is not None:
@@ -134,9 +137,8 @@ async def supervise(
         if restart.unfinished(registry):
             nursery.start_soon(restart.finish, registry)
         begun = trio.Event()
-        state, *memory = line.notes.get("supervisor", "starting").split(" ")
         deadline: float | None = None
-        if state == "stopping" and not line.began_anew:  # a shutdown that was cut short ends with those it was asked of
+        if registry.closing:
             registry.exit_status, deadline = int(memory[0]), float(memory[1])
             if not shutdown.asked.is_set():  # by the missed signal: it was asked for once
                 shutdown.ask()

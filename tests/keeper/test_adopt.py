@@ -54,6 +54,7 @@ def test_a_daemon_is_held_from_now_on(keeper: Running, way: str) -> None:
     assert second.ask("release", id="service") == {
         "kind": "released",
         "serial": second.serial,
+        "id": "service",
         "left": 0,
     }
     assert not psutil.pid_exists(daemon.pid)

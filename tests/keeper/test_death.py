@@ -183,11 +183,64 @@ def test_a_release_waits_for_the_last_lines(keeper: Running) -> None:
     serial = supervisor.tell("release", id="service", drained=True)
     assert supervisor.ask("rest", id="service") == {"kind": "rest", "serial": serial + 1, "id": "service", "count": 0}
     os.kill(logger, signal.SIGCONT)
-    supervisor.expect("drained", id="service")
     supervisor.expect("released", serial=serial, left=0)
     lines = log.read_text().splitlines()
     assert len(lines) == 2001
     assert lines[-1].endswith(" last")
+
+
+def test_a_signal_and_the_release_that_follows_are_one_request(keeper: Running) -> None:
+    keeper.begin()
+    supervisor = keeper.supervisor()
+    log = keeper.place / "log" / "service.log"
+    script = "trap 'seq 2000; exit 3' TERM; echo ready; while :; do sleep 0.01; done"
+    supervisor.spawn("service", "sh", "-c", script, output={"log": str(log)})
+    until(lambda: log.exists() and "ready" in log.read_text(), "its first line")
+    serial = supervisor.tell("signal", id="service", signal=15, scope="all", then="release", if_alone=True)
+    supervisor.expect("exited", id="service", status={"exited": 3})
+    supervisor.expect("released", serial=serial, left=0)
+    assert log.read_text().splitlines()[-1].endswith(" 2000")
+    assert supervisor.ask("release", id="service")["kind"] == "error"
+
+
+def test_what_is_left_after_the_signal_is_told_instead_of_released(keeper: Running) -> None:
+    keeper.begin()
+    supervisor = keeper.supervisor()
+    log = keeper.place / "log" / "service.log"
+    stubborn = "sh -c 'trap : TERM; echo ready; while :; do sleep 0.01; done' & exec sleep 1000"
+    supervisor.spawn("service", "sh", "-c", stubborn, output={"log": str(log)})
+    until(lambda: log.exists() and "ready" in log.read_text(), "its first line")
+    serial = supervisor.tell("signal", id="service", signal=15, scope="all", then="release", if_alone=True)
+    supervisor.expect("exited", id="service")
+    told = supervisor.receive()
+    while told["kind"] == "drained":
+        told = supervisor.receive()
+    assert told == {"kind": "rest", "serial": serial, "id": "service", "count": told["count"]}
+    assert told["count"] >= 1
+    assert supervisor.ask("release", id="service")["left"] == 0
+
+
+def test_a_release_that_is_to_follow_is_the_next_supervisors_to_ask_for(keeper: Running) -> None:
+    keeper.begin()
+    supervisor = keeper.supervisor()
+    fifo = keeper.place / "fifo"
+    os.mkfifo(fifo)
+    script = f"trap : TERM; echo ready; read _ < {fifo}; read _ < {fifo}"
+    told = supervisor.spawn("service", "sh", "-c", script, output="supervisor")
+    os.set_blocking(supervisor.passed[0], True)
+    assert os.read(supervisor.passed[0], 100) == b"ready\n"
+    supervisor.tell("signal", id="service", signal=15, scope="process", then="release")
+    supervisor.ask("rest", id="service")  # refused, since it runs: so the signal has been sent
+    supervisor.kill()
+    second = keeper.supervisor()
+    os.kill(told["pid"], signal.SIGKILL)
+    second.expect("exited", id="service")
+    second.tell("rest", id="service")
+    told = second.receive()
+    while told["kind"] == "drained":
+        told = second.receive()
+    assert told["kind"] == "rest", "it is not released"
+    assert second.ask("release", id="service")["kind"] == "released"
 
 
 def test_a_release_does_not_wait_long_for_a_logger_that_hangs(keeper: Running) -> None:

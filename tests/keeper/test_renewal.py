@@ -35,6 +35,18 @@ def is_renewed(keeper: Running) -> bool:
     return b"\0renewed\0" in Path(f"/proc/{keeper.pid}/cmdline").read_bytes()
 
 
+def test_a_release_that_was_to_follow_is_to_be_asked_for_again(keeper: Running) -> None:
+    supervisor = ready(keeper)
+    supervisor.spawn("service", "sleep", "1000")
+    serial = supervisor.tell("signal", id="service", signal=signal.SIGURG, scope="process", then="release")
+    renewing = supervisor.tell("renew_keeper", patience=20)
+    supervisor.expect("signalled", serial=serial)
+    supervisor.expect("renewed", serial=renewing)
+    assert supervisor.ask("signal", id="service", signal=9, scope="all")["delivered"]
+    supervisor.expect("exited", id="service")
+    assert supervisor.ask("release", id="service")["kind"] == "released"
+
+
 def test_all_is_as_it_was(keeper: Running) -> None:
     supervisor = ready(keeper, pid_file=str(keeper.place / "pid"))
     log = {"log": str(keeper.place / "log" / "a.log")}
@@ -62,7 +74,12 @@ def test_all_is_as_it_was(keeper: Running) -> None:
     assert psutil.Process(counting).ppid() == keeper.pid
     # The zombie is the keeper's still, and the end of what was left is told.
     assert psutil.Process(keeper.pid).children()
-    assert supervisor.ask("release", id="ended") == {"kind": "released", "serial": supervisor.serial, "left": 0}
+    assert supervisor.ask("release", id="ended") == {
+        "kind": "released",
+        "serial": supervisor.serial,
+        "id": "ended",
+        "left": 0,
+    }
     left = supervisor.ask("signal", id="left", signal=9, scope="all")
     assert left["delivered"]
     supervisor.expect("alone", id="left")
