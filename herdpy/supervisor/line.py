@@ -846,8 +846,8 @@ class KeeperLine:
 
     async def exit(self, status: int, text: str | None = None) -> None:
         """Have the keeper end with a status (and a text on its stderr) once this program has ended."""
-        self._may_succeed = False  # what is over needs no keeper
         await self._send({"kind": "exit", "status": status, "message": text})
+        self._may_succeed = False  # what is over needs no keeper
 
     def _copy(self, name: str, descriptor: int) -> None:
         if name in self._copies:
