@@ -15,6 +15,7 @@ from typing import Any
 import trio
 
 from herdpy.keeper import message, succession
+from herdpy.supervisor import coding
 from herdpy.supervisor import log as own_log
 from herdpy.supervisor.flag import Flag
 from herdpy.supervisor.log import log
@@ -295,7 +296,7 @@ class KeeperLine:
                 return False
             descriptors = message.descriptors(ancillary) if ancillary else []
             for encoded in message.apart(self._room[:length]):
-                self._take(message.decode(encoded), descriptors)
+                self._take(coding.decode(encoded), descriptors)
                 descriptors = []
         return True
 
@@ -362,7 +363,7 @@ class KeeperLine:
             Refused: it cannot be sent.
         """
         try:
-            encoded = message.encode(packet)
+            encoded = coding.encode(packet)
         except message.MessageError as error:
             raise Refused(str(error)) from None
         parcel = _Parcel(encoded, descriptors) if descriptors else None

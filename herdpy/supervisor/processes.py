@@ -174,9 +174,10 @@ async def end(
     finally:
         line.forget(ending)
     assert ending.packet is not None
-    if ending.packet["kind"] == "error":
+    kind: str = ending.packet["kind"]
+    if kind == "error":
         raise Refused(ending.packet["message"])
-    return ending.packet["kind"] == "released"
+    return kind == "released"
 
 
 async def release(
