@@ -15,7 +15,7 @@ from herdpy.keeper.message import encode
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
 MESSAGES = st.lists(st.dictionaries(TEXT, TEXT | st.integers() | st.none(), max_size=3), max_size=6).map(
-    lambda found: [{"kind": "note", **message, "at": at} for at, message in enumerate(found)]
+    lambda found: [{**message, "kind": "note", "at": at} for at, message in enumerate(found)]
 )
 
 
