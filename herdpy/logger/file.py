@@ -25,6 +25,8 @@ ROTATION_RETRY = 60.0
 LONGEST_PERIOD = 8 * 86400.0
 """Seconds; a week may have an hour more than its days."""
 
+_NOBODY: frozenset[int] = frozenset()
+
 _stamp = b""
 _stamped_second = -1
 
@@ -67,6 +69,28 @@ class LogFile:
         on_rotation: called when a file has been put aside.
     """
 
+    __slots__ = (
+        "_done",
+        "_file",
+        "_identity",
+        "_is_inherited",
+        "_is_regular",
+        "_last_written",
+        "_ledger",
+        "_lost",
+        "_lost_within",
+        "_on_rotation",
+        "_open_line",
+        "_period_end",
+        "_problem",
+        "_rotation",
+        "_rotation_retry",
+        "_say",
+        "_size",
+        "path",
+        "users",
+    )
+
     def __init__(
         self,
         path: str,
@@ -75,6 +99,7 @@ class LogFile:
         on_rotation: Callable[[LogFile], None] = lambda file: None,
     ) -> None:
         self.path = path
+        self.users = 0  # pipes that go to it
         self._rotation: Rotation | None = None
         self._ledger = ledger
         self._say = say
@@ -90,7 +115,7 @@ class LogFile:
         self._is_regular = False
         self._done = 0  # bytes of the chunk at hand that are written
         self._lost = 0
-        self._lost_within: set[int] = set()  # who was within a line when the last was lost
+        self._lost_within = _NOBODY  # who was within a line when the last was lost
         self._problem = ""
 
     @property
@@ -132,12 +157,13 @@ class LogFile:
             ends = chunk.endswith(b"\n")
             begun = writer in self._lost_within  # its first line is counted already
             self._lose(error, chunk.count(b"\n", self._done) + (not ends) - whole - begun)
-            (self._lost_within.discard if ends else self._lost_within.add)(writer)
+            self._lost_within = self._lost_within - {writer} if ends else self._lost_within | {writer}
         self._ledger.settle()
 
     def finish(self, writer: int) -> None:
         """End the line of ``writer``, if it is unfinished."""
-        self._lost_within.discard(writer)
+        if writer in self._lost_within:
+            self._lost_within -= {writer}
         if self._open_line == writer and writer:
             try:
                 self._check(None)
@@ -321,5 +347,5 @@ class LogFile:
             self._append(stamp() + words.encode() + b"\n")
         self._say(f"can write {self.path} again; {words}")
         self._lost = 0
-        self._lost_within.clear()
+        self._lost_within = _NOBODY
         self._problem = ""

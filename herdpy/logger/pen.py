@@ -41,7 +41,8 @@ class Pen:
         self._epoll.register(line.fileno(), select.EPOLLIN)
         self._sources: dict[int, Source] = {}
         self._numbers: dict[int, Source] = {}
-        self._files: dict[str, tuple[LogFile, set[int]]] = {}
+        self._files: dict[str, LogFile] = {}
+        self._on_file = self._say, self._put_aside  # made once: a bound method for each file would be an object each
         self._ledger: Ledger | None = None
         self._stderr = select.poll()
         self._stderr.register(2, select.POLLOUT)
@@ -112,10 +113,10 @@ class Pen:
         number, path = told["id"], told["path"]
         if self._ledger is None:
             raise MessageError("a pipe before the ledger")
-        if path not in self._files:
-            self._files[path] = LogFile(path, self._ledger, self._say, self._put_aside), set()
-        file, users = self._files[path]
-        users.add(number)
+        file = self._files.get(path)
+        if file is None:
+            file = self._files[path] = LogFile(path, self._ledger, *self._on_file)
+        file.users += 1
         try:
             file.rotation = rotation(told.get("rotation"))
         except (ValueError, TypeError) as error:
@@ -172,11 +173,11 @@ class Pen:
         os.close(source.reading)
         del self._sources[source.reading]
         del self._numbers[source.number]
-        file, users = self._files[source.file.path]
-        users.discard(source.number)
-        if not users:
+        file = source.file
+        file.users -= 1
+        if not file.users:
             file.close()
-            del self._files[source.file.path]
+            del self._files[file.path]
         self._tell("closed", id=source.number)
 
     def _put_aside(self, file: LogFile) -> None:
