@@ -113,6 +113,7 @@ class Keeper:
         self._loop = Loop(self._mistake)
         self._processes: dict[str, Process] = {}
         self._pids: set[int] = set()
+        self._on_readable = self._look  # of all pidfds: each look-up of a method makes an object
         self._notes: dict[str, bytes] = {}
         self._control, control = listener
         self._held = {self._control: control}
@@ -485,7 +486,7 @@ class Keeper:
         self._journal.sync()
 
     def _watch(self, process: Process) -> None:
-        self._loop.watch(process.pidfd, lambda: self._look(process))
+        self._loop.watch_for(process.pidfd, self._on_readable, process)
 
     def _hear_child(self, process: Process) -> None:
         """Learn whether the exec of a fork succeeded."""
@@ -521,7 +522,7 @@ class Keeper:
             self._supervisor.send(answer, () if reading is None else (reading,), give=True)
         elif reading is not None:
             os.close(reading)
-        process.asker = None
+        process.asker = process.serial = None
 
     def _send_signal(self, asked: Mapping[str, Any], _: bytes) -> None:
         process = self._find(asked)

@@ -52,9 +52,10 @@ def scope(request: Request, *more: str) -> str:
     """Return what a signal or a release reaches: ``group``, ``process`` or one of ``more``."""
     found = request.get("scope")
     known = ("group", "process", *more)
-    if found not in known:
-        raise BadRequest(f"{request['kind']}: scope must be {' or '.join(map(repr, known))}")
-    return str(found)
+    for one in known:
+        if one == found:
+            return one  # and not the packet's own: a process keeps it
+    raise BadRequest(f"{request['kind']}: scope must be {' or '.join(map(repr, known))}")
 
 
 def child(request: Request) -> Child:
