@@ -1,7 +1,7 @@
 """The declarations of all layers, typed and validated, or every mistake in them."""
 
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -10,7 +10,7 @@ from herdpy.catalogue.common import Common, Declaration, ServiceType
 from herdpy.configuration.conversion import convert, find_mistakes, key_path, widen_dates
 from herdpy.configuration.instances import KEY as INSTANCES
 from herdpy.configuration.instances import instances
-from herdpy.configuration.layers import Source, Unread, merge, read_file, read_layer
+from herdpy.configuration.layers import Source, Unread, list_file, list_layer, merge, read_listed
 from herdpy.configuration.places import Places
 from herdpy.mistake import KeyPath, Mistake, did_you_mean, value_words
 
@@ -26,6 +26,24 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     """Names of services that would be declared but for the mistakes: it is no mistake to require one of these."""
 
 
+class Mistakes:
+    """What is found wrong while declarations are read.
+
+    Attributes:
+        found: each once.
+        names: as :attr:`Configuration.mistaken`.
+    """
+
+    def __init__(self) -> None:
+        self.found: list[Mistake] = []
+        self.names: set[str] = set()
+
+    def add(self, mistakes: Iterable[Mistake], *names: str) -> None:
+        """Note some that keep services of these names from being declared."""
+        self.found += (mistake for mistake in mistakes if mistake not in self.found)
+        self.names.update(names)
+
+
 def load(
     layers: Iterable[str],
     types: Mapping[str, ServiceType],
@@ -33,59 +51,87 @@ def load(
     is_root: bool,
     trusted: Collection[str] = (),
 ) -> Configuration:
+    """All that :func:`declarations` makes.
+
+    Args:
+        layers, types, is_root, trusted: likewise.
+    """
+    mistakes = Mistakes()
+    found = tuple(declarations(layers, types, mistakes, is_root=is_root, trusted=trusted))
+    return Configuration(declarations=found, mistakes=tuple(sorted(mistakes.found)), mistaken=frozenset(mistakes.names))
+
+
+def declarations(
+    layers: Iterable[str],
+    types: Mapping[str, ServiceType],
+    mistakes: Mistakes,
+    *,
+    is_root: bool,
+    trusted: Collection[str] = (),
+) -> Iterator[Declaration]:
     """Read every ``*.toml`` of the layers, merge those of one name, and convert each into its type's struct.
+
+    One after the other: of a thousand, what was read of all of them would take some megabytes at once.
 
     Args:
         layers: directories, the shipped one first; a later one's keys override. A directory need not exist.
             A single file, by a name that ends in ``.toml``, may stand for one.
         types: the service types by name.
+        mistakes: are added to.
         is_root: whether we are root: then a file that others could have written is a mistake.
         trusted: layers that are as trustworthy as the program itself, whoever owns them: the shipped one.
 
     Raises:
         OSError: never; a file that cannot be read is a mistake.
     """
-    sources: dict[str, list[Source]] = {}
-    mistakes: list[Mistake] = []
-    mistaken: set[str] = set()
-    for directory in layers:
-        for found in _read(directory, only_roots=is_root and directory not in trusted):
-            if isinstance(found, Source):
-                sources.setdefault(found.name, []).append(found)
-            else:
-                mistakes.append(found.mistake)
-                if found.name:
-                    mistaken.add(found.name)
-    declarations = []
+    listed: list[tuple[dict[str, str], bool]] = []
+    for layer in layers:
+        only_roots = is_root and layer not in trusted
+        files = _list(layer, only_roots=only_roots)
+        if isinstance(files, Unread):
+            mistakes.add([files.mistake], *filter(None, [files.name]))
+        else:
+            listed.append((files, only_roots))
+    names = {name for files, _ in listed for name in files}
     # A layer that cannot be read could mend whatever looks wrong in the others.
-    for name in sorted(sources.keys() - mistaken):
-        table: dict[str, Any] = {}
-        for source in sources[name]:
-            table = merge(table, source.table)
-        if table.get("mask") is True:
-            continue
-        its_declarations, problem = instances(name, table)
-        if problem is not None:
-            mistakes.append(Places(sources[name]).place(INSTANCES).mistake(problem))
-            mistaken.add(name)
-        for member, its_table in its_declarations:
-            result = _declare(member, sources[name], its_table, types, others=sources)
-            if isinstance(result, Declaration):
-                declarations.append(result)
-            else:
-                mistakes.extend(mistake for mistake in result if mistake not in mistakes)
-                mistaken.add(member)
-                mistaken.update(_strings(its_table.get("provision")))
-    return Configuration(
-        declarations=tuple(declarations), mistakes=tuple(sorted(mistakes)), mistaken=frozenset(mistaken)
-    )
+    for name in sorted(names - mistakes.names):
+        found = [read_listed(name, files[name], only_roots=only) for files, only in listed if name in files]
+        unread = [one.mistake for one in found if isinstance(one, Unread)]
+        if unread:
+            mistakes.add(unread, name)
+        else:
+            sources = [one for one in found if isinstance(one, Source)]
+            yield from _declared(name, sources, types, mistakes, others=names)
 
 
-def _read(layer: str, *, only_roots: bool) -> Iterable[Source | Unread]:
-    if not layer.endswith(".toml"):
-        return read_layer(layer, only_roots=only_roots)
-    found = read_file(os.path.basename(layer).removesuffix(".toml"), layer, only_roots=only_roots)
-    return () if found is None else (found,)
+def _list(layer: str, *, only_roots: bool) -> dict[str, str] | Unread:
+    if layer.endswith(".toml"):
+        return list_file(os.path.basename(layer).removesuffix(".toml"), layer, only_roots=only_roots)
+    return list_layer(layer, only_roots=only_roots)
+
+
+def _declared(
+    name: str,
+    sources: Sequence[Source],
+    types: Mapping[str, ServiceType],
+    mistakes: Mistakes,
+    others: Collection[str],
+) -> Iterator[Declaration]:
+    """What the files of one name declare."""
+    table: dict[str, Any] = {}
+    for source in sources:
+        table = merge(table, source.table)
+    if table.get("mask") is True:
+        return
+    its_declarations, problem = instances(name, table)
+    if problem is not None:
+        mistakes.add([Places(sources).place(INSTANCES).mistake(problem)], name)
+    for member, its_table in its_declarations:
+        result = _declare(member, sources, its_table, types, others)
+        if isinstance(result, Declaration):
+            yield result
+        else:
+            mistakes.add(result, member, *_strings(its_table.get("provision")))
 
 
 def _strings(value: object) -> list[str]:

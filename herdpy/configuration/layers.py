@@ -3,7 +3,7 @@
 import os
 import stat
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -31,8 +31,8 @@ class Unread(msgspec.Struct, frozen=True, kw_only=True):
     mistake: Mistake
 
 
-def read_layer(directory: str, *, only_roots: bool) -> Iterator[Source | Unread]:
-    """The declarations of one directory, by name. One that does not exist has none.
+def list_layer(directory: str, *, only_roots: bool) -> dict[str, str] | Unread:
+    """The files of one directory's declarations, by their names. A directory that does not exist has none.
 
     Hidden files and those that do not end in ``.toml`` (editors leave ``x.toml~``) are not declarations.
 
@@ -41,35 +41,29 @@ def read_layer(directory: str, *, only_roots: bool) -> Iterator[Source | Unread]
     """
     if only_roots and os.path.islink(directory.rstrip("/")):
         there = f"--services {printable(os.path.realpath(directory))}"
-        yield _unread("", directory, f"a symbolic link, and root would run what is there; say {there} instead")
-        return
+        return _unread("", directory, f"a symbolic link, and root would run what is there; say {there} instead")
     try:
         with os.scandir(directory) as entries:
-            names = sorted(entry.name for entry in entries)
+            names = [entry.name for entry in entries]
         status = os.stat(directory)
     except FileNotFoundError:
-        return
+        return {}
     except OSError as error:
-        yield _unread("", directory, f"cannot be read: {error.strerror}")
-        return
+        return _unread("", directory, f"cannot be read: {error.strerror}")
     # In a sticky directory nobody replaces the files of others, and each file is looked at by itself.
     if only_roots and not status.st_mode & stat.S_ISVTX and (problem := _others_write(status, directory)):
-        yield _unread("", directory, problem)
-        return
-    for name in names:
-        if name.endswith(".toml") and not name.startswith("."):
-            yield _read(name.removesuffix(".toml"), os.path.join(directory, name), only_roots=only_roots)
+        return _unread("", directory, problem)
+    return {
+        name.removesuffix(".toml"): os.path.join(directory, name)
+        for name in names
+        if name.endswith(".toml") and not name.startswith(".")
+    }
 
 
-def read_file(name: str, file: str, *, only_roots: bool) -> Source | Unread | None:
-    """One file by itself; None when there is none.
-
-    Args:
-        name: what to call what it says.
-        only_roots: as :func:`read_layer` has it.
-    """
+def list_file(name: str, file: str, *, only_roots: bool) -> dict[str, str] | Unread:
+    """As :func:`list_layer`, of one file by itself, which need not exist."""
     if not os.path.lexists(file):
-        return None
+        return {}
     directory = os.path.dirname(file)
     if only_roots:
         try:
@@ -78,7 +72,20 @@ def read_file(name: str, file: str, *, only_roots: bool) -> Source | Unread | No
             return _unread(name, directory, f"cannot be read: {error.strerror}")
         if not status.st_mode & stat.S_ISVTX and (problem := _others_write(status, directory)):
             return _unread(name, directory, problem)
-    return _read(name, file, only_roots=only_roots)
+    return {name: file}
+
+
+def read_file(name: str, file: str, *, only_roots: bool) -> Source | Unread | None:
+    """One file by itself; None when there is none.
+
+    Args:
+        name: what to call what it says.
+        only_roots: as :func:`list_layer` has it.
+    """
+    listed = list_file(name, file, only_roots=only_roots)
+    if isinstance(listed, Unread):
+        return listed
+    return read_listed(name, file, only_roots=only_roots) if listed else None
 
 
 def merge(older: Mapping[str, Any], newer: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,7 +101,8 @@ def _unread(name: str, file: str, problem: str, line: int = 0) -> Unread:
     return Unread(name=name, mistake=Mistake(file=file, line=line, problem=problem))
 
 
-def _read(name: str, file: str, *, only_roots: bool) -> Source | Unread:
+def read_listed(name: str, file: str, *, only_roots: bool) -> Source | Unread:
+    """A file that was listed, with what was listed along with it."""
     if problem := name_problem(name):
         return _unread(name, file, f"not a service's name: {problem}; rename the file")
     try:

@@ -5,9 +5,9 @@ from functools import cache
 
 import msgspec
 
-from herdpy.catalogue.common import Declaration, ServiceType, Unsuitable
+from herdpy.catalogue.common import Declaration, Locations, ServiceType, Unsuitable
 from herdpy.catalogue.facts import HostFacts
-from herdpy.configuration.declarations import load
+from herdpy.configuration.declarations import Mistakes, declarations
 from herdpy.mistake import Mistake, Place
 from herdpy.service import Service
 
@@ -19,7 +19,8 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True):
     mistakes: tuple[Mistake, ...]
     mistaken: frozenset[str]
     """Names of services that would be declared but for the mistakes."""
-    declarations: tuple[Declaration, ...]
+    locations: dict[str, Locations]
+    """Of what each file declares, for :meth:`locate`."""
 
     def locate(self, source: str, value: object, key: str = "") -> Place:
         """Where a declaration says something.
@@ -29,10 +30,8 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True):
             value: what it says.
             key: below which key; empty means anywhere.
         """
-        for declaration in self.declarations:  # only mistakes are located: no index for them
-            if declaration.source == source:
-                return declaration.locations.place_of_value(value, key)
-        return Place(file=source, key=key)
+        its = self.locations.get(source)
+        return Place(file=source, key=key) if its is None else its.place_of_value(value, key)
 
 
 def declared_services(
@@ -45,27 +44,27 @@ def declared_services(
     """Load the configuration and let each declaration's type make its services.
 
     Args:
-        layers, types, trusted: as :func:`herdpy.configuration.load` has them.
+        layers, types, trusted: as :func:`herdpy.configuration.declarations.declarations` has them.
         facts: the machine.
     """
-    configuration = load(layers, types, is_root=facts.is_root, trusted=trusted)
     services: list[Service] = []
-    mistakes = list(configuration.mistakes)
-    mistaken = set(configuration.mistaken)
-    for declaration in configuration.declarations:
+    locations: dict[str, Locations] = {}
+    mistakes = Mistakes()
+    for declaration in declarations(layers, types, mistakes, is_root=facts.is_root, trusted=trusted):
+        locations.setdefault(declaration.source, declaration.locations)
         try:
             made = types[declaration.type].services(declaration, facts)
             text = _kept(declaration)
             # The facts are seldom asked for, and are made again then.
             services += [msgspec.structs.replace(service, declaration=text, facts=()) for service in made]
         except Unsuitable as problem:
-            mistakes.append(declaration.locations.place(problem.key).mistake(problem.problem))
-            mistaken.update(declaration.provision)
+            place = declaration.locations.place(problem.key)
+            mistakes.add([place.mistake(problem.problem)], *declaration.provision)
     return Declared(
         services=tuple(services),
-        mistakes=tuple(sorted(mistakes)),
-        mistaken=frozenset(mistaken),
-        declarations=configuration.declarations,
+        mistakes=tuple(sorted(mistakes.found)),
+        mistaken=frozenset(mistakes.names),
+        locations=locations,
     )
 
 
