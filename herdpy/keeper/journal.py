@@ -21,7 +21,7 @@ from herdpy.keeper.message import MessageError, decode, encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import Any
 
 NAME = "journal"
@@ -31,6 +31,9 @@ VERSION = 1
 
 ROOM = 1 << 20
 """Bytes that it may grow by, beyond twice its size, until it is written anew."""
+
+CHUNK = 64 * 1024
+"""Bytes that are written at once when it is written anew."""
 
 RETRY = 10.0
 """Seconds until the next try, when it cannot be written."""
@@ -162,7 +165,6 @@ class Journal:
     def _replace(self, path: str) -> str | None:
         """Write all beside, and put it in its place; return what went wrong."""
         beside = f"{path}.new"
-        content = b"".join(map(record, self._content()))
         try:
             file = os.open(
                 beside,
@@ -172,19 +174,19 @@ class Journal:
         except OSError as error:
             return error.strerror or str(error)
         try:
-            written = 0
-            while written < len(content):
-                written += os.write(file, memoryview(content)[written:])
+            size = _write(file, map(record, self._content()))
             os.rename(beside, path)
             seen = os.fstat(file)
-        except OSError as error:
+        except BaseException as error:
             os.close(file)
             _remove(beside)
-            return error.strerror or str(error)
+            if isinstance(error, OSError):
+                return error.strerror or str(error)
+            raise
         if self._file >= 0:
             os.close(self._file)
         self._pending.clear()  # it is in there
-        self._file, self._size, self._written = file, len(content), path
+        self._file, self._size, self._written = file, size, path
         self._identity = seen.st_dev, seen.st_ino
         self._most = 2 * self._size + ROOM
         return None
@@ -201,6 +203,30 @@ class Journal:
                 )
             self._say(f"cannot write {self._path}: {reason}; {follows}")
         self._later(RETRY, self.begin)
+
+
+def _write(file: int, lines: Iterable[bytes]) -> int:
+    """Write lines, and return how many bytes these are. Some at a time: all of a thousand services' at once would take
+    a megabyte that we would keep."""
+    size = 0
+    for some in _together(lines):
+        written = 0
+        while written < len(some):
+            written += os.write(file, memoryview(some)[written:])
+        size += written
+    return size
+
+
+def _together(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Put lines together until there are some 64 KiB."""
+    some, size = [], 0
+    for line in lines:
+        some.append(line)
+        size += len(line)
+        if size >= CHUNK:
+            yield b"".join(some)
+            some, size = [], 0
+    yield b"".join(some)
 
 
 def _remove(path: str) -> None:
