@@ -7,13 +7,16 @@ from typing import Annotated
 
 import msgspec
 
-from herdpy.catalogue.common import NAME_CHARACTERS, Common, Declaration, Unsuitable, path_mistakes
+from herdpy.catalogue.common import NAME_CHARACTERS, Common, Declaration, Unsuitable, path_mistakes, shared
 from herdpy.catalogue.facts import HostFacts
 from herdpy.kernel import CAPABILITIES, LIMITS
 from herdpy.mistake import did_you_mean
 from herdpy.preparation.credentials import PlaceCredentials, RemoveCredentials
 from herdpy.preparation.environment_file import EnvironmentFile
 from herdpy.service import Fact, Limit, Process, Step, Stop, plain
+
+NO_VARIABLES: dict[str, str] = {}
+"""One for all processes that are given none of their own; nobody changes what a process has."""
 
 LARGEST_LIMIT = 2**53
 """Of what a resource limit can be, but for unlimited."""
@@ -142,12 +145,12 @@ def process(declaration: Declaration, facts: HostFacts) -> Process:
     configuration: CommandConfiguration = declaration.configuration
     if not facts.is_root:
         _refuse_other_identity(configuration, facts)
-    environment = configuration.environment
+    environment = configuration.environment or NO_VARIABLES
     if configuration.credentials:
         environment = environment | {"CREDENTIALS_DIRECTORY": facts.credentials_directory(declaration.name)}
     limits = (resource_limit(name, limit) for name, limit in configuration.resource_limits.items())
     return Process(
-        command=configuration.command,
+        command=shared(tuple(map(shared, configuration.command))),
         environment=environment,
         variables=tuple(
             EnvironmentFile(path=path.removeprefix("-"), may_be_missing=path.startswith("-"))

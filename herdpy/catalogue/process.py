@@ -183,7 +183,7 @@ def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
     return (
         as_service(
             declaration,
-            documentation=f"Run {os.path.basename(configuration.command[0])}.",
+            documentation=shared(f"Run {os.path.basename(configuration.command[0])}."),
             one_shot=configuration.one_shot,
             attempts=(attempt,),
             aftermath=(
