@@ -288,7 +288,7 @@ class Answers:
                 state = "failing"
             elif state == "stopped" and life.service.one_shot:
                 state = "one-shot"
-            groups.setdefault(state, []).append((name, int(life.changes[0][1]) if life.changes else 0))
+            groups.setdefault(state, []).append((name, int(life.changes[0].at) if life.changes else 0))
         return protocol.write_overview(groups)
 
     def _plan(self, verdict: Verdict, command: Command) -> bytes:
@@ -431,7 +431,7 @@ class _ActionContext(StepContext):
         super().__init__(life, registry)
         self.is_running = life.status == "running"
         held = life.process
-        self.pid = None if held is None or held.exited.is_set() else held.pid
+        self.pid = None if held is None or held.has_ended else held.pid
         self.lines: list[str] = []
 
     def progress(self, stage: str, done: float | None = None) -> None:
@@ -542,7 +542,7 @@ async def _looked(facts: Sequence[Fact]) -> dict[str, tuple[Any, str]]:
 async def _usage(life: Life) -> bytes:
     """What its processes use, as far as they are there to be asked."""
     held = life.process
-    used = None if held is None or held.exited.is_set() else await usage.of_session(held.pid)
+    used = None if held is None or held.has_ended else await usage.of_session(held.pid)
     if used is None:
         text = f"{life.name} runs no process that one could measure; see: herd status {life.name}"
         return write_reply(error=protocol.action_exception(Symbol("usage"), Symbol(life.name), text))
@@ -571,7 +571,7 @@ def _told(life: Life) -> tuple[object, ...]:
         None,
         *life.failures,
         *life.details.items(),
-        *life.sockets.endpoints,
+        *life.endpoints,
     )
 
 
@@ -590,7 +590,7 @@ def describe(life: Life) -> Raw:
         enabled=life.enabled,
         running=running,
         last_respawns=tuple([int(at) for at in life.respawns]),
-        status_changes=tuple([(status, int(at)) for status, at in life.changes]),
+        status_changes=tuple([(change.status, int(change.at)) for change in life.changes]),
         startup_failures=tuple([int(at) for at in life.failures]),
         status=life.status,
         one_shot=service.one_shot,
@@ -605,7 +605,7 @@ def describe(life: Life) -> Raw:
         actions=(*OWN_ACTIONS, *(custom.name for custom in service.actions)),
         command=life.command,
         activation=_activation(service),
-        endpoints=life.sockets.endpoints,
+        endpoints=life.endpoints,
     )
 
 

@@ -115,7 +115,7 @@ class _Context(StepContext):
         self._left = left
         self._remember = remember
         self._questions = questions
-        self.connections = life.sockets.connections
+        self.connections = life.connections
 
     async def remember(self, text: str) -> None:
         await self._remember(text)

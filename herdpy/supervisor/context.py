@@ -83,7 +83,7 @@ class StepContext:
             finally:
                 with trio.CancelScope(shield=True):
                     await _be_rid_of(held, line.signal)
-                    if held.exited.is_set():
+                    if held.has_ended:
                         await line.release(held)
                     else:
                         log("step-does-not-end", service=self.name, command=command[0], pid=held.pid)
@@ -220,11 +220,11 @@ async def _hear(descriptor: int, written: _Written, end: Callable[[], Awaitable[
 
 
 async def _be_rid_of(held: Held, signal: Callable[[Held, int], Awaitable[None]]) -> None:
-    if not held.exited.is_set():
+    if not held.has_ended:
         await signal(held, 15)  # first gently: a build unmounts and removes what it made
         with trio.move_on_after(KILLED_PATIENCE):
             await held.exited.wait()
-    if not held.exited.is_set():
+    if not held.has_ended:
         await signal(held, 9)
         with trio.move_on_after(KILLED_PATIENCE):
             await held.exited.wait()

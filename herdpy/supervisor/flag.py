@@ -4,12 +4,12 @@ import trio
 
 
 class Flag:
-    """What trio.Event is, without its 220 bytes for what nobody waits for: each service has six, most of the time."""
+    """What trio.Event is, without its 220 bytes for what nobody waits for: services and requests have several each."""
 
     __slots__ = ("_event", "_is_set")
 
-    def __init__(self) -> None:
-        self._is_set = False
+    def __init__(self, *, is_set: bool = False) -> None:
+        self._is_set = is_set
         self._event: trio.Event | None = None
 
     def is_set(self) -> bool:

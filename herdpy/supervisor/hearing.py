@@ -201,7 +201,7 @@ class Hearing:
                 case "MAINPID", _:
                     await self._adopt(value)
                 case "EXTEND_TIMEOUT_USEC", _:
-                    self._incarnation.patience.extend(notify.microseconds(value) or 0)
+                    self._incarnation.extend_patience(notify.microseconds(value) or 0)
                 case "STATUS", _:
                     self.heard.status = "".join(c if c.isprintable() else " " for c in value).strip() or None
                 case "ERRNO", _ if value.isascii() and value.isdecimal():

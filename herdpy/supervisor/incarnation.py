@@ -1,5 +1,6 @@
 """One process of a service, from its spawn to its burial, and what is beside it meanwhile."""
 
+import math
 import os
 import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -99,7 +100,7 @@ async def taken_up(line: KeeperLine, service: Service, held: Held) -> Spawned:
     both killed: it is made anew, where the process will look for it."""
     notifications, is_lost = hearing.left(line, service.name), False
     for attempt in service.attempts[attempt_of(held) :][:1]:
-        if notifications is None and attempt.notify is not None and not held.exited.is_set():
+        if notifications is None and attempt.notify is not None and not held.has_ended:
             try:
                 notifications, is_lost = (
                     await hearing.prepare(line, service.name, attempt.notify, attempt.process),
@@ -143,12 +144,15 @@ class ProcessContext(StepContext):
 
     def __init__(self, life: "Life", registry: "Registry", incarnation: "Incarnation", process: Process) -> None:
         super().__init__(life, registry)
-        self.pid = incarnation.held.pid
         self.spawn = processes.spawn_of(incarnation.held)
         self.process = process
         self.log_file = life.log_file
         self.log_begin = _log_begin(incarnation.held)
         self._incarnation = incarnation
+
+    @property
+    def pid(self) -> int:
+        return self._incarnation.held.pid
 
     async def adopt(self, pid: int) -> None:
         await self._incarnation.adopt(pid)
@@ -161,37 +165,51 @@ class Incarnation:
         spawned: the process. Of one that the last supervisor spawned, the sizes are not known.
     """
 
+    __slots__ = (
+        "_adopted",
+        "_attempt",
+        "_begin",
+        "_beside",
+        "_buried",
+        "_companion",
+        "_companion_gone",
+        "_end",
+        "_hearing",
+        "_is_adopted",
+        "_life",
+        "_nursery",
+        "_patience",
+        "_registry",
+        "_was_told",
+        "held",
+    )
+
     def __init__(self, life: "Life", registry: "Registry", spawned: Spawned, nursery: trio.Nursery) -> None:
         self.held = spawned.held
-        self.patience = Patience()
+        self._life = life
+        self._registry = registry
+        self._nursery = nursery
         service = life.service
         number = attempt_of(self.held)
         self._attempt = service.attempts[number] if number < len(service.attempts) else None
-        self.context = ProcessContext(
-            life, registry, self, self._attempt.process if self._attempt is not None else Process(command=())
-        )
-        self._life = life
-        self.service = service
         self._begin = spawned.begin
         """The size that each file but its log had before, in bytes."""
-        self._line = registry.line
-        self._nursery = nursery
+        self._patience: Patience | None = None
+        """The last that anybody had with it."""
         self._is_adopted = False
         self._was_told = False
         """Whether all its processes were sent the stop signal."""
-        self._adopted = Flag()
-        """Set, and replaced by a new one, when another process becomes the main one."""
+        self._adopted: Flag | None = None
+        """Set when another process becomes the main one, if anybody waits for that."""
         self._end: End | None = None
         self._buried: End | None = None
         self._beside: trio.CancelScope | None = None
         """Of the guards, if there are any."""
         self._companion: trio.CancelScope | None = None
-        self._companion_gone = Flag()
-        if service.companion is None:
-            self._companion_gone.set()
-        else:
-            self._companion = trio.CancelScope()
-            nursery.start_soon(self._accompany, self._companion, service.companion)
+        self._companion_gone: Flag | None = None
+        if service.companion is not None:
+            self._companion, self._companion_gone = trio.CancelScope(), Flag()
+            nursery.start_soon(self._accompany, self._companion, self._companion_gone, service.companion)
         self._hearing: Hearing | None = None
         if spawned.notifications is not None and self._attempt is not None and self._attempt.notify is not None:
             # What it said to the last supervisor.
@@ -200,14 +218,29 @@ class Incarnation:
             self._hearing = Hearing(service.name, self._attempt.notify, spawned.notifications, self._line, self, heard)
             nursery.start_soon(self._hearing.run)
 
-    async def _accompany(self, scope: trio.CancelScope, companion: Companion) -> None:
+    @property
+    def service(self) -> Service:
+        """As it is by now: while the process runs, it may have become another one that is content with it."""
+        return self._life.service
+
+    @property
+    def context(self) -> ProcessContext:
+        """What is offered beside the process; made for whoever needs it, which is nobody for most."""
+        process = Process(command=()) if self._attempt is None else self._attempt.process
+        return ProcessContext(self._life, self._registry, self, process)
+
+    @property
+    def _line(self) -> KeeperLine:
+        return self._registry.line
+
+    async def _accompany(self, scope: trio.CancelScope, gone: Flag, companion: Companion) -> None:
         try:
             with scope:
                 self._end = await companion.run(self.context)
         except Exception as error:
             log("companion-crashed", service=self.service.name, exc_info=error)
         finally:
-            self._companion_gone.set()
+            gone.set()
 
     def tell_stage(self, stage: str | None) -> None:
         """Show what it is doing."""
@@ -221,16 +254,23 @@ class Incarnation:
         Raises:
             StartFailure: there is no such process, or it is not one of this service's.
         """
-        if pid != self.held.pid or self.held.exited.is_set():
+        if pid != self.held.pid or self.held.has_ended:
             try:
                 await self._line.adopt(self.held, pid)
             except Refused as refusal:
                 raise StartFailure(str(refusal)) from None
             log("main-process-adopted", service=self.service.name, pid=pid)
-        self.context.pid = pid
         self._is_adopted = True
-        self._adopted.set()
-        self._adopted = Flag()
+        adopted, self._adopted = self._adopted, None
+        if adopted is not None:
+            adopted.set()
+
+    @property
+    def _next_adoption(self) -> Flag:
+        """Set when another process becomes the main one."""
+        if self._adopted is None:
+            self._adopted = Flag()
+        return self._adopted
 
     async def catch_up(self) -> None:
         """Act upon what it has said of itself: it may have named another main process before it ended."""
@@ -261,14 +301,14 @@ class Incarnation:
         winner = None
         self.tell_stage(None)  # its preparation is over
         try:
-            with self.patience(attempt.timeout):
+            with self._be_patient(attempt.timeout):
                 winner = await first(partial(self._become_ready, attempt), self._end_early)
         except StartFailure as failure:
             raise StartFailure(str(failure), (*failure.details, *await self._last_words())) from None
         if winner is None:
             while_waiting = f": {self._life.stage}" if self._life.stage is not None else ""
             raise StartFailure(f"it was not ready after {attempt.timeout:g} s{while_waiting}", await self._last_words())
-        if winner == 1 or self.held.exited.is_set():
+        if winner == 1 or self.held.has_ended:
             end = await self._hear_out()
             why = "and left no process behind" if self.is_succeeded else "before it was ready"
             raise StartFailure(f"{end.reason} {why}", await self._last_words())
@@ -283,7 +323,7 @@ class Incarnation:
         if attempt.forking:
             await self._hear_ready(attempt)
         while attempt.forking and not self._is_adopted:
-            await self._adopted.wait()
+            await self._next_adoption.wait()
 
     async def _hear_ready(self, attempt: Attempt) -> None:
         if self._hearing is not None and attempt.notify is not None and attempt.notify.tells_ready:
@@ -294,16 +334,16 @@ class Incarnation:
         """Wait for an end that leaves nobody to get ready."""
         while True:
             await self.held.exited.wait()
-            adopted = self._adopted
+            adopted = self._next_adoption
             await self.catch_up()
-            if not self.held.exited.is_set():
+            if not self.held.has_ended:
                 continue  # another is the main process by now
             if not self.is_succeeded:
                 return
             try:
                 has_rest = await self._line.rest(self.held)
             except Refused:
-                if self.held.exited.is_set():
+                if self.held.has_ended:
                     raise
                 continue  # the readiness step has had another one adopted just before
             if has_rest:
@@ -322,7 +362,7 @@ class Incarnation:
         Raises:
             StartFailure: it did not end in time, or not with success.
         """
-        with self.patience(patience) as waiting:
+        with self._be_patient(patience) as waiting:
             await self.held.exited.wait()
         if waiting.cancelled_caught:
             raise StartFailure(f"it was not done after {patience:g} s", await self._last_words())
@@ -375,8 +415,17 @@ class Incarnation:
     async def _await_stopping(self, heard: Hearing) -> None:
         await heard.stopping.wait()
 
+    def _be_patient(self, seconds: float, most: float = math.inf) -> trio.CancelScope:
+        self._patience = Patience(seconds, most)
+        return self._patience.scope
+
     def _patience_for_end(self, seconds: float) -> trio.CancelScope:
-        return self.patience(seconds, most=LONGEST_STOP)
+        return self._be_patient(seconds, LONGEST_STOP)
+
+    def extend_patience(self, seconds: float) -> None:
+        """Wait for the process for at least so many seconds from now on, if anybody waits for it."""
+        if self._patience is not None:
+            self._patience.extend(seconds)
 
     async def _await_end(self) -> Complaint:
         """After STOPPING=1 nobody guards it any more, but it has to end."""
@@ -398,7 +447,7 @@ class Incarnation:
                 await first(self._hearing.awaiting_nothing, self.held.exited.wait)
             if not self._hearing.heard.ready:
                 raise StartFailure("it is not ready yet")
-            if self.held.exited.is_set():
+            if self.held.has_ended:
                 raise StartFailure("it has ended")
             await self._hearing.expect()
             try:
@@ -409,7 +458,7 @@ class Incarnation:
                 await first(self._hearing.awaiting_nothing, self.held.exited.wait)
             if waiting.cancelled_caught:
                 raise StartFailure(f"it has not said READY=1 for {patience:g} s after {name}")
-            if self.held.exited.is_set():
+            if self.held.has_ended:
                 raise StartFailure(f"{processes.end_of(self.held).reason} after {name}")
 
     # Its end.
@@ -432,7 +481,7 @@ class Incarnation:
         """
         self._unguard()
         held, stop, name = self.held, self.service.stop, self.service.name
-        if gracefully and stop.graceful is not None and not held.exited.is_set():
+        if gracefully and stop.graceful is not None and not held.has_ended:
             with self._patience_for_end(stop.graceful_timeout):
                 try:
                     ask = partial(stop.graceful.run, self.context)
@@ -448,7 +497,7 @@ class Incarnation:
             on_failure(f"Service {name} might have failed to stop: PID {held.pid} does not end, not even by SIGKILL.")
 
         self._was_told = False
-        if not held.exited.is_set():
+        if not held.has_ended:
             self._was_told = True
             if self._is_mute and await processes.end(self._line, held, stop, name, on_stuck):
                 await self._clear_away(processes.end_of(held))
@@ -497,14 +546,17 @@ class Incarnation:
 
     async def _hear_out(self) -> End:
         """After its end: wait until the logger and the companion have told their last, but not for long."""
-        if not (self.held.drained.is_set() and self._companion_gone.is_set()):
+        accompanied = self._companion_gone
+        if not (self.held.drained.is_set() and (accompanied is None or accompanied.is_set())):
             with trio.move_on_after(LAST_WORDS_PATIENCE):
                 await self.held.drained.wait()
-                await self._companion_gone.wait()
+                if accompanied is not None:
+                    await accompanied.wait()
             self.held.drained.set()  # or has been waited for
             if self._companion is not None:
                 self._companion.cancel()
-            await self._companion_gone.wait()
+            if accompanied is not None:
+                await accompanied.wait()
         await self.catch_up()
         end = self._end or processes.end_of(self.held)
         if self._hearing is not None and self._hearing.heard.error:

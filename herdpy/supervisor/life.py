@@ -24,20 +24,20 @@ import msgspec
 import trio
 
 from herdpy.mistake import printable
-from herdpy.service import ActionFailure, Attempt, End, Service, StartFailure
+from herdpy.service import ActionFailure, Attempt, Connection, End, Service, StartFailure
 from herdpy.supervisor import incarnation
 from herdpy.supervisor.attendance import Attendance
 from herdpy.supervisor.comparison import change
 from herdpy.supervisor.context import StepContext
 from herdpy.supervisor.flag import Flag
 from herdpy.supervisor.incarnation import Complaint, Incarnation, Spawned, attempt_of
-from herdpy.supervisor.line import Held, Refused
+from herdpy.supervisor.line import Held, KeeperLine, Refused
 from herdpy.supervisor.log import log
-from herdpy.supervisor.note import NOTE_VERSION, Note, Status, key_of_declaration, key_of_state, read_note
+from herdpy.supervisor.note import NOTE_VERSION, Change, Note, Status, key_of_declaration, key_of_state, read_note
 from herdpy.supervisor.outcome import Outcome, Reply, Unmet
-from herdpy.supervisor.recent import Recent
+from herdpy.supervisor.recent import with_newest
 from herdpy.supervisor.respawn import History
-from herdpy.supervisor.sockets import Sockets
+from herdpy.supervisor.sockets import Sockets, are_left
 
 if TYPE_CHECKING:
     from herdpy.supervisor.registry import Registry, Transaction
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 _Result = TypeVar("_Result")
 
 NOTHING: Mapping[str, Held] = MappingProxyType({})
+NO_DETAILS: Mapping[str, str] = MappingProxyType({})
 SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 CHANGES_KEPT = 30
 FAILURES_KEPT = 10
@@ -120,6 +121,7 @@ class Life:
         "_arguments",
         "_attendance",
         "_begun",
+        "_changed",
         "_complaint",
         "_due",
         "_end",
@@ -133,48 +135,42 @@ class Life:
         "_is_over",
         "_left",
         "_left_beside",
-        "_line",
         "_next_starts",
         "_noted_declaration",
         "_nursery",
         "_registry",
+        "_sockets",
         "_starters",
         "_stop_asked",
         "_stoppers",
-        "changed",
         "changes",
-        "context",
         "details",
         "done",
         "enabled",
         "failures",
         "is_waiting_on",
         "memory",
-        "name",
         "reason",
         "replacement",
         "respawns",
         "service",
-        "sockets",
         "stage",
         "status",
     )
 
     def __init__(self, service: Service, registry: "Registry") -> None:
         self.service = service
-        self.name = service.name
         self.status: Status = "stopped"
         self.enabled = True
-        self.changes = Recent[tuple[Status, float]](CHANGES_KEPT)
-        """State changes, newest first, each with its time (seconds since the epoch)."""
-        self.respawns = Recent[float](CHANGES_KEPT)
-        self.failures = Recent[float](FAILURES_KEPT)
+        self.changes: tuple[Change, ...] = ()
+        """Newest first, as the following ones."""
+        self.respawns: tuple[float, ...] = ()
+        self.failures: tuple[float, ...] = ()
         self.reason: str | None = None
         """Why it last ended or failed, in words that follow "It"."""
-        self.details: dict[str, str] = {}
+        self.details: Mapping[str, str] = NO_DETAILS
         self.memory = ""
         """What its attendant asked to be remembered."""
-        self.sockets = Sockets(service.name, registry.line)
         self.replacement: Service | None = None
         """What it will be once it has stopped."""
         self.stage: str | None = None
@@ -182,18 +178,18 @@ class Life:
         self.done: float | None = None
         self.is_waiting_on = False
         """Whether a start is under way that nobody has to wait for, as it may take for ever."""
-        self.changed = Flag()
-        """Set, and replaced by a new one, at each change of status or stage."""
+        self._changed: Flag | None = None
         self._registry = registry
-        self._line = registry.line
-        self._inbox: list[_Message] = []
+        has_left = are_left(service.name, registry.line)
+        self._sockets = Sockets(service.name, registry.line) if has_left else None
+        self._inbox: tuple[_Message, ...] = ()
         self._is_awake = True
         """Whether its task runs; not yet :meth:`begin`, whose task it will be."""
-        self._history = History(service.respawn)
+        self._history = History()
         self._arguments: tuple[str, ...] = ()
-        self._starters: list[Reply] = []
-        self._stoppers: list[Reply] = []
-        self._next_starts: list[_Start] = []
+        self._starters: tuple[Reply, ...] = ()
+        self._stoppers: tuple[Reply, ...] = ()
+        self._next_starts: tuple[_Start, ...] = ()
         """What was asked for while it was being stopped."""
         self._stop_asked = False
         self._complaint: str | None = None
@@ -221,8 +217,58 @@ class Life:
         """Its process, until the task begins, which takes it for its own."""
         self._left_beside: Mapping[str, Held] = NOTHING
         """The processes that its attendant was executing in the last supervisor, by their keys; until then, too."""
-        self.context = StepContext(self, registry)
         self._nursery: trio.Nursery
+
+    # What is made when somebody needs it: a thousand services mostly do not.
+
+    @property
+    def changed(self) -> Flag:
+        """Set at the next change of status or stage."""
+        if self._changed is None:
+            self._changed = Flag()
+        return self._changed
+
+    @property
+    def context(self) -> StepContext:
+        """What its steps are given."""
+        return StepContext(self, self._registry)
+
+    @property
+    def sockets(self) -> Sockets:
+        """What it listens on."""
+        if self._sockets is None:
+            self._sockets = Sockets(self.name, self._line)
+        return self._sockets
+
+    @property
+    def endpoints(self) -> tuple[tuple[str, str], ...]:
+        """Of its sockets: see :class:`Sockets`."""
+        return () if self._sockets is None else self._sockets.endpoints
+
+    @property
+    def connections(self) -> tuple[Connection, ...]:
+        """What was accepted at its sockets, and not dropped yet."""
+        return () if self._sockets is None else self._sockets.connections
+
+    @property
+    def _is_bound(self) -> bool:
+        """Whether any of its sockets is."""
+        return self._sockets is not None and self._sockets.is_open
+
+    def give_back(self) -> None:
+        """Let another life have the sockets that this one found at the keeper."""
+        if self._sockets is not None:
+            self._sockets.give_back()
+
+    # What follows from the above.
+
+    @property
+    def name(self) -> str:
+        return self.service.name
+
+    @property
+    def _line(self) -> KeeperLine:
+        return self._registry.line
 
     # What others ask.
 
@@ -418,14 +464,12 @@ class Life:
         self.is_waiting_on = True
         for reply in self._starters:
             reply.give(Outcome(False, (f"Service {self.name} has not started yet: {_told(line)}",)))
-        self._starters.clear()
+        self._starters = ()
         self._pulse()
 
     def tell_detail(self, key: str, value: str | None) -> None:
-        if value is None:
-            self.details.pop(key, None)
-        else:
-            self.details[key] = _told(value)
+        others = {known: text for known, text in self.details.items() if known != key}
+        self.details = others if value is None else {**others, key: _told(value)}
 
     async def keep_details(self) -> None:
         """Have the details known to the next supervisor, should this one be killed."""
@@ -433,8 +477,9 @@ class Life:
         await self._line.settle()
 
     def _pulse(self) -> None:
-        self.changed.set()
-        self.changed = Flag()
+        changed, self._changed = self._changed, None
+        if changed is not None:
+            changed.set()
 
     # The task.
 
@@ -442,7 +487,7 @@ class Life:
         """Live: go on from what :meth:`recall` was told, then take what comes into the inbox, until unregistered."""
         self._nursery = nursery
         is_new = not self.changes and self.status == "stopped"
-        if is_new and not (self._left or self._left_beside or self._inbox or self.sockets.is_open):
+        if is_new and not (self._left or self._left_beside or self._inbox or self._is_bound):
             self._is_awake = False  # most have not done anything yet when herdpy begins
         else:
             nursery.start_soon(self._go_on_from_before)
@@ -456,7 +501,7 @@ class Life:
 
     def _put(self, message: _Message) -> None:
         """Put a message into the inbox."""
-        self._inbox.append(message)
+        self._inbox += (message,)
         if not self._is_awake:
             self._is_awake = True
             self._nursery.start_soon(self._work)
@@ -466,7 +511,7 @@ class Life:
         what comes into the inbox meanwhile."""
         while True:
             while self._inbox:
-                message = self._inbox.pop(0)
+                message, self._inbox = self._inbox[0], self._inbox[1:]
                 if self._is_over:
                     self._refuse(message)
                     continue
@@ -510,8 +555,7 @@ class Life:
             case _Switch(enabled, reply), _:
                 self.enabled, self._given_up = enabled, False
                 if enabled:
-                    self._history.deaths.clear()
-                    self.failures.clear()
+                    self._history.deaths = self.failures = ()
                     self.reason = None
                 await self._remember()
                 log("service-enabled" if enabled else "service-disabled", service=self.name)
@@ -527,39 +571,39 @@ class Life:
                 given = " ".join(arguments)
                 reply.give(Outcome(False, (f"cannot start {self.name} with {given}: it is starting already",)))
             case _Start(_, reply, transaction), "starting" if not self._stoppers:
-                self._starters.append(reply)
+                self._starters += (reply,)
                 reply.taken.set()
                 if self._hurry is not None and (transaction is None or transaction.is_by_hand):
                     await self._be_due_now()
             case _Start(_, reply, _), "running":
                 reply.give(Outcome(True, (f"Service {self.name} is already running.",)))
             case _Start(), _:
-                self._next_starts.append(message)
+                self._next_starts += (message,)
             case _Stop(reply), _ if not reply.is_needed:  # it was restarted meanwhile, as what requires something else
                 reply.give(Outcome(True))
             case _Stop(reply), "stopped":
                 reply.give(Outcome(True))
             case _Stop(reply), "starting":
-                self._stoppers.append(reply)
+                self._stoppers += (reply,)
                 if self._activity is not None:
                     self._activity.cancel()
             case _Stop(reply), "running" if self._activity is not None:  # about a lazy service's process
-                self._stoppers.append(reply)
+                self._stoppers += (reply,)
                 self._activity.cancel()
             case _Stop(reply), "running":
-                self._stoppers.append(reply)
+                self._stoppers += (reply,)
                 await self._stop()
             case _Stop(reply), "stopping":
-                self._stoppers.append(reply)
+                self._stoppers += (reply,)
             case _Waiting(), "running" if self._incarnation is None and self._activity is None:
                 await self._activate()
             case _Waiting(), _:
                 pass
             case _Ended(held), "running" if held is self.process and self._activity is None:
                 await self._take_end(held)
-            case _Useless(held, complaint), "running" if held is self.process and not held.exited.is_set():
+            case _Useless(held, complaint), "running" if held is self.process and not held.has_ended:
                 log("service-useless", service=self.name, reason=complaint.reason)
-                self.failures.add(time.time())
+                self._note_failure()
                 self._stop_asked, self._complaint = False, complaint.reason
                 await self._enter("stopping")
                 self._act(partial(self._end_useless, complaint), self._ended)
@@ -573,7 +617,7 @@ class Life:
                 pass
             case _Restarted(reply), status:
                 if status == "stopped" and not self._is_restarting:
-                    await self.sockets.close()
+                    await self._close_sockets()
                 reply.give(Outcome(True))
             case _Replace(service, at_once, reply), status:
                 self.replacement = None if service == self.service else service  # it may have been restarted meanwhile
@@ -597,9 +641,12 @@ class Life:
         self.status = status
         self.is_waiting_on = False
         self._end = None
-        self.changes.add((status, time.time()))
+        self.changes = with_newest(Change(status, time.time()), self.changes, CHANGES_KEPT)
         if status in ("running", "stopped"):
             self.stage = self.done = None
+
+    def _note_failure(self) -> None:
+        self.failures = with_newest(time.time(), self.failures, FAILURES_KEPT)
 
     async def _remember(self, *, along: bool = False) -> None:
         """Have the keeper note the service's state.
@@ -613,12 +660,12 @@ class Life:
             self.enabled,
             self._stop_asked,
             self._arguments,
-            list(self.changes),
-            list(self.respawns),
-            list(self._history.deaths),
-            list(self.failures),
+            self.changes,
+            self.respawns,
+            self._history.deaths,
+            self.failures,
             self.reason,
-            self.details,
+            dict(self.details),
             self._history.running_since,
             self._history.streak,
             self.memory,
@@ -664,16 +711,16 @@ class Life:
                         await self._line.settle()
                     result = await work()
             except Exception as error:
-                self._inbox.append(_Finished(partial(self._settle, error)))
+                self._inbox += (_Finished(partial(self._settle, error)),)
             else:
-                self._inbox.append(_Finished(partial(conclude, result)))
+                self._inbox += (_Finished(partial(conclude, result)),)
 
         self._begun = activity
 
     # Starting.
 
     async def _begin_start(self, request: _Start, *others: _Start) -> None:
-        self._starters += (start.reply for start in (request, *others))
+        self._starters += tuple(start.reply for start in (request, *others))
         by_hand = any(start.transaction is None for start in (request, *others))
         refusal = self.refusal_to_start(request.arguments, by_hand=by_hand)
         if refusal is not None:
@@ -682,11 +729,11 @@ class Life:
         if self._given_up:
             log("service-enabled", service=self.name)
             self.enabled, self._given_up = True, False
-            self.failures.clear()
+            self.failures = ()
         self._arguments = request.arguments
         self._history.forget()
         self._due = None
-        self.respawns.clear()
+        self.respawns = ()
         self.reason = None
         is_plain = self._is_plain
         await self._enter("starting", along=is_plain)
@@ -700,7 +747,7 @@ class Life:
         """Somebody starts what was to be respawned later: what was before does not count."""
         assert self._hurry is not None
         self._history.forget()
-        self.respawns.clear()
+        self.respawns = ()
         self._due = _now()
         await self._remember()
         self._hurry.set()
@@ -736,7 +783,8 @@ class Life:
             await self._await_due()
             of = transaction or self._registry.transaction(is_by_hand=False)
             await self._gather(of, wants=not is_respawn)
-            await self.sockets.open(self.service, self.tell_stage)
+            if self.service.sockets or self._is_bound:
+                await self.sockets.open(self.service, self.tell_stage)
             if self.service.lazy:
                 return
             await self._prepare()
@@ -846,10 +894,10 @@ class Life:
         try:
             for step in attempt.prepare:
                 await step.run(self.context)
-            self.details.update(attempt.details)
-            spawned = await incarnation.spawn(
-                self._line, self.service, number, self._arguments, self.log_file, self.sockets.lend()
-            )
+            if attempt.details:
+                self.details = {**self.details, **dict(attempt.details)}
+            lent = () if self._sockets is None else self._sockets.lend()
+            spawned = await incarnation.spawn(self._line, self.service, number, self._arguments, self.log_file, lent)
         except BaseException:
             await self._clear_away()
             raise
@@ -857,11 +905,11 @@ class Life:
 
     def _adopt(self, spawned: Spawned) -> None:
         """Take a process for the service's own: its end is told to the task."""
-        held = spawned.held
         self._incarnation = Incarnation(self, self._registry, spawned, self._nursery)
-        held.on_exit = self._note_end
+        spawned.held.owner = self
 
-    def _note_end(self, held: Held) -> None:
+    def note_end(self, held: Held) -> None:
+        """Its process has ended."""
         if self._activity is None or self._inbox:  # else it is for the activity, which waits for it itself
             self._put(_Ended(held))
 
@@ -878,8 +926,8 @@ class Life:
             await self._stop()
             return
         if not outcome.done:
-            self.failures.add(time.time())
-            self.details.clear()
+            self._note_failure()
+            self.details = NO_DETAILS
             log("service-failed-to-start", service=self.name, reason=self.reason)
             end = End(reason=self.reason or "it could not be started")
             # What is down for want of another is no reason to count against it, nor would it help to try again.
@@ -891,7 +939,7 @@ class Life:
             return
         if self.service.one_shot:
             log("service-done", service=self.name)
-            self.failures.clear()
+            self.failures = ()
             await self._rest()
             self._answer_starters(outcome)
             return
@@ -904,13 +952,13 @@ class Life:
         if self.service.lazy and self._incarnation is None:
             self._watch_sockets()
         self._watch()
-        if self.process is not None and self.process.exited.is_set():
+        if self.process is not None and self.process.has_ended:
             self._put(_Ended(self.process))
 
     @property
     def _is_listening(self) -> bool:
         """Whether it is a lazy service that runs, with or without a process."""
-        return self.status == "running" and self.service.lazy and self.sockets.is_open
+        return self.status == "running" and self.service.lazy and self._is_bound
 
     @property
     def _delay(self) -> float:
@@ -939,19 +987,19 @@ class Life:
         if outcome is None or self._stoppers:
             await self._stop(gracefully=False)
         elif not outcome.done:
-            self.failures.add(time.time())
+            self._note_failure()
             log("service-failed-to-start", service=self.name, reason=self.reason)
             await self._go_on_after(End(reason=self.reason or "its process could not be started"))
         else:
             self._history.running_since = _now()
             await self._go_on_running()
             self._watch()
-            if self.process is not None and self.process.exited.is_set():
+            if self.process is not None and self.process.has_ended:
                 self._put(_Ended(self.process))
 
     async def _listen_again(self) -> None:
         """After the end of a lazy service's process, which is not that of the service."""
-        self.details.clear()
+        self.details = NO_DETAILS
         await self._go_on_running()
         self._take_over_next_starts()
         self._answer_starters(Outcome(True, (f"Service {self.name} is already running.",)))
@@ -1002,7 +1050,7 @@ class Life:
             outcome = Outcome(False, (*outcome.lines, f"Service {self.name} could not be started."))
         for reply in self._starters:
             reply.give(outcome)
-        self._starters.clear()
+        self._starters = ()
 
     async def _settle(self, error: Exception) -> None:
         """After what should not happen: answer everyone who waits, and come to a state that can be left again.
@@ -1017,10 +1065,10 @@ class Life:
             log("service-task-crashed", service=self.name, exc_info=error)
             self.reason = f"a mistake in herdpy: {type(error).__name__}: {error}; herdpy's log has the details"
         if self._activity is None and self.status in ("starting", "stopping"):
-            if self.process is not None and self.process.exited.is_set():
+            if self.process is not None and self.process.has_ended:
                 self._incarnation = None  # the keeper holds it until the next supervisor buries it
             await self._enter("stopped" if self.process is None else "running")
-        elif self._activity is None and self._is_listening and (self.process is None or self.process.exited.is_set()):
+        elif self._activity is None and self._is_listening and (self.process is None or self.process.has_ended):
             self._incarnation = None
             self._due = _now() + SETTLING_PAUSE
             self._watch_sockets()
@@ -1081,7 +1129,7 @@ class Life:
         """Its process has ended by itself, unless it had named another main process before."""
         assert self._incarnation is not None
         await self._incarnation.catch_up()
-        if held.exited.is_set():
+        if held.has_ended:
             self._stop_asked = False
             if not self.service.lazy:  # to be noted along with how it ended: the keeper has noted that it has
                 self._note_change("stopping")
@@ -1129,8 +1177,7 @@ class Life:
             self._answer_stoppers(outcome)
             return
         self.reason = None
-        self.respawns.clear()
-        self.failures.clear()
+        self.respawns = self.failures = ()
         await self._rest()
         log("service-stopped", service=self.name)
         self._answer_stoppers(outcome)
@@ -1139,20 +1186,24 @@ class Life:
     def _answer_stoppers(self, outcome: Outcome) -> None:
         for reply in self._stoppers:
             reply.give(outcome)
-        self._stoppers.clear()
+        self._stoppers = ()
 
     async def _rest(self) -> None:
         before = self.service.sockets
-        self.details.clear()
+        self.details = NO_DETAILS
         self.memory = ""
         self._take_replacement()
-        if self._is_restarting and self.service.sockets == before:
-            await self.sockets.rest()
-        else:
-            await self.sockets.close()
+        if not (self._is_restarting and self.service.sockets == before):
+            await self._close_sockets()
+        elif self._sockets is not None:
+            await self._sockets.rest()
         await self._enter("stopped")
         if self.service.transient and not self._next_starts:
             await self._registry.unregister(self)
+
+    async def _close_sockets(self) -> None:
+        if self._sockets is not None:
+            await self._sockets.close()
 
     @property
     def _is_restarting(self) -> bool:
@@ -1180,9 +1231,6 @@ class Life:
 
     def _become(self, service: Service) -> None:
         before, self.service = self.service, service
-        if self._incarnation is not None:
-            self._incarnation.service = service
-        self._history.adopt(service.respawn)
         self._registry.rename(self, before)
 
     @property
@@ -1202,7 +1250,7 @@ class Life:
         for start in self._next_starts:
             if not start.reply.is_wanted:
                 start.reply.give(self._stopped_meanwhile())
-        self._next_starts.clear()
+        self._next_starts = ()
         if wanted:
             await self._begin_start(*wanted)
         elif self.service.transient and self.is_idle and not self._is_over:  # it was kept for them
@@ -1210,9 +1258,9 @@ class Life:
 
     def _take_over_next_starts(self) -> None:
         for start in self._next_starts:
-            self._starters.append(start.reply)
+            self._starters += (start.reply,)
             start.reply.taken.set()
-        self._next_starts.clear()
+        self._next_starts = ()
 
     # After a process ended by itself.
 
@@ -1252,7 +1300,7 @@ class Life:
         policy = self.service.respawn
         if not policy.enabled or not self.enabled or self._registry.closing:
             return False
-        listens = self.service.lazy and self.sockets.is_open
+        listens = self.service.lazy and self._is_bound
         if listens and end.code in policy.success and end.code not in policy.final and not policy.only_on_failure:
             await self._listen_again()
             return True
@@ -1270,7 +1318,7 @@ class Life:
         if listens:
             await self._listen_again()
             return True
-        self.respawns.add(time.time())
+        self.respawns = with_newest(time.time(), self.respawns, CHANGES_KEPT)
         self._take_replacement()
         self._note_change("stopped")
         self._take_over_next_starts()
@@ -1315,18 +1363,17 @@ class Life:
         if note is not None:
             self._take_back(note)
             self.status, self.enabled, self.reason = note.status, note.enabled, note.reason
-            self._arguments, self.details, self._stop_asked = note.arguments, note.details, note.stop_asked
+            self._arguments, self._stop_asked = note.arguments, note.stop_asked
+            self.details = note.details or NO_DETAILS
             self._history.running_since, self._history.streak = note.running_since, note.streak
-            self._history.deaths.extend(note.deaths[: self._history.deaths.limit])
+            self._history.deaths = note.deaths[: self.service.respawn.limit]
             self.memory, self._complaint, self._end = note.memory, note.complaint, note.end
             self._due, self._is_activating = note.due, note.activating and held is not None
             self._given_up = note.given_up
-            self.changes.extend(note.changes)
-            self.respawns.extend(note.respawns)
-            self.failures.extend(note.failures)
+            self.changes, self.respawns, self.failures = note.changes, note.respawns, note.failures
         if held is not None and self.status == "stopped":  # its note was refused, or is not understood
             self._note_change("running")
-        if self.status != "stopped":
+        if self.status != "stopped" and self.service.sockets:
             self.sockets.resume(self.service)
 
     async def _resume(self) -> None:
@@ -1335,9 +1382,9 @@ class Life:
         if held is not None:
             self._adopt(await incarnation.taken_up(self._line, self.service, held))
         if self.status == "stopped" and not self._is_restarting:
-            await self.sockets.close()
+            await self._close_sockets()
         listens_alone = held is None and (self.service.lazy or not self.service.attempts)
-        if self.status == "running" and listens_alone and self.sockets.are_lost(self.service):
+        if self.status == "running" and listens_alone and self.service.sockets and not self._is_bound:
             await self._listen_anew()
         if self.status == "running" and not self.service.attempts and self._end is None:
             self._attend(beside)
@@ -1370,7 +1417,7 @@ class Life:
 
     async def _go_on(self, held: Held | None) -> None:
         """Do what the last supervisor was doing when it ended."""
-        ended = held is not None and held.exited.is_set()
+        ended = held is not None and held.has_ended
         left, self._end = self._end if held is None else None, None
         match self.status:
             case "starting" if left is not None and self.service.one_shot:
@@ -1389,7 +1436,7 @@ class Life:
                 else:
                     self._act(self._go_on_bringing_up, self._started)
             case "stopping" if self._stop_asked:
-                was_running = len(self.changes) > 1 and self.changes[1][0] == "running"
+                was_running = len(self.changes) > 1 and self.changes[1].status == "running"
                 self._act(partial(self._bring_down, was_running), self._stopped)
             case "stopping" if self._complaint is not None:
                 if held is not None:
@@ -1404,7 +1451,7 @@ class Life:
                 self.status = "running"
                 self._watch()
                 await self._take_end(held)
-            case "running" if self.service.lazy and self.sockets.is_open:
+            case "running" if self.service.lazy and self._is_bound:
                 self._watch_sockets()
             case "running" | "stopping" if self.service.attempts or self.status == "stopping":
                 self.status = "stopping"

@@ -10,7 +10,7 @@ import math
 import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import trio
 
@@ -82,40 +82,72 @@ def _until_parcel(waiting: "Iterable[bytes | _Parcel]") -> list[bytes]:
 
 
 class Held:
-    """A process that the keeper holds, from its spawn (or from the keeper's telling) to its release."""
+    """A process that the keeper holds, from its spawn (or from the keeper's telling) to its release.
 
-    __slots__ = ("alone", "drained", "exited", "id", "on_exit", "pid", "start_time", "status")
+    Its flags are made when somebody asks for them: most processes run on, and nobody waits for anything of theirs.
+    """
 
-    def __init__(self, process_id: str, pid: int, start_time: int) -> None:
+    __slots__ = ("_alone", "_drained", "_exited", "id", "owner", "pid", "status")
+
+    def __init__(self, process_id: str, pid: int) -> None:
         self.id = process_id
         self.pid = pid
-        self.start_time = start_time
-        """Field 22 of /proc/PID/stat, in clock ticks since boot."""
         self.status: Packet | None = None
         """Once it has ended: ``{"exited": N}``, ``{"killed": SIGNAL, "core": BOOL}``; of one that was adopted perhaps
         ``{"unknown": True}``."""
-        self.exited = Flag()
-        self.drained = Flag()
+        self.owner: Owner | None = None
+        """Is told of its end."""
+        self._exited: Flag | None = None
+        self._drained: Flag | None = None
+        self._alone: Flag | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has."""
+        return self.status is not None
+
+    @property
+    def exited(self) -> Flag:
+        """Set when it has ended."""
+        if self._exited is None:
+            self._exited = Flag(is_set=self.has_ended)
+        return self._exited
+
+    @property
+    def drained(self) -> Flag:
         """Set when the logger has written its last lines."""
-        self.alone = Flag()
+        if self._drained is None:
+            self._drained = Flag()
+        return self._drained
+
+    @property
+    def alone(self) -> Flag:
         """Set when :meth:`KeeperLine.rest` found others of its service, and the last of them has gone."""
-        self.on_exit: Callable[[Held], None] | None = None
+        if self._alone is None:
+            self._alone = Flag()
+        return self._alone
 
     def end(self, status: Packet) -> None:
         self.status = status
-        self.exited.set()
-        if self.on_exit is not None:
-            self.on_exit(self)
+        if self._exited is not None:
+            self._exited.set()
+        if self.owner is not None:
+            self.owner.note_end(self)
 
-    def replace(self, pid: int, start_time: int) -> None:
+    def replace(self, pid: int) -> None:
         """Be another process from now on. Who waits for its end waits for the new one's."""
-        self.pid, self.start_time, self.status = pid, start_time, None
-        if self.exited.is_set():
-            self.exited = Flag()
-        if self.drained.is_set():
-            self.drained = Flag()
-        if self.alone.is_set():
-            self.alone = Flag()
+        self.pid, self.status = pid, None
+        self._exited, self._drained, self._alone = map(_unless_set, (self._exited, self._drained, self._alone))
+
+
+def _unless_set(flag: Flag | None) -> Flag | None:
+    return None if flag is not None and flag.is_set() else flag
+
+
+class Owner(Protocol):
+    """Whose process one is."""
+
+    def note_end(self, held: Held) -> None: ...
 
 
 SILENCE = 10.0
@@ -392,7 +424,7 @@ class KeeperLine:
             case "signal":
                 self._on_signal(packet["signal"])
             case "process":
-                held = Held(packet["id"], packet["pid"], packet["start_time"])
+                held = Held(packet["id"], packet["pid"])
                 self.held[held.id] = held
                 self.changed.add(f"process:{held.id}")
                 if packet["exited"] is not None:
@@ -430,11 +462,11 @@ class KeeperLine:
     def _answer(self, packet: Packet, descriptors: list[int]) -> None:
         if packet["kind"] == "spawned":
             # Here, not where the request waits: the next packet may already tell of its end.
-            self.held[packet["id"]] = Held(packet["id"], packet["pid"], packet["start_time"])
+            self.held[packet["id"]] = Held(packet["id"], packet["pid"])
         elif packet["kind"] == "released":
             self.held.pop(packet.get("id", ""), None)
         elif packet["kind"] == "adopted" and (held := self.held.get(packet["id"])) and held.pid != packet["pid"]:
-            held.replace(packet["pid"], packet["start_time"])
+            held.replace(packet["pid"])
         elif packet["kind"] == "let_go" and packet["name"] in self._copies:
             os.close(self._copies.pop(packet["name"]))
         elif packet["kind"] == "accepted":

@@ -15,6 +15,14 @@ NOTE_VERSION = 1
 leaves out, and what it misses has a default."""
 
 
+class Change(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A change of a service's state."""
+
+    status: Status
+    at: float
+    """Seconds since the epoch."""
+
+
 class Note(msgspec.Struct, omit_defaults=True):
     """A service's state, written before what it announces is begun."""
 
@@ -24,10 +32,10 @@ class Note(msgspec.Struct, omit_defaults=True):
     stop_asked: bool = False
     """Of a stopping service: whether someone asked for it, or its process ended by itself."""
     arguments: tuple[str, ...] = ()
-    changes: list[tuple[Status, float]] = []
-    respawns: list[float] = []
-    deaths: list[float] = []
-    failures: list[float] = []
+    changes: tuple[Change, ...] = ()
+    respawns: tuple[float, ...] = ()
+    deaths: tuple[float, ...] = ()
+    failures: tuple[float, ...] = ()
     reason: str | None = None
     details: dict[str, str] = {}
     running_since: float | None = None

@@ -128,16 +128,16 @@ async def terminate(
     Returns:
         Whether it has ended; not even SIGKILL ends one that waits in the kernel.
     """
-    if not held.exited.is_set():
+    if not held.has_ended:
         if not was_told:
             await line.signal(held, stop.signal, _reach(stop))
         with patience(stop.grace_period):
             await held.exited.wait()
-    if not held.exited.is_set():
+    if not held.has_ended:
         await _kill(line, held, stop, service)
         with trio.move_on_after(KILL_PATIENCE):
             await held.exited.wait()
-    return held.exited.is_set()
+    return held.has_ended
 
 
 async def _kill(line: KeeperLine, held: Held, stop: Stop, service: str) -> None:
@@ -164,11 +164,11 @@ async def end(
     try:
         with trio.move_on_after(stop.grace_period):
             await ending.arrival()
-        if ending.packet is None and not held.exited.is_set():
+        if ending.packet is None and not held.has_ended:
             await _kill(line, held, stop, service)
             with trio.move_on_after(KILL_PATIENCE):
                 await first(held.exited.wait, ending.arrival)
-        if ending.packet is None and not held.exited.is_set():
+        if ending.packet is None and not held.has_ended:
             on_stuck()
         await ending.arrival()  # once it has ended, the keeper waits for its last lines, but not for long
     finally:

@@ -43,21 +43,19 @@ async def first(*contenders: Callable[[], Awaitable[object]]) -> int:
 
 
 class Patience:
-    """How long the supervisor waits for a process, which may ask for more while it is waited for (sd_notify(3))."""
+    """How long the supervisor waits for a process, which may ask for more while it is waited for (sd_notify(3)).
 
-    __slots__ = ("_end", "_scope")
+    Attributes:
+        scope: is left after so many seconds, or later, though after ``most`` seconds if these are more.
+    """
 
-    def __init__(self) -> None:
-        self._scope: trio.CancelScope | None = None
-        self._end = math.inf
+    __slots__ = ("_end", "scope")
 
-    def __call__(self, seconds: float, most: float = math.inf) -> trio.CancelScope:
-        """A scope that is left after so many seconds, or later, though after ``most`` seconds if these are more."""
+    def __init__(self, seconds: float, most: float = math.inf) -> None:
         now = trio.current_time()
-        self._scope, self._end = trio.CancelScope(deadline=now + seconds), now + max(seconds, most)
-        return self._scope
+        self.scope = trio.CancelScope(deadline=now + seconds)
+        self._end = now + max(seconds, most)
 
     def extend(self, seconds: float) -> None:
-        """Wait for at least so many seconds from now on, if anybody waits, and as far as that is allowed."""
-        if self._scope is not None:
-            self._scope.deadline = max(self._scope.deadline, min(self._end, trio.current_time() + seconds))
+        """Wait for at least so many seconds from now on, as far as that is allowed."""
+        self.scope.deadline = max(self.scope.deadline, min(self._end, trio.current_time() + seconds))

@@ -96,7 +96,7 @@ class Registry:
         names = _concerned(self.line.changed)
         if names is None or not names <= self.lives.keys():  # what there is, not only how it is
             for life in self.lives.values():
-                life.sockets.give_back()
+                life.give_back()
             self.lives, self.by_name, self._requirers, self.registered = {}, {}, {}, set()
             self.take_plan(self._plan, self._remake)
             return
@@ -104,7 +104,7 @@ class Registry:
         self.restarting = Counter(restart.begun(self.line.notes))
         for name in names:
             before = self.lives[name]
-            before.sockets.give_back()
+            before.give_back()
             self._index(before, before.service, add=False)
             declared = before.replacement or before.service
             self._recall(name, self._add(declared))
@@ -330,11 +330,11 @@ class Registry:
         """
         log("removing-what-a-step-left", process=held.id, pid=held.pid)
         try:
-            if not held.exited.is_set():
+            if not held.has_ended:
                 await self.line.signal(held, 15)
                 with trio.move_on_after(5):
                     await held.exited.wait()
-            if not held.exited.is_set():
+            if not held.has_ended:
                 await self.line.signal(held, 9)
         except Refused as refusal:  # it became another user's, and has to end by itself
             log("cannot-remove-what-a-step-left", process=held.id, pid=held.pid, reason=refusal)
@@ -570,7 +570,7 @@ class _Found(msgspec.Struct, frozen=True):
 
 def _sorted(held_ones: Iterable[Held]) -> _Found:
     found = _Found({}, {}, [])
-    for held in sorted(held_ones, key=lambda held: held.exited.is_set()):  # what runs comes first
+    for held in sorted(held_ones, key=lambda held: held.has_ended):  # what runs comes first
         whose = processes.identity(held)
         if whose.kind == "main" and whose.service not in found.processes:
             found.processes[whose.service] = held

@@ -5,7 +5,7 @@ import os
 import msgspec
 
 from herdpy.service import End, Respawn
-from herdpy.supervisor.recent import Recent
+from herdpy.supervisor.recent import with_newest
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -22,21 +22,19 @@ class Verdict(msgspec.Struct, frozen=True):
 class History:
     """A service's ends, as far as its policy counts them; times are CLOCK_BOOTTIME seconds."""
 
-    def __init__(self, policy: Respawn) -> None:
-        self.deaths = Recent[float](policy.limit)
-        """Newest first, as many as the limit may need."""
+    __slots__ = ("deaths", "running_since", "streak")
+
+    def __init__(self) -> None:
+        self.deaths: tuple[float, ...] = ()
+        """Newest first, as many as the policy's limit may need."""
         self.running_since: float | None = None
         self.streak = 0
         """So many ends in a row without a stretch of health."""
 
     def forget(self) -> None:
         """Somebody starts the service: what was before does not count."""
-        self.deaths.clear()
+        self.deaths = ()
         self.streak = 0
-
-    def adopt(self, policy: Respawn) -> None:
-        """Count by another policy from now on."""
-        self.deaths = Recent(policy.limit, self.deaths)
 
     def judge(self, policy: Respawn, end: End, now: float) -> Verdict:
         """Count an end, unless the policy leaves it at that, and say what follows."""
@@ -48,7 +46,7 @@ class History:
             self.streak = 0
         self.running_since = None
         self.streak += 1
-        self.deaths.add(now)
+        self.deaths = with_newest(now, self.deaths, policy.limit)
         if len(self.deaths) >= policy.limit and now - self.deaths[policy.limit - 1] <= policy.interval:
             times = f"{policy.limit} times in {policy.interval:g} s"
             why = f"respawning too fast: it ended {times}, the last time because {end.reason}"

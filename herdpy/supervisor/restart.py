@@ -130,7 +130,7 @@ async def _finish(registry: "Registry", key: str, text: str) -> None:
             before = None if begun.process is None else registry.line.held.get(begun.process)
             # Of what had no process, its state tells: one that stops, or has stopped, does so for this restart.
             is_yet_to_stop = begun.process is None and life.status in ("starting", "running")
-            if is_yet_to_stop or (before is not None and not before.exited.is_set()):
+            if is_yet_to_stop or (before is not None and not before.has_ended):
                 await life.stop()
             await _start_again(registry, life, begun.others)
     finally:

@@ -58,7 +58,7 @@ class Shutdown:
         log("shutdown-too-long", services=" ".join(names), seconds=self.timeout)
         self.hurry.set()
         for held in list(registry.line.held.values()):
-            if not held.exited.is_set():
+            if not held.has_ended:
                 try:
                     await registry.line.signal(held, 9)
                 except Refused as refusal:

@@ -115,10 +115,6 @@ class Sockets:
             (wanted.name, endpoint(wanted, self._open[held])) for held, wanted in self._wanted.items()
         )
 
-    def are_lost(self, service: Service) -> bool:
-        """Whether it was listening, and all of it was closed with the keeper and the supervisor that had it."""
-        return bool(service.sockets) and not self._open
-
     @property
     def has_waiting(self) -> bool:
         """Whether a connection, or a datagram, waits to be taken."""
@@ -228,6 +224,12 @@ class Sockets:
                         break
             except OSError as error:
                 log("socket-path-not-removed", service=self._name, path=address, reason=error.strerror)
+
+
+def are_left(service: str, line: KeeperLine) -> bool:
+    """Whether the last supervisor had sockets bound, or connections accepted, for a service that has no
+    :class:`Sockets` yet."""
+    return any(_held_by_keeper(line, service, kind) for kind in ("socket", "connection"))
 
 
 def owners(line: KeeperLine) -> set[str]:

@@ -10,9 +10,9 @@ from herdpy.supervisor.race import Patience
 
 @pytest.mark.parametrize(("most", "waited"), [(math.inf, 1000.0), (600.0, 600.0), (1.0, 5.0)])
 async def test_more_time_is_given_up_to_a_limit(autojump_clock: object, most: float, waited: float) -> None:
-    patience = Patience()
     begin = trio.current_time()
-    with patience(5.0, most) as waiting:
+    patience = Patience(5.0, most)
+    with patience.scope as waiting:
         await trio.sleep(4.0)
         patience.extend(996.0)
         patience.extend(1.0)  # it never takes any away

@@ -13,7 +13,7 @@ ENDS = st.lists(st.tuples(st.floats(0, 5), st.floats(0, 100)), max_size=20)
 @given(ENDS, st.integers(1, 5), st.floats(0.5, 50))
 def test_it_is_given_up_exactly_when_so_many_ends_lie_within_the_interval(ends, limit, interval):
     policy = Respawn(limit=limit, interval=interval)
-    history, now, times = History(policy), 0.0, []
+    history, now, times = History(), 0.0, []
     for stopped, ran in ends:
         history.running_since = now + stopped
         now += stopped + ran
@@ -27,7 +27,7 @@ def test_it_is_given_up_exactly_when_so_many_ends_lie_within_the_interval(ends, 
 @given(ENDS, st.floats(0.01, 1), st.floats(1, 100), st.floats(1, 100))
 def test_delays_double_until_it_was_well_for_long_enough(ends, delay, most, healthy):
     policy = Respawn(limit=1000, interval=1e-9, delay=delay, delay_limit=most, healthy_after=healthy)
-    history, now, in_a_row = History(policy), 0.0, 0
+    history, now, in_a_row = History(), 0.0, 0
     for stopped, ran in ends:
         history.running_since = began = now + stopped
         now = began + ran
@@ -40,7 +40,7 @@ def test_delays_double_until_it_was_well_for_long_enough(ends, delay, most, heal
 
 def test_a_start_by_hand_forgets_what_was():
     policy = Respawn(limit=2, interval=1000)
-    history, end = History(policy), End(reason="it exited with 1", code=1)
+    history, end = History(), End(reason="it exited with 1", code=1)
     assert not history.judge(policy, end, 1.0).disables
     history.forget()
     assert not history.judge(policy, end, 2.0).disables
@@ -49,7 +49,7 @@ def test_a_start_by_hand_forgets_what_was():
 
 def test_ends_that_the_policy_leaves_at_that_do_not_count():
     policy = Respawn(limit=1, interval=1000, only_on_failure=True, success=(0, 42), final=(77,))
-    history = History(policy)
+    history = History()
     assert history.judge(policy, End(reason="it exited with 42", code=42), 1.0).delay is None
     verdict = history.judge(policy, End(reason="it exited with 77", code=77), 1.0)
     assert (verdict.delay, verdict.disables) == (None, False)
