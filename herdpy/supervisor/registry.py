@@ -117,6 +117,7 @@ class Registry:
     async def begin(self, nursery: trio.Nursery) -> None:
         """Let every life go on from where it was; whoever asks how they are is answered meanwhile."""
         self._nursery = nursery
+        del self._plan  # what there is, is in the lives from now on
         self._leftovers = [(held, Flag()) for held in self._found.leftovers]
         for held, is_gone in self._leftovers:
             nursery.start_soon(self.be_rid_of, held, is_gone)
@@ -128,6 +129,7 @@ class Registry:
             if number % AT_A_STRETCH == 0:
                 await trio.lowlevel.checkpoint()
         await trio.lowlevel.checkpoint()
+        self._found = _Found({}, {}, [])
         self.begun.set()
 
     def _add_registered(self) -> None:

@@ -4,7 +4,7 @@ import gc
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Container, Sequence
+from collections.abc import Awaitable, Callable, Container
 from functools import partial
 
 import trio
@@ -161,6 +161,7 @@ async def supervise(
         elif declared.plan is not None:
             later.append(partial(kept_plan.keep, line, paths.state, declared.plan))
         nursery.start_soon(_do_later, begun, later)
+        del declared, plan, unfinished  # what has come of them is in the registry, and may be replaced there
         await shutdown.asked.wait()
         registry.closing = True  # before the note: nobody may write "started" over it
         gc.disable()  # to find what nobody needs any more is no use now
@@ -191,8 +192,12 @@ def _prepare() -> None:
     gc.freeze()
 
 
-async def _do_later(begun: trio.Event, works: Sequence[Callable[[], Awaitable[None]]]) -> None:
-    """Do what no service waits for when those that start with herdpy run, or after a while."""
+async def _do_later(begun: trio.Event, works: list[Callable[[], Awaitable[None]]]) -> None:
+    """Do what no service waits for when those that start with herdpy run, or after a while.
+
+    Args:
+        works: is emptied: some of them hold much, and some never end.
+    """
     gc.disable()  # a boot makes much, and drops next to nothing that only the collector would find
     with trio.move_on_after(CALM):
         await begun.wait()
@@ -200,8 +205,8 @@ async def _do_later(begun: trio.Event, works: Sequence[Callable[[], Awaitable[No
     gc.set_threshold(MADE)
     gc.enable()
     async with trio.open_nursery() as nursery:
-        for work in works:
-            nursery.start_soon(_persist, work)
+        while works:
+            nursery.start_soon(_persist, works.pop(0))
 
 
 async def _persist(work: Callable[[], Awaitable[None]]) -> None:
