@@ -21,6 +21,9 @@ class Outcome(msgspec.Struct, frozen=True):
     """Of a failed start: whether the service itself failed, not something it requires."""
 
 
+NOT_YET = Outcome(False)
+
+
 class Reply:
     """The answer to one request, once.
 
@@ -36,7 +39,7 @@ class Reply:
         """Of a start: set when the service's note says that it was asked to, or the answer is there."""
         self.arrived = Flag()
         """Set when it is there."""
-        self.outcome = Outcome(False)
+        self.outcome = NOT_YET
         self._parties = 1
         self._is_needed = is_needed
 

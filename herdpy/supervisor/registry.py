@@ -478,6 +478,8 @@ class Registry:
                 replies.append(transaction.ask(life))
                 if number % AT_A_STRETCH == 0:
                     await self.line.leisure()
+                    # Those that have started have no more to say; kept, they would lie among what stays in memory.
+                    replies = [reply for reply in replies if not reply.outcome.done]
             transaction.asked_whole.set()
             for reply in replies:
                 await reply.taken.wait()
