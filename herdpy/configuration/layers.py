@@ -11,6 +11,8 @@ import msgspec
 from herdpy.catalogue.common import name_problem
 from herdpy.mistake import Mistake, printable
 
+READ = 16 * 1024
+"""Bytes that are read at a time. Room for the largest at once would be mapped and unmapped for each file."""
 LARGEST = 1 << 20
 """Bytes. A declaration is a page of text; what is larger is something else."""
 
@@ -146,8 +148,9 @@ def _content(file: str, *, only_roots: bool) -> bytes:
             raise _Refused("a directory, not a file" if stat.S_ISDIR(status.st_mode) else "not a regular file")
         if only_roots and (problem := _others_write(status, file)):
             raise _Refused(problem)
-        with os.fdopen(descriptor, "rb", closefd=False) as stream:
-            content = stream.read(LARGEST + 1)
+        content = b""
+        while len(content) <= LARGEST and (chunk := os.read(descriptor, READ)):
+            content += chunk
         if len(content) > LARGEST:
             raise _Refused(f"larger than {LARGEST >> 20} MiB, which no declaration is")
         return content
