@@ -632,9 +632,9 @@ class Life:
 
     async def _enter(self, status: Status, *, along: bool = False) -> None:
         self._note_change(status)
-        if not self._registry.closing or status in ("starting", "running"):
+        # That a process is stopped in a shutdown is known from the note that it is being stopped, and from its absence.
+        if not (status == "stopped" and self._registry.closing and self.service.attempts):
             await self._remember(along=along)
-        # else the next supervisor goes on with the shutdown, of which it has a note.
         self._pulse()
 
     def _note_change(self, status: Status) -> None:
