@@ -23,6 +23,12 @@ class Flag:
             self._event.set()
             self._event = None
 
+    async def pass_by(self) -> None:
+        """Wait until it has happened, without letting others run if it has: for who goes by a thousand, most of which
+        have, and would take a turn of the loop for each."""
+        if not self._is_set:
+            await self.wait()
+
     async def wait(self) -> None:
         """Wait until it has happened."""
         if self._is_set:

@@ -170,7 +170,8 @@ async def end(
                 await first(held.exited.wait, ending.arrival)
         if ending.packet is None and not held.has_ended:
             on_stuck()
-        await ending.arrival()  # once it has ended, the keeper waits for its last lines, but not for long
+        if ending.packet is None:
+            await ending.arrival()  # once it has ended, the keeper waits for its last lines, but not for long
     finally:
         line.forget(ending)
     assert ending.packet is not None

@@ -482,10 +482,10 @@ class Registry:
                     replies = [reply for reply in replies if not reply.outcome.done]
             transaction.asked_whole.set()
             for reply in replies:
-                await reply.taken.wait()
+                await reply.taken.pass_by()
             task_status.started()
             for reply in replies:
-                await reply.arrived.wait()
+                await reply.arrived.pass_by()
         except trio.Cancelled:
             for reply in replies:
                 reply.abandon()
@@ -516,7 +516,7 @@ class Registry:
             if number % AT_A_STRETCH == 0:
                 await self.line.leisure()
         for reply in replies:
-            await reply.wait()
+            await reply.arrived.pass_by()
 
 
 class Transaction:
