@@ -35,9 +35,9 @@ def go() -> Callable[[], None]:
     os.close(saying)
 
     def is_ready() -> None:
+        os.dup2(null, 2)  # first: nobody reads what is said once the parent has ended
         os.write(announce, b"\n")
         os.close(announce)
-        os.dup2(null, 2)
 
     return is_ready
 

@@ -82,8 +82,8 @@ def test_what_is_written_is_read(address: ipaddress.IPv4Address | ipaddress.IPv6
 
 @given(st.text(st.characters(blacklist_characters="\0", blacklist_categories=("Cs",)), min_size=1, max_size=26))
 def test_paths_and_abstract_names_are_taken_as_they_are(name: str) -> None:
-    assert parse(f"unix:@{name}").address == UnixAddress(f"@{name}") or name.endswith("/")
     if not name.endswith("/"):
+        assert parse(f"unix:@{name}").address == UnixAddress(f"@{name}")
         assert str(parse(f"unix:/{name}").address) == f"unix:/{name}"
 
 
