@@ -128,7 +128,7 @@ async def supervise(
             services=len(registry.lives),
         )
         state, *memory = line.notes.get("supervisor", "starting").split(" ")
-        # A shutdown that was cut short ends with those it was asked of, and nothing is noted of what it stops.
+        # A shutdown that was cut short ends with those it was asked of; what it has stopped by now is not noted.
         registry.closing = state == "stopping" and not line.began_anew
         await registry.begin(nursery)
         await upgrading.go_on(line, door, opened)
