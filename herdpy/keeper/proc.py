@@ -76,7 +76,7 @@ def environment(pid: int, name: bytes) -> bytes | None:
     for _ in range(10):
         try:
             content = _read(f"/proc/{pid}/environ", must=True)
-        except ProcessLookupError:
+        except (ProcessLookupError, PermissionError):  # the latter: of one without memory, all files are root's
             content = b""
         except OSError:
             return None
