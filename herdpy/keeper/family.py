@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import errno
 import os
+import select
+import time
 
 from herdpy.keeper import death, proc
 from herdpy.keeper.cgroup import Emptiness
@@ -32,6 +34,9 @@ VARIABLE = "HERDPY_SERVICE"
 _TO_ITS_GROUP = 1 << 2
 """<linux/pidfd.h>, PIDFD_SIGNAL_PROCESS_GROUP."""
 
+PATIENCE = 0.05
+"""Seconds that we wait at most, in all, until it is clear whose those are that end or execute a program."""
+
 PASSES = 10
 """Times that we look for processes that others have forked meanwhile, when all are to be signalled."""
 
@@ -51,7 +56,8 @@ class Families:
         self._own = own
         self._seen: list[int] = []
         self._seen_in = -1
-        self._seen_by: dict[int, Process] = {}
+        self._stuck: set[int] = set()
+        """Orphans that it has not become clear of in time: they are not waited for again."""
 
     def members(self, process: Process, *, afresh: bool = True) -> list[int]:
         """Return the PIDs of all that live of a service, the main process first if it does.
@@ -69,12 +75,19 @@ class Families:
         Who ends while we look may have left a child that was not ours yet when we listed ours: then we look again.
         """
         gone: set[int] = set()
+        end = None
         for _ in range(PASSES):
             found, unclear = self._look(process, gone, afresh=afresh)
-            if not unclear:
+            living = [pid for pid in unclear if _lives(pid)]
+            if set(unclear) <= self._stuck:
+                break
+            end = end or time.monotonic() + PATIENCE
+            if living and not _await_end(living, end - time.monotonic()):
+                self._stuck.update(living)
                 break
             gone.update(pid for pid in unclear if not _lives(pid))
             afresh = True
+        self._stuck.intersection_update(self._seen)
         return found
 
     def _look(self, process: Process, gone: Container[int], *, afresh: bool) -> tuple[list[int], list[int]]:
@@ -320,6 +333,32 @@ def _strays(process: Process) -> list[int]:
         if belongs:
             found.append(pid)
     return found
+
+
+def _await_end(pids: list[int], patience: float) -> bool:
+    """Wait until one of these processes has ended, or until it is time to see what they execute by now.
+
+    Args:
+        patience: seconds that are left for all of that.
+
+    Returns:
+        False when no time is left.
+    """
+    if patience <= 0:
+        return False
+    ends = select.poll()
+    opened = []
+    try:
+        for pid in pids:
+            opened.append(os.pidfd_open(pid))
+            ends.register(opened[-1], select.POLLIN)
+        ends.poll(min(patience, PATIENCE / 10) * 1000)
+    except OSError:
+        return True  # it has ended, or there is no descriptor left to wait with
+    finally:
+        for pidfd in opened:
+            os.close(pidfd)
+    return True
 
 
 def _lives(pid: int) -> bool:

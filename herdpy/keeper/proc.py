@@ -66,26 +66,8 @@ def now() -> int:
 
 
 def environment(pid: int, name: bytes) -> bytes | None:
-    """Return a variable that a process's program was started with.
-
-    One that executes a program has none from when it gets the new memory until its arguments are in it (the kernel's
-    fs/exec.c and fs/binfmt_elf.c), and one that ends has none from when it gives its memory back until it has ended:
-    both are waited for, 10 ms at most.
-    """
-    is_settled = False
-    for _ in range(10):
-        try:
-            content = _read(f"/proc/{pid}/environ", must=True)
-        except (ProcessLookupError, PermissionError):  # the latter: of one without memory, all files are root's
-            content = b""
-        except OSError:
-            return None
-        if content or is_settled:
-            break
-        is_settled = not lacks_environment(pid)
-        if not is_settled:
-            time.sleep(0.001)
-    for line in content.split(b"\0"):
+    """Return a variable that a process's program was started with; see also :func:`lacks_environment`."""
+    for line in _read(f"/proc/{pid}/environ").split(b"\0"):
         found, _, value = line.partition(b"=")
         if found == name:
             return value
@@ -93,7 +75,12 @@ def environment(pid: int, name: bytes) -> bytes | None:
 
 
 def lacks_environment(pid: int) -> bool:
-    """Tell whether a process of our user executes a program or ends right now."""
+    """Tell whether a process of our user executes a program or ends right now (or is a thread of the kernel's).
+
+    One that executes a program has no environment from when it gets the new memory until its arguments are in it (the
+    kernel's fs/exec.c and fs/binfmt_elf.c), and one that ends has none from when it gives its memory back until it has
+    ended.
+    """
     seen = stat(pid)
     return seen is not None and not seen.has_ended() and seen.lacks_environment and belongs_to_us(pid)
 
