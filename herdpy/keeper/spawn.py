@@ -258,12 +258,14 @@ class Spawner:
             reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             raise SpawnFailure(error.errno or errno.EIO, "fork", "") from None
+        # What can be found out here is not left to the child, for which each page that it touches has to be copied.
+        caught = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_DFL]  # or ignored
         # A signal that came between fork and exec would run our handlers in the child, and wake us up in its stead.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
             pid = fork()
             if pid == 0:
-                self._become(child, output, writing)
+                self._become(child, output, writing, caught)
         except OSError as error:
             os.close(reading)
             raise SpawnFailure(error.errno or errno.EIO, "fork", "") from None
@@ -272,8 +274,13 @@ class Spawner:
             os.close(writing)
         return pid, reading
 
-    def _become(self, child: Child, output: int, errors: int) -> None:
-        """Be the child: never returns, whatever happens."""
+    def _become(self, child: Child, output: int, errors: int, caught: Sequence[int]) -> None:
+        """Be the child: never returns, whatever happens.
+
+        Args:
+            errors: where a failure is told.
+            caught: the signals that are not as they are by default.
+        """
         stage, path = "exec", child.command[0]
         environment = child.environment
         try:
@@ -325,14 +332,13 @@ class Spawner:
                 stage, path = "directory", child.directory
                 os.chdir(child.directory)
             signal.set_wakeup_fd(-1)
-            for number in SIGNALS:
-                if signal.getsignal(number) != signal.SIG_DFL:  # most need no system call
-                    signal.signal(number, signal.SIG_DFL)
+            for number in caught:
+                signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
             if child.no_new_privileges:
                 stage, path = "no-new-privileges", ""
                 privilege.refuse_new_privileges()
-            if not any(name == "nofile" for name, _, _ in child.limits):
+            if not child.limits or not any(name == "nofile" for name, _, _ in child.limits):
                 self._lend_limit()
             for name, soft, hard in child.limits:
                 stage, path = "limits", name
@@ -448,13 +454,14 @@ def _look_up(program: str, environment: Mapping[str, str], execute: Callable[[st
     """
     refused: OSError | None = None
     there = ""
-    for path in _candidates(program, environment):
+    for path in (program,) if "/" in program else _candidates(program, environment):
         try:
             return execute(path)
         except OSError as error:
-            there = there or path
             if error.errno not in (errno.ENOENT, errno.ENOTDIR):
                 refused = refused or error
+            if not there and _is_there(path):
+                there = path
     if refused is not None and refused.errno == errno.EAGAIN:
         raise SpawnFailure(errno.EAGAIN, "fork", "")
     if refused is not None:
@@ -465,17 +472,22 @@ def _look_up(program: str, environment: Mapping[str, str], execute: Callable[[st
 
 
 def _candidates(program: str, environment: Mapping[str, str]) -> Iterator[str]:
-    """Yield the files that ``program`` may be; what is not there is left out, for a try costs 0.5 ms."""
-    directories = [""] if "/" in program else environment.get("PATH", os.defpath).split(os.pathsep)
-    for directory in directories:
+    """Yield the files of PATH that ``program`` may be; what is not there is left out, for a try costs 0.5 ms."""
+    for directory in environment.get("PATH", os.defpath).split(os.pathsep):
         path = os.path.join(directory, program)
-        try:
-            os.stat(path)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except OSError:
-            pass  # let the exec say what is wrong with it
-        yield path
+        if _is_there(path):
+            yield path
+
+
+def _is_there(path: str) -> bool:
+    """Tell whether there is such a file, or may be: then the exec says what is wrong with it."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _interpreter(path: str) -> str:
