@@ -600,7 +600,7 @@ class Keeper:
             if process.others is not None:
                 self._loop.after(PATIENCE, f"release {process.id}", lambda: self._released(process, is_late=True))
                 return
-        self._released(process)
+        self._released(process, then=asked.get("then"))
 
     def _go_on_releasing(self, process: Process) -> None:
         """Its last lines are written, or have been waited for long enough."""
@@ -618,8 +618,13 @@ class Keeper:
             first = min(end for _, _, end in self._releases.values())
             self._loop.after(first - now, "last words", self._release_undrained)
 
-    def _released(self, process: Process, *, is_late: bool = False) -> None:
-        """Nobody is left of a service that is being released, or they have been waited for long enough."""
+    def _released(self, process: Process, *, is_late: bool = False, then: Mapping[str, Any] | None = None) -> None:
+        """Nobody is left of a service that is being released, or they have been waited for long enough.
+
+        Args:
+            then: the spawn that was to follow at once, with an answer of its own; who is told that it does not
+                (``goes_on``), because others were waited for, asks for it again.
+        """
         if self._processes.get(process.id) is not process:
             return
         self._loop.cancel(f"release {process.id}")
@@ -629,7 +634,12 @@ class Keeper:
             return  # who asked is gone, and the next one will ask again
         left = len(self._families.members(process)) if is_late else 0
         self._drop(process)
-        self._answer({"kind": "released", "serial": process.serial, "id": process.id, "left": left})
+        answer = {"kind": "released", "serial": process.serial, "id": process.id, "left": left}
+        if not isinstance(then, dict):
+            self._answer(answer)
+        else:
+            self._answer({**answer, "goes_on": True})
+            self._do({**then, "kind": "spawn"}, b"")
 
     def _tell_rest(self, asked: Mapping[str, Any], _: bytes) -> None:
         process = self._find(asked)

@@ -16,7 +16,7 @@ from herdpy.supervisor import hearing, notify, processes, tail
 from herdpy.supervisor.context import StepContext
 from herdpy.supervisor.flag import Flag
 from herdpy.supervisor.hearing import Heard, Hearing
-from herdpy.supervisor.line import Held, KeeperLine, Refused
+from herdpy.supervisor.line import Held, KeeperLine, Left, Refused
 from herdpy.supervisor.log import log
 from herdpy.supervisor.race import Patience, first
 
@@ -55,6 +55,7 @@ async def spawn(
     arguments: tuple[str, ...],
     log_file: str,
     descriptors: Sequence[tuple[str, str]] = (),
+    after: "Incarnation | None" = None,
 ) -> Spawned:
     """Spawn the process of a service's attempt.
 
@@ -63,6 +64,7 @@ async def spawn(
         arguments: what is added to its command line.
         log_file: where its output goes.
         descriptors: the sockets that it is given, as :meth:`KeeperLine.spawn` takes them.
+        after: the one that has ended and is buried before: in the same request, if nothing is left of it.
 
     Raises:
         StartFailure: it cannot be executed, or its environment or its notification socket cannot be had.
@@ -74,7 +76,8 @@ async def spawn(
     try:
         if terms is not None:
             notifications = await hearing.prepare(line, service.name, terms, process)
-        held, _ = await processes.spawn(
+        spawn = partial(
+            processes.spawn,
             line,
             processes.new_id(service.name, "main", f"{number}@{begin.get(log_file, 0)}"),
             process,
@@ -85,6 +88,12 @@ async def spawn(
             scope=service.stop.scope,
             descriptors=descriptors,
         )
+        try:
+            held, _ = await spawn(after=None if after is None else after.held)
+        except Left:
+            assert after is not None
+            await after.bury()
+            held, _ = await spawn()
     except BaseException:
         if terms is not None and notifications is not None:
             os.close(notifications)
@@ -499,18 +508,18 @@ class Incarnation:
         self._was_told = False
         if not held.has_ended:
             self._was_told = True
-            if self._is_mute and await processes.end(self._line, held, stop, name, on_stuck):
+            if self.is_mute and await processes.end(self._line, held, stop, name, on_stuck):
                 await self._clear_away(processes.end_of(held))
                 return
         if not await processes.terminate(
-            self._line, held, stop, name, was_told=self._is_mute, patience=self._patience_for_end
+            self._line, held, stop, name, was_told=self.is_mute, patience=self._patience_for_end
         ):
             on_stuck()
             await held.exited.wait()
         await self.bury()
 
     @property
-    def _is_mute(self) -> bool:
+    def is_mute(self) -> bool:
         """Whether nobody hears or accompanies it: the keeper alone waits for its last lines."""
         return self._companion is None and self._hearing is None
 
@@ -523,7 +532,7 @@ class Incarnation:
         if self._buried is not None:
             return self._buried
         self._unguard()
-        end = processes.end_of(self.held) if self._is_mute else await self._hear_out()
+        end = processes.end_of(self.held) if self.is_mute else await self._hear_out()
         if on_end is not None:
             await on_end(end)
         await processes.release(
@@ -576,12 +585,15 @@ class Incarnation:
         return lines
 
 
-def _read_later(service: Service, attempt: Attempt, log_file: str) -> list[str]:
-    """The files whose sizes matter: none, for a process that is ready at once and that nothing watches."""
+def is_simple(service: Service, attempt: Attempt) -> bool:
+    """Tell whether a process of it is ready at once, and nothing watches it."""
     is_waited_for = attempt.readiness is not None or attempt.forking or attempt.notify is not None or service.one_shot
-    if is_waited_for or service.guards or service.companion is not None:
-        return _spoken_in(service, log_file)
-    return []
+    return not (is_waited_for or service.guards or service.companion is not None)
+
+
+def _read_later(service: Service, attempt: Attempt, log_file: str) -> list[str]:
+    """The files whose sizes matter."""
+    return [] if is_simple(service, attempt) else _spoken_in(service, log_file)
 
 
 def _spoken_in(service: Service, log_file: str) -> list[str]:

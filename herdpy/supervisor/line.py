@@ -72,6 +72,10 @@ class Refused(Exception):  # noqa: N818 - the keeper's word for it
     """The keeper answered ``error``: the supervisor asked for something that makes no sense. ``str()`` says what."""
 
 
+class Left(Exception):  # noqa: N818 - it names what was found, and is no mistake
+    """Others of its service live, so a process that has ended was not released."""
+
+
 def _until_parcel(waiting: "Iterable[bytes | _Parcel]") -> list[bytes]:
     found = []
     for one in waiting:
@@ -148,6 +152,10 @@ class Owner(Protocol):
     """Whose process one is."""
 
     def note_end(self, held: Held) -> None: ...
+
+
+def _release(held: Held, *, if_alone: bool = False) -> Packet:
+    return {"kind": "release", "id": held.id, "if_alone": if_alone, "drained": not held.drained.is_set()}
 
 
 SILENCE = 10.0
@@ -476,9 +484,7 @@ class KeeperLine:
         if ending := self._endings.pop(serial, None):
             ending.arrive(packet)
             return
-        answer = self._answers.pop(serial, None)
-        if not self._answers:
-            self._silence.deadline = math.inf
+        answer = self._expect_no_more(serial)
         if self._leisure is not None and len(self._answers) <= MUCH:
             self._leisure.set()
             self._leisure = None
@@ -494,6 +500,12 @@ class KeeperLine:
         if not self._answers:
             self._silence.deadline = answer.asked + SILENCE
         self._answers[serial] = answer
+
+    def _expect_no_more(self, serial: int) -> _Answer | None:
+        answer = self._answers.pop(serial, None)
+        if not self._answers:
+            self._silence.deadline = math.inf
+        return answer
 
     async def _watch_silence(self) -> None:
         """Tell of answers that are long in coming."""
@@ -534,7 +546,7 @@ class KeeperLine:
                     self._answers.pop(serial, None)  # the line's end has answered it, perhaps
                     raise
         else:
-            is_lone = len(self._answers) < FEW
+            is_lone = self.is_at_leisure
             self._put({**packet, "serial": serial}, along=is_lone)
             self._expect(serial, answer)
             if is_lone and not self.flush():
@@ -543,6 +555,11 @@ class KeeperLine:
         if answer.packet["kind"] == "error":
             raise Refused(answer.packet["message"])
         return answer
+
+    @property
+    def is_at_leisure(self) -> bool:
+        """Whether hardly anybody waits for an answer: who asks now is not one of a crowd."""
+        return len(self._answers) < FEW
 
     async def leisure(self) -> None:
         """Let others run, and wait until the keeper has not too much to do: whatever a thousand services are about to
@@ -661,6 +678,7 @@ class KeeperLine:
         pid_variable: str | None = None,
         descriptors: Sequence[tuple[str, str]] = (),
         stdin: int | None = None,
+        after: Held | None = None,
     ) -> tuple[Held, int | None]:
         """Have the keeper spawn a process.
 
@@ -676,6 +694,8 @@ class KeeperLine:
                 sd_listen_fds(3) says.
             stdin: what is to be its stdin and stdout, such as a connection; ours stays ours to close. The file is made
                 blocking.
+            after: a process of the same scope that has ended, to be released before, as :meth:`release_if_alone` does
+                it, or :meth:`release` if its scope is ``process``.
 
         Returns:
             The process, and the read end of its output when that was to be the supervisor.
@@ -683,36 +703,64 @@ class KeeperLine:
         Raises:
             SpawnError: it could not be executed.
             Refused: the request itself is impossible, such as one with more than 160 KiB of arguments.
+            Left: others of the service of ``after`` live, and nothing was done.
         """
         uid, gid, groups = ids or (None, None, None)
-        answer = await self._ask(
-            {
-                "kind": "spawn",
-                "id": process_id,
-                "command": list(command),
-                "environment": dict(environment),
-                "directory": directory,
-                "uid": uid,
-                "gid": gid,
-                "groups": None if groups is None else list(groups),
-                "umask": umask,
-                "scope": scope,
-                "output": output,
-                "limits": [list(limit) for limit in limits],
-                "nice": nice,
-                "oom_score_adjust": oom_score_adjust,
-                "capabilities": None if capabilities is None else list(capabilities),
-                "no_new_privileges": no_new_privileges,
-                "pid_variable": pid_variable,
-                "descriptors": [list(pair) for pair in descriptors],
-                "stdin": stdin is not None,
-            },
-            () if stdin is None else (stdin,),
-        )
+        request: Packet = {
+            "kind": "spawn",
+            "id": process_id,
+            "command": list(command),
+            "environment": dict(environment),
+            "directory": directory,
+            "uid": uid,
+            "gid": gid,
+            "groups": None if groups is None else list(groups),
+            "umask": umask,
+            "scope": scope,
+            "output": output,
+            "limits": [list(limit) for limit in limits],
+            "nice": nice,
+            "oom_score_adjust": oom_score_adjust,
+            "capabilities": None if capabilities is None else list(capabilities),
+            "no_new_privileges": no_new_privileges,
+            "pid_variable": pid_variable,
+            "descriptors": [list(pair) for pair in descriptors],
+            "stdin": stdin is not None,
+        }
+        if after is not None and after.id in self.held:
+            answer = await self._release_and_spawn(after, request)
+        else:
+            answer = await self._ask(request, () if stdin is None else (stdin,))
         packet = answer.packet
         if packet["kind"] == "failed":
             raise SpawnError(packet["errno"], packet["stage"], packet["path"])
         return self.held[process_id], answer.descriptors[0] if answer.descriptors else None
+
+    async def _release_and_spawn(self, ended: Held, request: Packet) -> _Answer:
+        """Ask for both at once. Returns the answer to the spawn."""
+        self._serial += 1
+        serial, answer = self._serial, _Answer(request)
+        if_alone = request["scope"] != "process"
+        self._expect(serial, answer)
+        try:
+            packet = (
+                await self._ask({**_release(ended, if_alone=if_alone), "then": {**request, "serial": serial}})
+            ).packet
+            if packet.get("goes_on"):
+                await answer.arrival()
+        finally:
+            self._expect_no_more(serial)
+        if packet.get("goes_on"):
+            if answer.packet["kind"] == "error":
+                raise Refused(answer.packet["message"])
+            return answer
+        if packet.get("count"):
+            raise Left
+        if packet["kind"] == "released":  # by a keeper of an earlier herdpy
+            self.held.pop(ended.id, None)
+        else:  # the last of them has gone in the same moment
+            await self.release(ended)
+        return await self._ask(request)
 
     async def signal(self, held: Held, number: int, scope: str = "group") -> None:
         """Send a signal to a ``process``, its ``group``, or ``all`` of its service; to none left, nothing happens."""
@@ -782,7 +830,7 @@ class KeeperLine:
         if self.held.pop(held.id, None) is None:
             await self.settle()
             return 0
-        answer = await self._ask({"kind": "release", "id": held.id, "drained": not held.drained.is_set()})
+        answer = await self._ask(_release(held))
         left: int = answer.packet["left"]
         return left
 
@@ -795,8 +843,7 @@ class KeeperLine:
         if held.id not in self.held:
             await self.settle()
             return 0
-        waits = not held.drained.is_set()
-        packet = (await self._ask({"kind": "release", "id": held.id, "if_alone": True, "drained": waits})).packet
+        packet = (await self._ask(_release(held, if_alone=True))).packet
         if packet["kind"] == "rest" and packet["count"]:
             count: int = packet["count"]
             return count

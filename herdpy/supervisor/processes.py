@@ -63,6 +63,7 @@ async def spawn(
     scope: str = "group",
     descriptors: Sequence[tuple[str, str]] = (),
     stdin: int | None = None,
+    after: Held | None = None,
 ) -> tuple[Held, int | None]:
     """Spawn a process.
 
@@ -72,12 +73,14 @@ async def spawn(
         told: environment variables of ours, over all others.
         scope, pid_variable: as :meth:`KeeperLine.spawn` takes them.
         descriptors: the sockets that it is given, and ``stdin`` a connection: likewise.
+        after: a process that has ended, to be released before: likewise.
 
     Returns:
         The process, and the read end of its output when that goes to the supervisor.
 
     Raises:
         StartFailure: it cannot be executed, or its environment cannot be had.
+        Left: as :meth:`KeeperLine.spawn` has it.
     """
     program = process.command[0]
     account = await accounts.resolve(process)
@@ -103,6 +106,7 @@ async def spawn(
             pid_variable=pid_variable,
             descriptors=descriptors,
             stdin=stdin,
+            after=after,
         )
     except SpawnError as error:
         raise StartFailure(error.in_words(program)) from None

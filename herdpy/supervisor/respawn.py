@@ -31,6 +31,12 @@ class History:
         self.streak = 0
         """So many ends in a row without a stretch of health."""
 
+    def copy(self) -> "History":
+        """Return another one with the same, for a judgement that does not count."""
+        other = History()
+        other.deaths, other.running_since, other.streak = self.deaths, self.running_since, self.streak
+        return other
+
     def forget(self) -> None:
         """Somebody starts the service: what was before does not count."""
         self.deaths = ()
