@@ -5,11 +5,12 @@ import select
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from tests.keeper.conftest import Running, Supervisor, nobody_runs_in
+from tests.keeper.conftest import ENVIRONMENT, Running, Supervisor, nobody_runs_in
 from tests.waiting import until
 
 
@@ -246,6 +247,88 @@ def test_a_release_that_is_to_follow_is_the_next_supervisors_to_ask_for(keeper: 
     while told["kind"] == "drained":
         told = second.receive()
     assert told["kind"] == "rest", "it is not released"
+    assert second.ask("release", id="service")["kind"] == "released"
+
+
+def to_spawn(serial: int, name: str, *command: str) -> dict[str, Any]:
+    """The request to spawn this."""
+    ours = dict.fromkeys(("directory", "uid", "gid", "groups", "umask"))
+    request = {"kind": "spawn", "serial": serial, "id": name, "command": command, "environment": ENVIRONMENT, **ours}
+    return {**request, "scope": "group", "output": "null"}
+
+
+def answers(supervisor: Supervisor, count: int) -> list[dict[str, Any]]:
+    """The next so many answers; events are left out."""
+    told: list[dict[str, Any]] = []
+    while len(told) < count:
+        message = supervisor.receive()
+        if message["kind"] not in ("exited", "drained"):
+            told.append(message)
+    return told
+
+
+def test_a_release_and_the_spawn_of_the_next_process_are_one_request(keeper: Running) -> None:
+    keeper.begin()
+    supervisor = keeper.supervisor()
+    log, logger = end_unheard(keeper, supervisor, "seq 2000; printf last")
+    begun = keeper.place / "begun"
+    then = to_spawn(1001, "next", "sh", "-c", f"tail -n 1 {log} > {begun}; exec sleep 1000")
+    serial = supervisor.tell("release", id="service", drained=True, if_alone=True, then=then)
+    assert supervisor.ask("rest", id="service")["count"] == 0
+    assert not begun.exists(), "the logger is yet to write the last lines"
+    os.kill(logger, signal.SIGCONT)
+    released, spawned = answers(supervisor, 2)
+    assert released == {"kind": "released", "serial": serial, "id": "service", "left": 0, "goes_on": True}
+    assert (spawned["kind"], spawned["serial"], spawned["id"]) == ("spawned", 1001, "next")
+    until(lambda: begun.exists() and begun.read_text().endswith(" last\n"), "the last line before the next process")
+    assert supervisor.ask("release", id="service")["kind"] == "error"
+
+
+def test_why_the_spawn_that_was_to_follow_a_release_is_not_possible_is_told(keeper: Running) -> None:
+    keeper.begin()
+    supervisor = keeper.supervisor()
+    for number, (then, kind) in enumerate(
+        [
+            (to_spawn(1001, "next", "/nowhere/to/be/found"), "failed"),
+            ({**to_spawn(1001, "next", "true"), "scope": "none"}, "error"),
+            ({**to_spawn(1001, "next", "true"), "command": 5}, "error"),
+        ]
+    ):
+        supervisor.spawn(str(number), "true")
+        supervisor.ended(str(number))
+        supervisor.tell("release", id=str(number), if_alone=True, then=then)
+        released, refused = answers(supervisor, 2)
+        assert released["goes_on"]
+        assert (refused["kind"], refused["serial"]) == (kind, 1001)
+    supervisor.spawn("last", "true")
+    supervisor.ended("last")
+    assert "goes_on" not in supervisor.ask("release", id="last", then="spawn"), "that is no request"
+
+
+def test_nothing_is_spawned_while_others_of_the_service_live(keeper: Running) -> None:
+    keeper.begin()
+    supervisor = keeper.supervisor()
+    supervisor.spawn("service", "sh", "-c", "sleep 1000 & exit 3")
+    supervisor.expect("exited", id="service")
+    then = to_spawn(1001, "next", "sleep", "1000")
+    rest = supervisor.ask("release", id="service", if_alone=True, then=then)
+    assert (rest["kind"], rest["count"]) == ("rest", 1)
+    released = supervisor.ask("release", id="service", then=then)
+    assert (released["kind"], released.get("goes_on")) == ("released", None), "they were waited for"
+    assert supervisor.ask("rest", id="next")["kind"] == "error"
+
+
+def test_a_spawn_that_is_to_follow_is_the_next_supervisors_to_ask_for(keeper: Running) -> None:
+    keeper.begin()
+    supervisor = keeper.supervisor()
+    _, logger = end_unheard(keeper, supervisor, "echo last")
+    supervisor.tell("release", id="service", drained=True, if_alone=True, then=to_spawn(1001, "next", "sleep", "1000"))
+    supervisor.ask("rest", id="service")  # so it has been asked for
+    supervisor.kill()
+    second = keeper.supervisor()
+    os.kill(logger, signal.SIGCONT)
+    second.expect("drained", id="service")
+    assert second.ask("rest", id="next")["kind"] == "error"
     assert second.ask("release", id="service")["kind"] == "released"
 
 

@@ -96,6 +96,19 @@ def names(process: "subprocess.Popen[str]", until: str) -> list[str]:
     return found
 
 
+@pytest.mark.parametrize("delay", [0, 0.01])
+def test_the_last_lines_of_a_process_are_in_its_log_before_its_end_is_told(herdpy, follow, delay):
+    script = json.dumps(["sh", "-c", "seq 20000; printf last"])
+    herdpy.declare("one", f"command = {script}\nrespawn-delay = {delay}\nrespawn-limit = 8")
+    herdpy.start()
+    follower = follow("one")
+    herdpy.ok("start", "one")
+    log = herdpy.log / "one.log"
+    for ends in range(1, 9):
+        names(follower, "service-exited")
+        assert log.read_text().count(" last\n") >= ends
+
+
 def test_who_asked_for_what_is_told_and_logged(herdpy):
     herdpy.declare("foo", 'command = ["sleep", "1000"]')
     herdpy.start()

@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 
+import psutil
 import pytest
 
 from herdpy import protocol
@@ -80,6 +81,64 @@ def test_a_respawn_limit_above_64_is_kept_to(herdpy, eventually):
     herdpy.ok("start", "failing")
     eventually(lambda: not herdpy.status("failing")["enabled"])
     assert "it ended 70 times in 1000 s" in herdpy.status("failing")["reason"]
+
+
+def gone(pid: int) -> bool:
+    """Whether a process is no more, but perhaps for a zombie that is about to be reaped."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def about(herdpy, service):
+    """What herdpy's log says of a service, without the stamps."""
+    lines = (herdpy.log / "herdpy.log").read_text().splitlines()
+    words = [line.split(" ", 2)[2].split()[0] for line in lines if f" service={service} " in f"{line} "]
+    return [word for word in words if word.startswith("service-")]
+
+
+def test_a_respawn_at_once_whose_program_is_gone_by_then_is_told_as_any_other(herdpy, tmp_path, eventually):
+    """The old process is released by the very request that cannot be carried out."""
+    program = tmp_path / "program"
+    program.symlink_to(shutil.which("sleep"))
+    herdpy.declare("one", f'command = ["{program}", "1000"]\nrespawn-delay = 0\nrespawn-limit = 2')
+    herdpy.start()
+    herdpy.ok("start", "one")
+    program.unlink()
+    os.kill(herdpy.status("one")["pid"], signal.SIGKILL)
+    eventually(lambda: not herdpy.status("one")["enabled"])
+    assert herdpy.status("one")["pid"] is None
+    assert herdpy.status("one")["reason"].endswith(f"{program} cannot be executed: No such file or directory")
+    assert about(herdpy, "one") == [
+        "service-starting",
+        "service-started",
+        "service-exited",
+        "service-respawning",
+        "service-failed-to-start",
+        "service-disabled",
+    ]
+    program.symlink_to(shutil.which("sleep"))
+    herdpy.ok("start", "one")
+
+
+def test_what_waits_for_what_is_left_before_it_is_respawned_at_once_can_be_stopped(herdpy, tmp_path, eventually):
+    ready = tmp_path / "ready"
+    stubborn = f"trap '' TERM; echo $$ > {ready}; while :; do sleep 0.02; done"
+    script = 'setsid sh -c "$STUBBORN" & exec sleep 1000'
+    more = f"respawn-delay = 0\ngrace-period = 1.5\nenvironment = {{ STUBBORN = {json.dumps(stubborn)} }}"
+    herdpy.declare("one", f"command = {json.dumps(['sh', '-c', script])}\n{more}")
+    herdpy.start()
+    herdpy.ok("start", "one")
+    eventually(lambda: ready.exists() and ready.read_text())
+    stray = int(ready.read_text())
+    os.kill(herdpy.status("one")["pid"], signal.SIGKILL)
+    eventually(lambda: str(herdpy.status("one")["stage"]).startswith("waiting for what is left of it: "))
+    assert herdpy.status("one")["status"] == "starting"
+    herdpy.ok("stop", "one")
+    assert herdpy.status("one")["status"] == "stopped"
+    assert gone(stray)
+    assert about(herdpy, "one").count("service-started") == 1
 
 
 def test_a_shutdown_that_is_gone_on_with_is_in_no_hurry(herdpy, tmp_path, eventually):

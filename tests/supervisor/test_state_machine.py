@@ -44,6 +44,8 @@ REQUIREMENTS = {
     "once": ("worker",),
 }
 NEVER_RESPAWNED = {"once"}
+AT_ONCE = "base"
+"""Requires nothing, and is respawned without a delay: its next process is asked for with the last one's burial."""
 ON_FAILURE = {"worker"}
 DEATHS = {"killed": signal.SIGKILL, "exit 0": signal.SIGUSR1, "exit 3": signal.SIGUSR2}
 NAMES = st.sampled_from(list(REQUIREMENTS))
@@ -59,7 +61,7 @@ def declaration(name: str, version: int) -> str:
         f"requirement = {json.dumps(REQUIREMENTS[name])}",
         f"respawn-limit = {LIMIT}",
         "respawn-interval = 100000",
-        "respawn-delay = 0.01",
+        f"respawn-delay = {0 if name == AT_ONCE else 0.01}",
     ]
     if name == "worker":
         script = f"trap 'exit 0' USR1; trap 'exit 3' USR2; sleep 1001 & echo up; wait; : {version}"
