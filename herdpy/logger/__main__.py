@@ -16,4 +16,4 @@ if __name__ == "__main__":
         sys.exit(archive(sys.argv[2]))
     from herdpy.logger.pen import run
 
-    sys.exit(run(int(sys.argv[1])))
+    os._exit(run(int(sys.argv[1])))  # as herdpy/command.py has it

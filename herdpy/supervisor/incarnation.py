@@ -518,6 +518,10 @@ class Incarnation:
             await held.exited.wait()
         await self.bury()
 
+    def is_ended_by_keeper(self, *, gracefully: bool) -> bool:
+        """Tell whether the first thing to be done to end it (:meth:`put_down`) is the keeper's."""
+        return self.is_mute and not (gracefully and self.service.stop.graceful is not None)
+
     @property
     def is_mute(self) -> bool:
         """Whether nobody hears or accompanies it: the keeper alone waits for its last lines."""

@@ -1091,7 +1091,8 @@ class Life:
         if gracefully is None:
             gracefully = self.status == "running"
         await self._enter("stopping")
-        self._act(partial(self._bring_down, gracefully), self._stopped)
+        is_keepers = self._incarnation is not None and self._incarnation.is_ended_by_keeper(gracefully=gracefully)
+        self._act(partial(self._bring_down, gracefully), self._stopped, settles=not is_keepers)
 
     async def _bring_down(self, gracefully: bool) -> Outcome:
         dependents = await self._registry.stop_dependents(self)

@@ -771,7 +771,7 @@ class KeeperLine:
                 if held.id in self.held:
                     raise  # else it has been released meanwhile, after an ending that was not waited for
 
-    def end(self, held: Held, number: int, scope: str, *, if_alone: bool) -> Ending:
+    async def end(self, held: Held, number: int, scope: str, *, if_alone: bool) -> Ending:
         """Send a signal to a process that has not ended, and have it released once it has, without being asked again.
 
         Args:
@@ -782,6 +782,7 @@ class KeeperLine:
             Refused: it cannot be sent.
         """
         if self._broken is not None:
+            await self.settle()
             raise Refused(f"cannot ask the keeper: {self._broken}")
         self._serial += 1
         is_lone = len(self._endings) < FEW

@@ -164,7 +164,7 @@ async def end(
     Raises:
         Refused: it cannot be signalled.
     """
-    ending = line.end(held, stop.signal, _reach(stop), if_alone=stop.scope != "process")
+    ending = await line.end(held, stop.signal, _reach(stop), if_alone=stop.scope != "process")
     try:
         with trio.move_on_after(stop.grace_period):
             await ending.arrival()
