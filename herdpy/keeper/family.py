@@ -34,8 +34,13 @@ VARIABLE = "HERDPY_SERVICE"
 _TO_ITS_GROUP = 1 << 2
 """<linux/pidfd.h>, PIDFD_SIGNAL_PROCESS_GROUP."""
 
-PATIENCE = 0.05
-"""Seconds that we wait at most, in all, until it is clear whose those are that end or execute a program."""
+PATIENCE = 0.25
+"""Seconds that we look at most, again and again, until it is clear whose those are that end or execute a program: a
+process that a busy host does not let go on may be about to end for some 50 ms. Who takes longer is not waited for a
+second time."""
+
+GLANCE = 0.005
+"""Seconds of these that we wait for one of them to end, until we look what it executes by now."""
 
 PASSES = 10
 """Times that we look for processes that others have forked meanwhile, when all are to be signalled."""
@@ -76,15 +81,18 @@ class Families:
         """
         gone: set[int] = set()
         end = None
-        for _ in range(PASSES):
+        while True:
             found, unclear = self._look(process, gone, afresh=afresh)
-            living = [pid for pid in unclear if _lives(pid)]
             if set(unclear) <= self._stuck:
                 break
-            end = end or time.monotonic() + PATIENCE
-            if living and not _await_end(living, end - time.monotonic()):
+            now = time.monotonic()
+            end = end or now + PATIENCE
+            living = [pid for pid in unclear if _lives(pid)]
+            if now >= end:
                 self._stuck.update(living)
                 break
+            if living:
+                _await_end(living, end - now)
             gone.update(pid for pid in unclear if not _lives(pid))
             afresh = True
         self._stuck.intersection_update(self._seen)
@@ -109,7 +117,7 @@ class Families:
             owner = self._owner(pid)
             if owner is process:
                 found.append(pid)
-            elif owner is None and (not _lives(pid) or proc.lacks_environment(pid)):
+            elif owner is None and proc.is_in_between(pid):
                 unclear.append(pid)
         if process.is_foreign:
             found += [pid for pid in _strays(process) if pid not in found]
@@ -335,30 +343,24 @@ def _strays(process: Process) -> list[int]:
     return found
 
 
-def _await_end(pids: list[int], patience: float) -> bool:
+def _await_end(pids: list[int], patience: float) -> None:
     """Wait until one of these processes has ended, or until it is time to see what they execute by now.
 
     Args:
         patience: seconds that are left for all of that.
-
-    Returns:
-        False when no time is left.
     """
-    if patience <= 0:
-        return False
     ends = select.poll()
     opened = []
     try:
         for pid in pids:
             opened.append(os.pidfd_open(pid))
             ends.register(opened[-1], select.POLLIN)
-        ends.poll(min(patience, PATIENCE / 10) * 1000)
+        ends.poll(min(patience, GLANCE) * 1000)
     except OSError:
-        return True  # it has ended, or there is no descriptor left to wait with
+        return  # it has ended, or there is no descriptor left to wait with
     finally:
         for pidfd in opened:
             os.close(pidfd)
-    return True
 
 
 def _lives(pid: int) -> bool:

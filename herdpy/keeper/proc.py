@@ -20,10 +20,20 @@ class Stat:
         state: a letter; ``Z`` means that it has ended, or only that its first thread has.
         start_time: in clock ticks since boot; with the PID, it tells one process from all others.
         lacks_environment: whether it has none, not even an empty one; so to who may not trace it.
+        has_variables: whether it has one that is not empty; never to who may not trace it.
         exit_status: as wait(2) has it, once it has ended; 0 to who may not trace it.
     """
 
-    __slots__ = ("exit_status", "lacks_environment", "parent", "session", "start_time", "state", "threads")
+    __slots__ = (
+        "exit_status",
+        "has_variables",
+        "lacks_environment",
+        "parent",
+        "session",
+        "start_time",
+        "state",
+        "threads",
+    )
 
     def __init__(self, fields: list[bytes]) -> None:
         self.state = fields[0]
@@ -32,6 +42,7 @@ class Stat:
         self.threads = int(fields[17])
         self.start_time = int(fields[19])
         self.lacks_environment = fields[48] == b"0"  # env_end
+        self.has_variables = fields[47] != fields[48]  # env_start
         self.exit_status = int(fields[49])
 
     def has_ended(self) -> bool:
@@ -66,23 +77,29 @@ def now() -> int:
 
 
 def environment(pid: int, name: bytes) -> bytes | None:
-    """Return a variable that a process's program was started with; see also :func:`lacks_environment`."""
-    for line in _read(f"/proc/{pid}/environ").split(b"\0"):
+    """Return a variable that a process's program was started with; see also :func:`is_in_between`."""
+    content = _read(f"/proc/{pid}/environ")
+    if not content:
+        seen = stat(pid)
+        if seen is not None and seen.has_variables:  # it has executed a program meanwhile
+            content = _read(f"/proc/{pid}/environ")
+    for line in content.split(b"\0"):
         found, _, value = line.partition(b"=")
         if found == name:
             return value
     return None
 
 
-def lacks_environment(pid: int) -> bool:
-    """Tell whether a process of our user executes a program or ends right now (or is a thread of the kernel's).
+def is_in_between(pid: int) -> bool:
+    """Tell whether a process has ended, or is of our user and executes a program or ends right now (or is a thread of
+    the kernel's): then it may not be clear whose it is.
 
     One that executes a program has no environment from when it gets the new memory until its arguments are in it (the
     kernel's fs/exec.c and fs/binfmt_elf.c), and one that ends has none from when it gives its memory back until it has
     ended.
     """
     seen = stat(pid)
-    return seen is not None and not seen.has_ended() and seen.lacks_environment and belongs_to_us(pid)
+    return seen is None or seen.has_ended() or (seen.lacks_environment and belongs_to_us(pid))
 
 
 def belongs_to_us(pid: int) -> bool:
