@@ -38,6 +38,8 @@ def begin(keeper: Running, prefix: tuple[str, ...]) -> tuple[Supervisor, dict[st
 
 def kill_all(keeper: Running) -> None:
     assert keeper.process is not None
+    # A process that the keeper has just spawned has no command line for a moment: it is still executing its program.
+    until(lambda: all(child.cmdline() for child in keeper.children()), "each of its processes executes a program")
     services = [child.pid for child in keeper.children() if child.cmdline()[:1] == ["sleep"]]
     programs = [keeper.pid, *(child.pid for child in keeper.children() if child.pid not in services)]
     pidfds = [os.pidfd_open(pid) for pid in programs]
