@@ -173,6 +173,8 @@ def test_a_keeper_that_is_killed_after_it_is_taken_over_from(keeper: Running) ->
     following = keeper.supervisor(greeted=False)
     told = following.hello()
     assert [one["pid"] for one in told if one["kind"] == "process"] == [pid]
+    following.ask("signal", id="service", signal=9, scope="process")  # it is nobody's child that ends with this test
+    following.expect("exited", id="service")
 
 
 def test_a_table_that_makes_no_sense_is_refused() -> None:
