@@ -106,19 +106,17 @@ class Watched:
                 signal.pidfd_send_signal(pidfd, number)
 
     def ended(self, patience: float) -> bool:
-        """Wait until all have ended; False when some have not after ``patience`` seconds."""
+        """Wait until all have ended; False when some have not after ``patience`` seconds.
+
+        For one after the other, in their order: to be woken by each of a thousand ends, and to poll a thousand each
+        time, takes some 100 ms of a processor that whoever is measured needs.
+        """
         end = time.monotonic() + patience
-        poll = select.poll()
-        left = set(self._pidfds)
-        for pidfd in left:
+        for pidfd in self._pidfds:
+            poll = select.poll()
             poll.register(pidfd, select.POLLIN)
-        while left:
-            ready = poll.poll(max(0.0, end - time.monotonic()) * 1000)
-            if not ready:
+            if not poll.poll(max(0.0, end - time.monotonic()) * 1000):
                 return False
-            for pidfd, _ in ready:
-                left.discard(pidfd)
-                poll.unregister(pidfd)
         return True
 
     def close(self) -> None:
