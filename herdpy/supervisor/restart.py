@@ -13,6 +13,7 @@ import msgspec
 import trio
 
 from herdpy.supervisor.log import log
+from herdpy.supervisor.note import key_of_state, read_note
 from herdpy.supervisor.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -128,8 +129,10 @@ async def _finish(registry: "Registry", key: str, text: str) -> None:
         if life is not None and not registry.closing:
             log("restart-goes-on", service=life.name)
             before = None if begun.process is None else registry.line.held.get(begun.process)
-            # Of what had no process, its state tells: one that stops, or has stopped, does so for this restart.
-            is_yet_to_stop = begun.process is None and life.status in ("starting", "running")
+            # Of what had no process, the state that it was left in tells: one that was stopping, or had stopped, did so
+            # for this restart. By now whoever waits for it may have begun to start it.
+            was = read_note(life.name, registry.line.notes.get(key_of_state(life.name)))
+            is_yet_to_stop = begun.process is None and was is not None and was.status in ("starting", "running")
             if is_yet_to_stop or (before is not None and not before.has_ended):
                 await life.stop()
             await _start_again(registry, life, begun.others)

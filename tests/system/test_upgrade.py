@@ -599,7 +599,7 @@ def test_of_two_that_could_be_the_next_keeper_one_is(installation: Installation)
     """The keeper is killed when the second supervisor is in charge and the first has not heard so yet."""
     herdpy = installation.herdpy
     installation.declare("plain", ["sh", "-c", COUNTING], "auto-start = true")
-    taken = "        answer = self._answers.pop(serial, None)\n"
+    taken = "        answer = self._expect_no_more(serial)\n"
     stop = '        if packet["kind"] == "handed_over":\n            os.kill(os.getpid(), 19)  # SIGSTOP\n'
     installation.edit("supervisor/line.py", (taken, stop + taken))
     herdpy.start()
