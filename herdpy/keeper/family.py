@@ -83,11 +83,11 @@ class Families:
         end = None
         while True:
             found, unclear = self._look(process, gone, afresh=afresh)
-            if set(unclear) <= self._stuck:
+            living = [pid for pid in unclear if _lives(pid)]
+            if len(living) == len(unclear) and self._stuck.issuperset(living):
                 break
             now = time.monotonic()
             end = end or now + PATIENCE
-            living = [pid for pid in unclear if _lives(pid)]
             if now >= end:
                 self._stuck.update(living)
                 break

@@ -217,7 +217,7 @@ def test_the_rest_is_found_though_it_is_another_process_all_the_time(keeper: Run
     until_removed.touch()
     supervisor.spawn("service", sys.executable, "-I", "-S", "-c", RESTLESS, str(until_removed))
     assert supervisor.ended("service") == {"exited": 0}
-    assert [supervisor.ask("rest", id="service")["count"] for _ in range(200)].count(0) == 0
+    assert [supervisor.ask("rest", id="service")["count"] for _ in range(1500)].count(0) == 0
     until_removed.unlink()
     supervisor.expect("alone", id="service")
     assert supervisor.ask("release", id="service")["left"] == 0
