@@ -1,12 +1,13 @@
 """A cgroup for each service (cgroups(7), the kernel's cgroup-v2.rst), wherever version 2 is mounted and ours to write.
 
 A process cannot leave its cgroup by any fork, session or double fork, and one write kills all that are in it. A child
-has to be born in its cgroup: moved there afterwards, what it has forked by then would be missed. There are two ways.
-The keeper enters the cgroup, spawns by vfork, and goes home again; it has one thread, so that nothing else happens
-meanwhile. That costs some 60 us, if the kernel has just moved something; but if not, it waits until every processor has
-come by (an RCU grace period: 6 to 20 ms on Linux 6.18), and we hear nobody. Or the keeper forks right into the cgroup
-(clone3(2)), which never waits, but is a fork: 0.5 ms more. So what comes alone is forked, and what comes in a crowd is
-spawned from within, unless that has proved slow: other programs' forks make it wait, too.
+has to be born in its cgroup: moved there afterwards, what it has forked by then would be missed. From glibc 2.39 on, a
+bare child is, by a vfork (:mod:`herdpy.keeper.posix_spawn`), which costs no more than any. Without, and for the others,
+there are two ways. The keeper enters the cgroup, spawns by vfork, and goes home again; it has one thread, so that
+nothing else happens meanwhile. That costs some 60 us, if the kernel has just moved something; but if not, it waits
+until every processor has come by (an RCU grace period: 6 to 20 ms on Linux 6.18), and we hear nobody. Or the keeper
+forks right into the cgroup (clone3(2)), which never waits, but is a fork: 0.5 ms more. So what comes alone is forked,
+and what comes in a crowd is spawned from within, unless that has proved slow: other programs' forks make it wait, too.
 
 No controller is enabled: these cgroups only say who belongs together.
 """
@@ -16,6 +17,8 @@ from __future__ import annotations
 import os
 import stat
 import time
+
+from herdpy.keeper.posix_spawn import can_spawn_into
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -104,6 +107,7 @@ class Cgroups:
 
     Attributes:
         path: that cgroup's directory, or None when there can be none: then every service does without.
+        can_vfork: whether a vfork into a cgroup can be tried.
         can_fork: whether a fork into a cgroup has not failed yet.
     """
 
@@ -117,7 +121,7 @@ class Cgroups:
         self._is_usable = False
         self._home = -1
         self._number = 0
-        self.can_fork = True
+        self.can_vfork, self.can_fork = False, True
         self._crowd = 0
         self._ended = 0.0
         self._spared = 0
@@ -136,6 +140,7 @@ class Cgroups:
         except OSError:
             return
         self.path, self._is_usable = path, True
+        self.can_vfork = can_spawn_into()
 
     def make(self, name: str) -> Cgroup | None:
         """Make a cgroup for a process; None when that cannot be."""

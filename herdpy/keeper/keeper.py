@@ -20,10 +20,11 @@ from herdpy.keeper.listen import accept
 from herdpy.keeper.loop import Loop
 from herdpy.keeper.message import VERSION, MessageError, decode, encode, is_near
 from herdpy.keeper.output import Output
+from herdpy.keeper.posix_spawn import NO_WAY
 from herdpy.keeper.renewal import Table, Trial
 from herdpy.keeper.request import BadRequest
 from herdpy.keeper.second import Retired, Second, answer_changes
-from herdpy.keeper.spawn import Spawner, SpawnFailure, failure, identify
+from herdpy.keeper.spawn import NotBornThere, Spawner, SpawnFailure, failure, identify
 from herdpy.keeper.table import Pipe, Process, identity, intention, make_pipe
 from herdpy.version import VERSION as PROGRAM_VERSION
 
@@ -447,6 +448,11 @@ class Keeper:
             SpawnFailure: there is no child.
         """
         cgroups = self._cgroups
+        if cgroup is not None and cgroups.can_vfork and child.is_bare():
+            try:
+                return *self._spawner.spawn(child, output, cgroup=cgroup.path), cgroup
+            except NotBornThere as refusal:
+                cgroups.can_vfork = refusal.errno not in NO_WAY
         if cgroup is not None and cgroups.comes_alone():
             try:
                 return *self._spawner.spawn(child, output, forking_into(cgroup.path)), cgroup

@@ -30,7 +30,7 @@ import fcntl
 import os
 import resource
 
-from herdpy.keeper import privilege
+from herdpy.keeper import posix_spawn, privilege
 from herdpy.kernel import LIMITS
 
 TYPE_CHECKING = False
@@ -66,6 +66,18 @@ class SpawnFailure(Exception):  # noqa: N818 - it names what happened to the chi
         self.errno = number
         self.stage = stage
         self.path = path
+
+
+class NotBornThere(Exception):  # noqa: N818 - as above
+    """A child that could not be born in a cgroup; by another way it may.
+
+    Attributes:
+        errno: what the kernel said.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(os.strerror(number))
+        self.errno = number
 
 
 class Child:
@@ -182,11 +194,19 @@ class Spawner:
         """Those of its own: /dev/null, and two that are low."""
         return self._null, self._low, self._low_stdin
 
-    def spawn(self, child: Child, output: int | None, fork: Callable[[], int] | None = None) -> tuple[int, int | None]:
+    def spawn(
+        self,
+        child: Child,
+        output: int | None,
+        fork: Callable[[], int] | None = None,
+        *,
+        cgroup: str | None = None,
+    ) -> tuple[int, int | None]:
         """Start ``child`` with ``output`` as its stdout and stderr (None: /dev/null).
 
         Args:
             fork: forks in a way of its own; None means by vfork where that will do, else as usual.
+            cgroup: where a bare child is to be born (:func:`herdpy.keeper.posix_spawn.can_spawn_into`).
 
         Returns:
             Its PID, and None when its program runs already; otherwise a descriptor to watch: at its end of file the
@@ -194,6 +214,7 @@ class Spawner:
 
         Raises:
             SpawnFailure: when there is no child.
+            NotBornThere: when there is none, and perhaps only since it was to be born in ``cgroup``.
         """
         if child.stdin is not None:
             # The open file is the child's from now on. Who accepted the connection had it nonblocking for itself.
@@ -203,7 +224,7 @@ class Spawner:
                 raise SpawnFailure(error.errno or errno.EIO, "descriptors", "") from None
         output = self._null if output is None else output
         if fork is None and child.is_bare():
-            return self._by_vfork(child, output), None
+            return self._by_vfork(child, output, cgroup), None
         return self._by_fork(child, output, fork or os.fork)
 
     def spawn_companion(self, command: list[str], environment: Mapping[str, str], output: int, line: int) -> int:
@@ -225,7 +246,7 @@ class Spawner:
             (os.POSIX_SPAWN_DUP2, output, 2),
         ]
 
-    def _by_vfork(self, child: Child, output: int) -> int:
+    def _by_vfork(self, child: Child, output: int, cgroup: str | None) -> int:
         stdin = None if child.stdin is None else os.dup2(child.stdin, self._low_stdin, inheritable=False)
         actions = self._standard(os.dup2(output, self._low, inheritable=False), stdin)
         directory = None if child.directory == "/" else child.directory  # that is where we are
@@ -236,7 +257,15 @@ class Spawner:
                     os.chdir(directory)
                 except OSError as error:
                     raise SpawnFailure(error.errno or errno.EIO, "directory", directory) from None
-            return _look_up(child.command[0], child.environment, lambda path: self._execute(path, child, actions))
+            birthplace = None if cgroup is None else _birthplace(cgroup)
+            try:
+                execute = self._execute
+                return _look_up(
+                    child.command[0], child.environment, lambda path: execute(path, child, actions, birthplace)
+                )
+            finally:
+                if birthplace is not None:
+                    os.close(birthplace)
         finally:
             if directory is not None:
                 os.chdir("/")
@@ -246,10 +275,17 @@ class Spawner:
             if stdin is not None:
                 os.dup2(self._null, self._low_stdin, inheritable=False)
 
-    def _execute(self, path: str, child: Child, actions: list[tuple[int, int, int]]) -> int:
+    def _execute(self, path: str, child: Child, actions: list[tuple[int, int, int]], birthplace: int | None) -> int:
         self._lend_limit()
         try:
-            return _posix_spawn(path, child.command, child.environment, actions)
+            if birthplace is None:
+                return _posix_spawn(path, child.command, child.environment, actions)
+            descriptors = [(ours, theirs) for _, ours, theirs in actions]
+            return posix_spawn.spawn(path, child.command, child.environment, descriptors, birthplace)
+        except OSError as error:
+            if birthplace is None or error.errno in posix_spawn.OTHERS_TOO:
+                raise
+            raise NotBornThere(error.errno or errno.EIO) from None
         finally:
             self._restore_limit()
 
@@ -435,6 +471,18 @@ def _limit(number: int, soft: int, hard: int) -> None:
         resource.setrlimit(number, (soft, hard))
     except ValueError:  # so the resource module has EPERM
         raise OSError(errno.EPERM, os.strerror(errno.EPERM)) from None
+
+
+def _birthplace(cgroup: str) -> int:
+    """Open a cgroup's directory. That is done while the limit on descriptors is ours.
+
+    Raises:
+        NotBornThere: it cannot be opened.
+    """
+    try:
+        return os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise NotBornThere(error.errno or errno.EIO) from None
 
 
 def _posix_spawn(

@@ -1427,10 +1427,11 @@ class Life:
             self.sockets.resume(self.service)
 
     async def _resume(self) -> None:
-        held, self._left = self._left, None
+        held = self._left
         beside, self._left_beside = self._left_beside, NOTHING
         if held is not None:
             self._adopt(await incarnation.taken_up(self._line, self.service, held))
+            self._left = None  # not before: whoever asks meanwhile is told of its process
         if self.status == "stopped" and not self._is_restarting:
             await self._close_sockets()
         listens_alone = held is None and (self.service.lazy or not self.service.attempts)
