@@ -90,6 +90,7 @@ def begin(options: Options) -> int:
     else:
         open_files = table.options["open_files"]
         spawner = Spawner(null, table.spawner, open_files)
+    has_heirs = table is not None  # who go on with what we have, should we end by a mistake of our own
     try:
         keeper = Keeper(
             supervisor=[*options.supervisor, LINE, *options.arguments],
@@ -128,15 +129,18 @@ def begin(options: Options) -> int:
         elif estate is not None and estate.is_inherited:
             pid_file.inherit()
         privilege.become_subreaper()
+        has_heirs = True
         keeper.run(_take_signals())
+        has_heirs = False
         tell(keeper.last_words())
         if keeper.message is not None:
             tell(f"herdpy: {keeper.message}\n".encode("utf-8", "backslashreplace"))
         return keeper.status
     finally:
-        pid_file.remove()
-        control.close()
-        lock.release()
+        if not has_heirs:
+            pid_file.remove()
+            control.close()
+            lock.release()
 
 
 def _estate(

@@ -228,9 +228,9 @@ def execute(memory: int, descriptors: Iterable[int]) -> NoReturn:
         OSError: it cannot be executed; everything is as it was.
     """
     passed = [memory, *descriptors]
-    for descriptor in passed:
-        os.set_inheritable(descriptor, True)
     try:
+        for descriptor in passed:
+            os.set_inheritable(descriptor, True)
         os.execve(sys.executable, [sys.executable, "-I", "-m", "herdpy.keeper", "renewed", str(memory)], os.environ)
     finally:
         for descriptor in passed:

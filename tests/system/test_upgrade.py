@@ -568,22 +568,30 @@ def test_a_client_that_asks_all_the_time_is_always_answered(installation: Instal
     assert wrong == []
 
 
+@pytest.mark.parametrize("where", ["at its beginning", "when it has all"])
 @pytest.mark.parametrize("always", [False, True])
-def test_a_keeper_that_fails_only_when_it_is_executed(installation: Installation, *, always: bool) -> None:
-    """As if it had been killed: the supervisor becomes the next one."""
+def test_a_keeper_that_fails_only_when_it_is_executed(installation: Installation, where: str, *, always: bool) -> None:
+    """As if it had been killed: the supervisor becomes the next one, and the control socket stays where it is."""
     herdpy = installation.herdpy
     installation.declare("plain", ["sh", "-c", COUNTING], "auto-start = true")
     herdpy.start()
     plain = identity(installation.pid("plain"))
     (supervisor,) = installation.supervisors()
     marker = herdpy.directory / "failed"
-    fail = f"if {always} or not os.path.exists({str(marker)!r}): open({str(marker)!r}, 'a').close(); sys.exit(9)"
-    installation.edit("keeper/__main__.py", ("        memory = int(", f"        {fail}\n        memory = int("))
+    fail = f"if {always} or not os.path.exists({str(marker)!r}): open({str(marker)!r}, 'a').close(); raise SystemError"
+    if where == "at its beginning":
+        installation.edit("keeper/__main__.py", ("        memory = int(", f"        {fail}\n        memory = int("))
+    else:
+        begin = "        self._signals = signals\n"
+        fail = fail.replace("if ", "if self._renewed is not None and (").replace(": open", "): open")
+        installation.edit("keeper/keeper.py", (begin, f"{begin}        {fail}\n"))
+    socket = herdpy.socket.stat().st_ino
     done = herdpy.herd("upgrade", "root", "keeper")  # which asks the next one once more
     assert done.returncode == (1 if always else 0), done
     lost = re.findall(r"keeper-lost pid=(\d+)", (herdpy.log / "herdpy.log").read_text())
     assert lost[0] == str(supervisor)
     assert (len(lost) > 1) is always
+    assert herdpy.socket.stat().st_ino == socket
     herdpy.let_succeed(int(lost[-1]))
     assert identity(installation.pid("plain")) == plain
     installation.install()
