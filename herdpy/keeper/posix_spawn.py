@@ -28,8 +28,8 @@ ROOM = 1024
 PID = 4
 """Bytes of a pid_t, which is an int wherever there is glibc."""
 
-OTHERS_TOO = frozenset((errno.ENOENT, errno.ENOTDIR, errno.EAGAIN, errno.ENOMEM))
-"""Errors that any other way into a cgroup would end with, too."""
+OTHERS_TOO = frozenset((errno.ENOENT, errno.ENOTDIR, errno.EAGAIN))
+"""Errors that any other way into a cgroup would end with, too. What ENOMEM is about, a fork tells better."""
 NO_WAY = frozenset((errno.ENOSYS, errno.EOPNOTSUPP))
 """Errors that say that there is no such way: a kernel before 5.7, or a filter of system calls."""
 

@@ -11,7 +11,7 @@ AT_ONCE = frozenset(
     {
         *("requirement", "wants", "after", "essential", "documentation", "source", "declaration", "auto_start"),
         *("cautions", "foresights", "renewal", "respawn", "ports", "reach", "actions", "on_change", "members"),
-        *("transient", "stop"),
+        *("transient", "stop", "provision"),
     }
 )
 """Fields of a service that take effect while its process runs: nothing of it was spawned with them."""

@@ -623,7 +623,10 @@ class Life:
                     await self._close_sockets()
                 reply.give(Outcome(True))
             case _Replace(service, at_once, reply), status:
+                names = self.names
                 self.replacement = None if service == self.service else service  # it may have been restarted meanwhile
+                if names != self.names:
+                    self._registry.rename(self, self.service, names)
                 if at_once or status == "stopped" or self._hurry is not None:  # as it waits to be respawned
                     before = self.service
                     self._take_replacement()
@@ -1257,12 +1260,15 @@ class Life:
     def _is_restarting(self) -> bool:
         """Whether it is about to be started again, and nobody who connects meanwhile is to be refused."""
         registry = self._registry
-        return self.name in registry.restarting and not registry.closing and not self.service.transient
+        is_part = any(self.name in names for names in registry.restarting)
+        return is_part and not registry.closing and not self.service.transient
 
     def _take_replacement(self) -> None:
-        replacement, self.replacement = self.replacement, None
+        replacement = self.replacement
         if replacement is not None:
-            self._become(replacement)
+            names, before = self.names, self.service
+            self.service, self.replacement = replacement, None
+            self._registry.rename(self, before, names)
 
     @property
     def is_to_be_told(self) -> bool:
@@ -1276,6 +1282,14 @@ class Life:
     def _see_to_replacement(self) -> None:
         if self.is_to_be_told:
             self._registry.reload_soon()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What it is found by: as it is, and as it will be from its next start on."""
+        provision = self.service.provision
+        if self.replacement is None or self.replacement.provision == provision:
+            return provision
+        return tuple(dict.fromkeys((*provision, *self.replacement.provision)))
 
     def _become(self, service: Service) -> None:
         before, self.service = self.service, service

@@ -1,6 +1,5 @@
 """All services of the plan, each with its life."""
 
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TypeVar
@@ -56,8 +55,8 @@ class Registry:
         """Who requires a name."""
         self.registered: set[str] = set()
         """Canonical names of what is in no file of the plan, but was registered while herdpy runs."""
-        self.restarting = Counter[str]()
-        """Canonical names of what is being restarted, by how many restarts: it keeps its sockets meanwhile."""
+        self.restarting: list[tuple[str, ...]] = []
+        """Canonical names of what is being restarted, by restart: it keeps its sockets meanwhile."""
         self.unloaded: set[str] = set()
         """Canonical names of what is in a file of the plan, but was unloaded by hand."""
         self.begun = trio.Event()
@@ -82,7 +81,7 @@ class Registry:
             if service.name not in self.unloaded:
                 self._add(service)
         self._add_registered()
-        self.restarting = Counter(restart.begun(self.line.notes))
+        self.restarting = restart.begun(self.line.notes)
         found = self._found = _sorted(self.line.held.values())
         for name in (found.processes.keys() | sockets.owners(self.line)) - self.lives.keys():
             main = found.processes.get(name)
@@ -101,7 +100,7 @@ class Registry:
             self.take_plan(self._plan, self._remake)
             return
         self._found = _sorted(self.line.held.values())
-        self.restarting = Counter(restart.begun(self.line.notes))
+        self.restarting = restart.begun(self.line.notes)
         for name in names:
             before = self.lives[name]
             before.give_back()
@@ -237,7 +236,7 @@ class Registry:
 
     def _dependents(self, life: Life) -> Iterator[Life]:
         """Those that require a name of its that it is who provides: another may have come by it in a reload."""
-        for name in life.service.provision:
+        for name in life.names:
             if self.by_name.get(name) is life:
                 yield from self._requirers.get(name, ())
 
@@ -276,17 +275,29 @@ class Registry:
         await life.retire()
         await self.line.note(f"registered:{life.name}", None)
 
-    def rename(self, life: Life, before: Service) -> None:
-        """Find a service that became another one by its present names."""
+    def rename(self, life: Life, before: Service, names: Iterable[str] = ()) -> None:
+        """Find a service that became another one, or is about to, by its present names.
+
+        Args:
+            before: what it was.
+            names: what it was to be found by besides.
+        """
         self._index(life, before, add=False)
+        for name in names:
+            self._forget(name, life)
         self._index(life, life.service, add=True)
 
+    def _forget(self, name: str, life: Life) -> None:
+        if self.by_name.get(name) is life:
+            del self.by_name[name]
+
     def _index(self, life: Life, service: Service, *, add: bool) -> None:
-        for name in service.provision:
-            if add:
+        newest = (life.replacement or life.service).provision
+        for name in dict.fromkeys((*service.provision, *life.names)):
+            if not add:
+                self._forget(name, life)
+            elif name in newest or name not in self.by_name:  # what is declared now goes before what was
                 self.by_name[name] = life
-            elif self.by_name.get(name) is life:
-                del self.by_name[name]
         for name in dict.fromkeys(service.requirement):
             if add:
                 self._requirers.setdefault(name, []).append(life)
@@ -403,7 +414,7 @@ class Registry:
             return ()
 
         def still_depends(other: Life) -> bool:
-            return not set(life.service.provision).isdisjoint(other.service.requirement)
+            return not set(life.names).isdisjoint(other.service.requirement)
 
         return await self.stop_each(dependents, forced=True, is_needed=still_depends)
 

@@ -17,7 +17,7 @@ from herdpy.supervisor.log import log
 from herdpy.supervisor.note import key_of_state
 from herdpy.supervisor.plan import Plan, make_plan
 from herdpy.supervisor.registry import NotRegistered, Registry
-from herdpy.supervisor.restart import promise, restart
+from herdpy.supervisor.restart import entailed, promise, restart
 from herdpy.threads import in_thread
 
 LAYERS = "layers"
@@ -25,6 +25,9 @@ LAYERS = "layers"
 
 FAILING = 5.0
 """Seconds that a start may take to fail, of which something required is gone."""
+
+STOPPING = 5.0
+"""Seconds that what is declared no longer may take to stop, and the rest of the reload and the next one wait for it."""
 
 State = tuple[int, int, int]
 """Of a directory: its device, its inode, and when its status last changed, in nanoseconds: when an entry came or went,
@@ -68,6 +71,8 @@ class Reloading:
         self._lock = trio.Lock()
         self._added: frozenset[str] = frozenset()
         """The canonical names of what has its life, but counts as added: the last supervisor had not begun with it."""
+        self._going: set[Life] = set()
+        """What is declared no longer, and being stopped."""
         self._is_behind = False
         """Whether the kept plan is another one than what is carried out."""
 
@@ -162,10 +167,13 @@ class Reloading:
                 await registry.lives[name].replace(None)  # what was to replace it is declared no longer
         for change in comparison.changed:
             await registry.is_declared(change.name)
-        added = [registry.lives.get(service.name) or registry.add(service) for service in comparison.added]
         gone = [registry.lives[name] for name in comparison.removed if name in registry.lives]
-        # As they are still: one that requires it no longer may be starting, and wait for it.
-        leaning = dict.fromkeys(other for life in gone for other in registry.stopped_with(life) if other not in gone)
+        # As they are still: one that requires it no longer may be starting, and wait for it; or another one is about to
+        # provide what it requires.
+        down = [other.name for life in gone for other in (life, *registry.stopped_with(life))]
+        leaning = [registry.lives[name] for name in entailed(registry, down) if name in registry.lives]
+        leaning = [life for life in leaning if life not in gone]
+        added = [registry.lives.get(service.name) or registry.add(service) for service in comparison.added]
         restarted: list[Life] = []
         for change in comparison.changed:
             life = registry.lives.get(change.name)
@@ -176,20 +184,41 @@ class Reloading:
                 problems.append(problem)
             elif change.effect.kind == "restart" and life.status != "stopped":
                 restarted.append(life)
-        keep_promise = await promise(registry, [life.name for life in leaning]) if leaning else None
-        stopped = await self._remove(gone, problems)
-        with trio.move_on_after(FAILING):
-            for life in leaning:
-                await life.start_is_over()
+        declared = [
+            registry.lives.get(name) for name in (*comparison.unchanged, *(one.name for one in comparison.changed))
+        ]
+        back = [life for life in declared if life in self._going]
+        self._going -= {*back}
+        to_start = [life for life in (*back, *added) if life.service.auto_start]
+        keep_promise = None
+        if gone and (leaning or to_start):
+            keep_promise = await promise(registry, [life.name for life in (*leaning, *to_start)])
+        for life in gone:  # which members run on is not its business any more
+            await life.replace(msgspec.structs.replace(life.service, members=()), at_once=True)
+        stopped: list[str] = []
+        are_gone = trio.Event()
+        nursery.start_soon(self._remove, gone, leaning, problems, stopped, are_gone)
+        with trio.move_on_after(STOPPING):
+            await are_gone.wait()
         for life in restarted:
             await nursery.start(self._restart, life, problems)
-        # Of those that lean on what is gone, one may have been starting: no stop tells of it.
-        names = dict.fromkeys([*(life.name for life in leaning), *stopped])
-        again = [registry.lives[name] for name in names if name in registry.lives]
-        to_start = [*again, *(life for life in added if life.service.auto_start)]
-        await nursery.start(self._start_all, to_start, problems)
-        if keep_promise is not None:
-            await keep_promise()
+
+        async def start(task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+            # They may be the successors of what is gone, at the same port: they wait for its end, but nobody else does.
+            await are_gone.wait()
+            # Of those that lean on what is gone, one may have been starting: no stop tells of it.
+            names = dict.fromkeys([*(life.name for life in leaning), *stopped])
+            again = [registry.lives[name] for name in names if name in registry.lives]
+            async with trio.open_nursery() as starts:
+                await starts.start(self._start_all, [*again, *to_start], problems)
+                task_status.started()
+                if keep_promise is not None:
+                    await keep_promise()
+
+        if are_gone.is_set():
+            await nursery.start(start)
+        else:
+            nursery.start_soon(start)
 
     async def _start_all(
         self, lives: Iterable[Life], problems: list[str], task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -205,25 +234,35 @@ class Reloading:
         outcome = await restart(self._registry, life, task_status)
         problems += outcome.lines if not outcome.done else ()
 
-    async def _remove(self, gone: Sequence[Life], problems: list[str]) -> list[str]:
+    async def _remove(
+        self,
+        gone: Sequence[Life],
+        leaning: Iterable[Life],
+        problems: list[str],
+        stopped: list[str],
+        are_gone: trio.Event,
+    ) -> None:
         """Stop services that are declared no longer, at once, and forget those that have stopped.
 
-        Returns:
-            The canonical names of what was stopped.
+        Args:
+            leaning: what the starts fail of that wait for those.
+            problems: where what cannot be done is added, in sentences.
+            stopped: where the canonical names of what was stopped are added.
+            are_gone: set when that is done.
         """
-        stopped: list[str] = []
         lines: dict[str, tuple[str, ...]] = {}
+        self._going.update(gone)
 
         async def stop(life: Life) -> None:
             outcome = await life.stop()
             stopped.extend(outcome.stopped)
             lines[life.name] = outcome.lines
 
-        with trio.move_on_after(self._registry.shutdown.timeout):  # others wait for their reload
+        with trio.move_on_after(self._registry.shutdown.timeout):
             async with trio.open_nursery() as nursery:
                 for life in gone:
                     nursery.start_soon(stop, life)
-        left = list(gone)
+        left = [life for life in gone if life in self._going]  # else it is declared again by now, or has been forgotten
         while left:  # what requires others before those
             reasons: dict[Life, NotRegistered] = {}
             for life in left:
@@ -237,7 +276,11 @@ class Reloading:
                     problems += lines.get(life.name) or (stays,)
                 break
             left = list(reasons)
-        return stopped
+        self._going -= {*gone}
+        with trio.move_on_after(FAILING):
+            for life in leaning:
+                await life.start_is_over()
+        are_gone.set()
 
     async def _change(self, life: Life, change: Change) -> str | None:
         """Let a service become what it is declared to be now; returns why it did not, in a sentence."""

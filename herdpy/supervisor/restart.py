@@ -5,8 +5,7 @@ see through still ends with everything running.
 """
 
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -58,11 +57,11 @@ async def restart(
         task_status.started()
         return Outcome(False, (f"cannot restart {life.name}: {refusal}",))
     key = f"{NOTE}{time.monotonic_ns()}"
-    others = tuple(other.name for other in registry.stopped_with(life))
-    begun = _Restart(life.name, None if life.process is None else life.process.id, others)
+    _, *others = entailed(registry, (life.name, *(other.name for other in registry.stopped_with(life))))
+    begun = _Restart(life.name, None if life.process is None else life.process.id, tuple(others))
     await registry.line.note(key, msgspec.json.encode(begun).decode())
     task_status.started()
-    registry.restarting.update(begun.names)
+    registry.restarting.append(begun.names)
     try:
         stop = await life.stop()
         if not stop.done:
@@ -87,11 +86,24 @@ async def promise(registry: "Registry", names: Sequence[str]) -> Callable[[], Aw
     first, *others = names
     note = _Restart(first, _ENDED, tuple(others))
     await registry.line.note(key, msgspec.json.encode(note).decode())
+    registry.restarting.append(note.names)
 
     async def keep() -> None:
         await registry.line.note(key, None)
+        await _end(registry, note)
 
     return keep
+
+
+def entailed(registry: "Registry", names: Iterable[str]) -> tuple[str, ...]:
+    """These, and what else runs again only if a restart of these sees to it: it is down for the sake of another one,
+    which is overtaken by this one."""
+    found = dict.fromkeys(names)
+    others = list(registry.restarting)
+    while overtaken := [other for other in others if not found.keys().isdisjoint(other)]:
+        found |= dict.fromkeys(name for other in overtaken for name in other)
+        others = [other for other in others if other not in overtaken]
+    return tuple(found)
 
 
 def unfinished(registry: "Registry") -> bool:
@@ -99,16 +111,14 @@ def unfinished(registry: "Registry") -> bool:
     return any(key.startswith(NOTE) for key in registry.line.notes)
 
 
-def begun(notes: Mapping[str, str]) -> Iterator[str]:
-    """The names of what is part of a restart that the last supervisor left behind, as often as it is."""
-    for key, text in notes.items():
-        if key.startswith(NOTE):
-            yield from msgspec.json.decode(text, type=_Restart).names
+def begun(notes: Mapping[str, str]) -> list[tuple[str, ...]]:
+    """The names of what is part of each restart that the last supervisor left behind."""
+    return [msgspec.json.decode(text, type=_Restart).names for key, text in notes.items() if key.startswith(NOTE)]
 
 
 async def _end(registry: "Registry", begun: _Restart) -> None:
     """What could not be started again need not listen any longer."""
-    registry.restarting -= Counter(begun.names)
+    registry.restarting.remove(begun.names)
     for name in begun.names:
         if name in registry.lives:
             await registry.lives[name].end_restart()
