@@ -382,7 +382,7 @@ class Answers:
                 outcome = await life.start(command.arguments[command.arguments[:1] == ("--",) :])
                 return outcome.done, write_reply(describe(life) if outcome.done else False, messages=outcome.lines)
             case "stop":
-                outcome = await life.stop(forced=command.arguments == ("--force",))
+                outcome = await life.stop(forced=command.arguments == ("--force",), is_by_hand=True)
                 result = [Symbol(name) for name in outcome.stopped] if outcome.done else [False]
                 return outcome.done, write_reply(result, messages=outcome.lines)
             case "restart":

@@ -71,7 +71,7 @@ def _effect(before: Service, after: Service) -> Effect:
     differing = {field for field in Service.__struct_fields__ if getattr(before, field) != getattr(after, field)} - {
         "facts"
     }
-    if differing <= AT_ONCE:
+    if differing <= AT_ONCE and before.stop.scope == after.stop.scope:  # with that, the keeper holds its process
         return Effect(kind="now", words="takes effect now")
     if after.on_change == "restart":
         return Effect(kind="restart", words="is restarted now")

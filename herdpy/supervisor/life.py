@@ -37,6 +37,7 @@ from herdpy.supervisor.note import NOTE_VERSION, Change, Note, Status, key_of_de
 from herdpy.supervisor.outcome import Outcome, Reply, Unmet
 from herdpy.supervisor.recent import with_newest
 from herdpy.supervisor.respawn import History
+from herdpy.supervisor.restart import forgo
 from herdpy.supervisor.sockets import Sockets, are_left
 
 if TYPE_CHECKING:
@@ -304,18 +305,28 @@ class Life:
             self._put(_Start(tuple(arguments), reply, transaction))
         return reply
 
-    async def stop(self, *, forced: bool = False, is_needed: Callable[[], bool] | None = None) -> Outcome:
+    async def stop(
+        self, *, forced: bool = False, is_by_hand: bool = False, is_needed: Callable[[], bool] | None = None
+    ) -> Outcome:
         """Stop it, its dependents first, and wait until it has stopped.
 
         Args:
             forced: whether its consent, and that of what is stopped along with it, is not asked for.
+            is_by_hand: whether somebody means it, so that no restart is to undo it.
             is_needed: as of :class:`Reply`.
         """
         if self._is_over:
             return Outcome(True)
         if not forced and not self._registry.closing and (refusal := await self._refusal_to_stop()):
             return Outcome(False, (f"cannot stop {self.name}: {refusal}",))
-        return await self.ask_to_stop(is_needed).wait()
+        if not is_by_hand:
+            return await self.ask_to_stop(is_needed).wait()
+        self._registry.stopping_by_hand.append(self)
+        try:
+            await forgo(self._registry, self)
+            return await self.ask_to_stop(is_needed).wait()
+        finally:
+            self._registry.stopping_by_hand.remove(self)
 
     def ask_to_stop(self, is_needed: Callable[[], bool] | None = None) -> Reply:
         """Do what :meth:`stop` does when it is forced, but for the waiting."""
@@ -849,7 +860,14 @@ class Life:
         if self.service.requirement or self.service.after:
             self.tell_stage(self._registry.words_for_awaited(self.service))
         await self._registry.start_before(self.service, transaction, self._nursery, wants=wants)
-        await self._registry.start_requirements(self.service, transaction, lambda: self._is_start_wanted)
+        while True:
+            try:
+                await self._registry.start_requirements(self.service, transaction, lambda: self._is_start_wanted)
+                break
+            except Unmet:
+                # Nobody waits for a respawn; so it waits, for what may fail again and again before it comes up.
+                if self._due is None or not self._registry.is_to_come(self.service.requirement):
+                    raise
         self.tell_stage(None)
 
     async def _prepare(self) -> None:
@@ -1260,7 +1278,7 @@ class Life:
     def _is_restarting(self) -> bool:
         """Whether it is about to be started again, and nobody who connects meanwhile is to be refused."""
         registry = self._registry
-        is_part = any(self.name in names for names in registry.restarting)
+        is_part = any(self.name in restart.names for restart in registry.restarting)
         return is_part and not registry.closing and not self.service.transient
 
     def _take_replacement(self) -> None:

@@ -55,8 +55,10 @@ class Registry:
         """Who requires a name."""
         self.registered: set[str] = set()
         """Canonical names of what is in no file of the plan, but was registered while herdpy runs."""
-        self.restarting: list[tuple[str, ...]] = []
-        """Canonical names of what is being restarted, by restart: it keeps its sockets meanwhile."""
+        self.restarting: list[restart.Restart] = []
+        """The restarts that are under way: what is part of one keeps its sockets meanwhile."""
+        self.stopping_by_hand: list[Life] = []
+        """What somebody is stopping: no restart brings it back."""
         self.unloaded: set[str] = set()
         """Canonical names of what is in a file of the plan, but was unloaded by hand."""
         self.begun = trio.Event()
@@ -81,7 +83,7 @@ class Registry:
             if service.name not in self.unloaded:
                 self._add(service)
         self._add_registered()
-        self.restarting = restart.begun(self.line.notes)
+        self.restarting = restart.begun(self)
         found = self._found = _sorted(self.line.held.values())
         for name in (found.processes.keys() | sockets.owners(self.line)) - self.lives.keys():
             main = found.processes.get(name)
@@ -100,7 +102,7 @@ class Registry:
             self.take_plan(self._plan, self._remake)
             return
         self._found = _sorted(self.line.held.values())
-        self.restarting = restart.begun(self.line.notes)
+        self.restarting = restart.begun(self)
         for name in names:
             before = self.lives[name]
             before.give_back()
@@ -328,6 +330,11 @@ class Registry:
             ]
         )
         return f"waits for {', '.join(names)}" if names else None
+
+    def is_to_come(self, names: Iterable[str]) -> bool:
+        """Tell whether all these services run, or are being started, if only when that is due."""
+        lives = [self.by_name.get(name) for name in names]
+        return all(life is not None and life.status in ("starting", "running") for life in lives)
 
     async def leftovers_gone(self, name: str) -> None:
         """Wait until nothing is left of what the last supervisor's steps left of a service: its steps are repeated."""

@@ -168,6 +168,7 @@ class Reloading:
         for change in comparison.changed:
             await registry.is_declared(change.name)
         gone = [registry.lives[name] for name in comparison.removed if name in registry.lives]
+        gone = [life for life in gone if life not in self._going]  # a reload before this one sees to those
         # As they are still: one that requires it no longer may be starting, and wait for it; or another one is about to
         # provide what it requires.
         down = [other.name for life in gone for other in (life, *registry.stopped_with(life))]
@@ -190,9 +191,9 @@ class Reloading:
         back = [life for life in declared if life in self._going]
         self._going -= {*back}
         to_start = [life for life in (*back, *added) if life.service.auto_start]
-        keep_promise = None
+        promised = None
         if gone and (leaning or to_start):
-            keep_promise = await promise(registry, [life.name for life in (*leaning, *to_start)])
+            promised = await promise(registry, [life.name for life in (*leaning, *to_start)])
         for life in gone:  # which members run on is not its business any more
             await life.replace(msgspec.structs.replace(life.service, members=()), at_once=True)
         stopped: list[str] = []
@@ -212,8 +213,8 @@ class Reloading:
             async with trio.open_nursery() as starts:
                 await starts.start(self._start_all, [*again, *to_start], problems)
                 task_status.started()
-                if keep_promise is not None:
-                    await keep_promise()
+                if promised is not None:
+                    await promised.end()
 
         if are_gone.is_set():
             await nursery.start(start)

@@ -5,7 +5,7 @@ see through still ends with everything running.
 """
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -26,17 +26,49 @@ _ENDED = ""
 """A process that is nobody's: there is none to be stopped."""
 
 
-class _Restart(msgspec.Struct, frozen=True):
+class _Note(msgspec.Struct, frozen=True):
     service: str
     process: str | None
     """The id of the process that is to end; None when the service has none."""
     others: tuple[str, ...]
     """What is stopped along with it."""
 
+
+class Restart:
+    """One that is under way.
+
+    Attributes:
+        service: the canonical name of the one that it was asked for; None when it has been stopped by hand meanwhile.
+        others: those of what is to run again besides.
+        process: the id of the process that is to end; None when the service has none.
+    """
+
+    def __init__(self, registry: "Registry", key: str, note: _Note) -> None:
+        self._registry = registry
+        self._key = key
+        self.service: str | None = note.service
+        self.process = note.process
+        self.others = dict.fromkeys(name for name in note.others if name != note.service)
+
     @property
     def names(self) -> tuple[str, ...]:
         """All that is to run again."""
-        return self.service, *(name for name in self.others if name != self.service)
+        return tuple(self.others) if self.service is None else (self.service, *self.others)
+
+    async def remember(self) -> None:
+        """Have the next supervisor see it through, as far as it has come."""
+        first, *others = self.names or ("",)
+        note = _Note(first, self.process, tuple(others))
+        await self._registry.line.note(self._key, msgspec.json.encode(note).decode() if self.names else None)
+
+    async def end(self) -> None:
+        """It is over: what could not be started again need not listen any longer."""
+        with trio.CancelScope(shield=True):  # it is sent at once
+            await self._registry.line.note(self._key, None)
+        self._registry.restarting.remove(self)
+        for name in self.names:
+            if name in self._registry.lives:
+                await self._registry.lives[name].end_restart()
 
 
 async def restart(
@@ -56,43 +88,41 @@ async def restart(
     if refusal is not None:  # better now than when it is down
         task_status.started()
         return Outcome(False, (f"cannot restart {life.name}: {refusal}",))
-    key = f"{NOTE}{time.monotonic_ns()}"
     _, *others = entailed(registry, (life.name, *(other.name for other in registry.stopped_with(life))))
-    begun = _Restart(life.name, None if life.process is None else life.process.id, tuple(others))
-    await registry.line.note(key, msgspec.json.encode(begun).decode())
+    unwanted = {name for stopping in registry.stopping_by_hand for name in _leaning(registry, stopping)}
+    others = [name for name in others if name not in unwanted]
+    process = None if life.process is None else life.process.id
+    under_way = await _begin(registry, _Note(life.name, process, tuple(others)))
     task_status.started()
-    registry.restarting.append(begun.names)
     try:
         stop = await life.stop()
         if not stop.done:
             return stop
+        if under_way.service is None:
+            return Outcome(False, (f"cannot start {life.name}: it was stopped meanwhile",))
         # From now on a stop would undo what the restart is about.
-        await registry.line.note(key, msgspec.json.encode(msgspec.structs.replace(begun, process=_ENDED)).decode())
+        under_way.process = _ENDED
         # Others too: a start of theirs that waited for this one has failed meanwhile, and was nothing to stop.
-        return await _start_again(registry, life, dict.fromkeys((*stop.stopped, *others)))
+        more = [name for name in stop.stopped if name not in others and name not in unwanted]
+        under_way.others = dict.fromkeys((*under_way.others, *more))
+        await under_way.remember()
+        return await _start_again(registry, life, under_way)
     finally:
-        with trio.CancelScope(shield=True):  # it is sent at once
-            await registry.line.note(key, None)
-        await _end(registry, begun)
+        await under_way.end()
 
 
-async def promise(registry: "Registry", names: Sequence[str]) -> Callable[[], Awaitable[None]]:
-    """Note what is to be started again, although it is stopped by something else than a restart.
-
-    Returns:
-        What is to be called when that is done.
-    """
-    key = f"{NOTE}{time.monotonic_ns()}"
+async def promise(registry: "Registry", names: Sequence[str]) -> Restart:
+    """Note what is to be started again, although it is stopped by something else than a restart; it ends when that is
+    done."""
     first, *others = names
-    note = _Restart(first, _ENDED, tuple(others))
-    await registry.line.note(key, msgspec.json.encode(note).decode())
-    registry.restarting.append(note.names)
+    return await _begin(registry, _Note(first, _ENDED, tuple(others)))
 
-    async def keep() -> None:
-        await registry.line.note(key, None)
-        await _end(registry, note)
 
-    return keep
+async def _begin(registry: "Registry", note: _Note) -> Restart:
+    begun = Restart(registry, f"{NOTE}{time.monotonic_ns()}", note)
+    registry.restarting.append(begun)
+    await begun.remember()
+    return begun
 
 
 def entailed(registry: "Registry", names: Iterable[str]) -> tuple[str, ...]:
@@ -100,61 +130,70 @@ def entailed(registry: "Registry", names: Iterable[str]) -> tuple[str, ...]:
     which is overtaken by this one."""
     found = dict.fromkeys(names)
     others = list(registry.restarting)
-    while overtaken := [other for other in others if not found.keys().isdisjoint(other)]:
-        found |= dict.fromkeys(name for other in overtaken for name in other)
+    while overtaken := [other for other in others if not found.keys().isdisjoint(other.names)]:
+        found |= dict.fromkeys(name for other in overtaken for name in other.names)
         others = [other for other in others if other not in overtaken]
     return tuple(found)
 
 
-def unfinished(registry: "Registry") -> bool:
-    """Whether the last supervisor left any restart behind."""
-    return any(key.startswith(NOTE) for key in registry.line.notes)
+async def forgo(registry: "Registry", life: "Life") -> None:
+    """A service is stopped by hand: no restart that is under way starts it again, nor what requires it."""
+    names = _leaning(registry, life)
+    for under_way in registry.restarting:
+        if names.isdisjoint(under_way.names):
+            continue
+        under_way.others = {name: None for name in under_way.others if name not in names}
+        if under_way.service in names:
+            under_way.service = None
+        await under_way.remember()
 
 
-def begun(notes: Mapping[str, str]) -> list[tuple[str, ...]]:
-    """The names of what is part of each restart that the last supervisor left behind."""
-    return [msgspec.json.decode(text, type=_Restart).names for key, text in notes.items() if key.startswith(NOTE)]
+def _leaning(registry: "Registry", life: "Life") -> set[str]:
+    """A service and what requires it, and so on; their canonical names."""
+    found = [life]
+    for one in found:
+        requirers = [registry.lives[name] for name in registry.requirers(one)]
+        found += [other for other in requirers if other not in found]
+    return {one.name for one in found}
 
 
-async def _end(registry: "Registry", begun: _Restart) -> None:
-    """What could not be started again need not listen any longer."""
-    registry.restarting.remove(begun.names)
-    for name in begun.names:
-        if name in registry.lives:
-            await registry.lives[name].end_restart()
+def begun(registry: "Registry") -> list[Restart]:
+    """Each restart that the last supervisor left behind."""
+    return [
+        Restart(registry, key, msgspec.json.decode(text, type=_Note))
+        for key, text in registry.line.notes.items()
+        if key.startswith(NOTE)
+    ]
 
 
 async def finish(registry: "Registry") -> None:
     """See the restarts through that the last supervisor had begun."""
     async with trio.open_nursery() as nursery:
-        for key, text in registry.line.notes.items():
-            if key.startswith(NOTE):
-                nursery.start_soon(_finish, registry, key, text)
+        for under_way in tuple(registry.restarting):
+            nursery.start_soon(_finish, registry, under_way)
 
 
-async def _finish(registry: "Registry", key: str, text: str) -> None:
-    begun = msgspec.json.decode(text, type=_Restart)
-    life = registry.lives.get(begun.service)
+async def _finish(registry: "Registry", under_way: Restart) -> None:
+    life = registry.lives.get(under_way.service or "")
     try:
         if life is not None and not registry.closing:
             log("restart-goes-on", service=life.name)
-            before = None if begun.process is None else registry.line.held.get(begun.process)
+            before = None if under_way.process is None else registry.line.held.get(under_way.process)
             # Of what had no process, the state that it was left in tells: one that was stopping, or had stopped, did so
             # for this restart. By now whoever waits for it may have begun to start it.
             was = read_note(life.name, registry.line.notes.get(key_of_state(life.name)))
-            is_yet_to_stop = begun.process is None and was is not None and was.status in ("starting", "running")
+            is_yet_to_stop = under_way.process is None and was is not None and was.status in ("starting", "running")
             if is_yet_to_stop or (before is not None and not before.has_ended):
                 await life.stop()
-            await _start_again(registry, life, begun.others)
+            await _start_again(registry, life, under_way)
     finally:
-        await _end(registry, begun)
-    await registry.line.note(key, None)
+        await under_way.end()
 
 
-async def _start_again(registry: "Registry", life: "Life", names: Iterable[str]) -> Outcome:
+async def _start_again(registry: "Registry", life: "Life", under_way: Restart) -> Outcome:
     outcome = await life.start()
     if not outcome.done:
         return outcome
-    others = (registry.lives[name] for name in names if name != life.name and name in registry.lives)
+    others = [registry.lives[name] for name in under_way.others if name in registry.lives]
     lines = await registry.start_all(others)
     return Outcome(not lines, (*outcome.lines, *lines))

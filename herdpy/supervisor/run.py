@@ -134,7 +134,7 @@ async def supervise(
         await upgrading.go_on(line, door, opened)
         if missed_signal is not None:
             on_signal(missed_signal)
-        if restart.unfinished(registry):
+        if registry.restarting:
             nursery.start_soon(restart.finish, registry)
         begun = trio.Event()
         deadline: float | None = None

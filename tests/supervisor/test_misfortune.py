@@ -243,3 +243,27 @@ def test_what_has_no_process_is_not_said_to_be_respawned_nor_to_have_a_log(herdp
     refused = herdpy.herd("log", "all")
     assert (refused.returncode, refused.stdout) == (1, "")
     assert refused.stderr == "herd: error: all has no process of its own, and so no log\n"
+
+
+def test_what_is_respawned_waits_for_what_it_requires_however_often_that_fails_first(herdpy, tmp_path, eventually):
+    (tmp_path / "works").touch()
+    ready = 'ready = { log-line = "up" }\nrespawn-delay = 0.2\nrespawn-interval = 0.1\n'
+    script = f"[ -e {tmp_path}/works ] || {{ echo >>{tmp_path}/failed; exit 1; }}; echo up; exec sleep 1000"
+    herdpy.declare("base", f"command = {json.dumps(['sh', '-c', script])}\n{ready}")
+    herdpy.declare("top", 'command = ["sleep", "1000"]\nrequirement = ["base"]\n')
+    herdpy.start()
+    herdpy.ok("start", "top")
+    (tmp_path / "works").unlink()
+    for name in ("base", "top"):
+        os.kill(herdpy.status(name)["pid"], signal.SIGKILL)
+    eventually(lambda: (tmp_path / "failed").exists() and len((tmp_path / "failed").read_text()) > 3)
+    assert herdpy.status("top")["status"] == "starting"
+    (tmp_path / "works").touch()
+    eventually(lambda: herdpy.status("top")["status"] == "running")
+    (tmp_path / "works").unlink()
+    for name in ("base", "top"):
+        os.kill(herdpy.status(name)["pid"], signal.SIGKILL)
+    eventually(lambda: herdpy.status("top")["status"] == "starting")
+    herdpy.ok("disable", "base")
+    eventually(lambda: herdpy.status("top")["status"] == "stopped")
+    assert herdpy.status("top")["reason"] == "base, which it requires, could not be started"

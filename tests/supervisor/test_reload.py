@@ -297,3 +297,117 @@ def test_a_burst_of_writes_is_one_reload(herdpy, eventually):
         herdpy.declare(name, 'command = ["sleep", "1000"]')
     eventually(lambda: all(name in herdpy.ok("status") for name in names))
     assert herdpy.said().count(" reloaded ") - before <= 2  # two, if the machine had no time for us in between
+
+
+GATED = 'ready = {{ command = ["test", "-e", "{}/open"], interval = 0.02 }}\n'
+
+
+def test_a_name_that_moves_while_its_requirer_starts_is_waited_for_again(herdpy, tmp_path, eventually):
+    herdpy.declare("old", STARTED + 'provision = ["web"]\n' + GATED.format(tmp_path))
+    herdpy.declare("user", STARTED + 'requirement = ["web"]\n')
+    herdpy.start()
+    eventually(lambda: herdpy.status("user")["status"] == "starting")
+    (herdpy.services / "old.toml").rename(herdpy.services / "new.toml")
+    reloading = herdpy.herd_in_background("reload")
+    eventually(lambda: "new" in names(herdpy) and herdpy.status("new")["status"] == "starting")
+    (tmp_path / "open").touch()
+    assert reloading.wait(60) == 0
+    eventually(lambda: herdpy.status("user")["status"] == "running")
+
+
+def test_a_name_counts_from_the_reload_on(herdpy):
+    """Though what has it runs on as it is; so the names of two may cross."""
+    for name, provided in (("one", "p"), ("two", "q")):
+        herdpy.declare(name, STARTED + f'provision = ["{provided}"]\n')
+    herdpy.declare("user", SLEEP + 'requirement = ["p"]\n')
+    herdpy.start()
+    pids = {name: pid_of(herdpy, name) for name in ("one", "two")}
+    for name, provided in (("one", "q"), ("two", "p")):
+        herdpy.declare(name, STARTED.replace("1000", "2000") + f'provision = ["{provided}", "{name}-too"]\n')
+    herdpy.ok("reload")
+    os.kill(herdpy.supervisor(), signal.SIGKILL)
+    assert {name: pid_of(herdpy, name) for name in ("one", "two")} == pids
+    for name in ("q", "one-too"):
+        assert herdpy.status(name)["provides"][0] == "one"
+    herdpy.ok("restart", "one")
+    herdpy.ok("start", "user")
+    assert {name: herdpy.status(name)["provides"][0] for name in "pq"} == {"p": "two", "q": "one"}
+    herdpy.ok("stop", "two")
+    assert herdpy.status("user")["status"] == "stopped"
+
+
+def test_one_that_does_not_stop_holds_up_only_what_may_be_its_successor(herdpy, tmp_path, eventually):
+    ready = f'environment = {{ READY = "{tmp_path}/ready" }}\n'
+    stubborn = json.dumps(["sh", "-c", "trap '' TERM; : >$READY; while [ ! -e $READY.end ]; do sleep 0.1; done"])
+    herdpy.declare("stubborn", f"command = {stubborn}\n{ready}grace-period = 1000\nauto-start = true\n")
+    herdpy.declare("soon", STARTED + 'on-change = "restart"\n')
+    herdpy.start()
+    eventually((tmp_path / "ready").exists)
+    (herdpy.services / "stubborn.toml").unlink()
+    herdpy.declare("soon", STARTED.replace("1000", "2000") + 'on-change = "restart"\n')
+    herdpy.declare("successor", STARTED)
+    reloading = herdpy.herd_in_background("reload")
+    eventually(lambda: herdpy.status("soon")["command"] == ["sleep", "2000"])
+    herdpy.declare("later", STARTED)
+    herdpy.ok("reload")
+    assert herdpy.status("later")["status"] == "running"
+    assert herdpy.status("stubborn")["status"] == "stopping"
+    assert herdpy.status("successor")["status"] == "stopped"
+    (tmp_path / "ready.end").touch()
+    assert reloading.wait(60) == 0
+    assert herdpy.status("successor")["status"] == "running"
+    assert "stubborn" not in names(herdpy)
+
+
+def test_one_that_is_put_back_while_it_stops_runs_again(herdpy, tmp_path, eventually):
+    ready = f'environment = {{ READY = "{tmp_path}/ready" }}\n'
+    slow = json.dumps(["sh", "-c", "trap 'rm $READY; exit' TERM; while :; do : >$READY; sleep 0.1; done"])
+    path = herdpy.declare("slow", f"command = {slow}\n{ready}auto-start = true\n")
+    herdpy.start()
+    eventually((tmp_path / "ready").exists)
+    text = path.read_text()
+    os.kill(herdpy.status("slow")["pid"], signal.SIGSTOP)
+    path.unlink()
+    removing = herdpy.herd_in_background("reload")
+    eventually(lambda: herdpy.status("slow")["status"] == "stopping")
+    path.write_text(text)
+    again = herdpy.herd_in_background("reload")
+    assert removing.wait(60) == 0
+    assert again.wait(60) == 0
+    assert herdpy.status("slow")["status"] == "running"
+
+
+def test_the_members_of_a_target_that_is_declared_no_longer_run_on(herdpy):
+    for name in ("one", "two"):
+        herdpy.declare(name, SLEEP)
+    path = herdpy.declare("both", 'type = "target"\nmembers = ["one", "two"]\n')
+    herdpy.start()
+    herdpy.ok("start", "both")
+    pids = {name: herdpy.status(name)["pid"] for name in ("one", "two")}
+    path.unlink()
+    herdpy.ok("reload")
+    assert names(herdpy) == {"one", "two"}
+    assert {name: herdpy.status(name)["pid"] for name in ("one", "two")} == pids
+
+
+def test_what_is_killed_with_a_process_is_what_it_was_started_with(herdpy, tmp_path, eventually):
+    """The keeper holds it so. A child that was to live, and one that was not."""
+    wait = f"while [ ! -e {tmp_path}/over ]; do sleep 0.1; done"
+    script = f"(trap 'echo TERM >>{tmp_path}/$NAME' TERM; echo up >{tmp_path}/$NAME; {wait}) & wait"
+    for name, kill in (("all", "all"), ("main", "main-process")):
+        herdpy.declare(
+            name,
+            f'command = {json.dumps(["sh", "-c", script])}\nenvironment = {{ NAME = "{name}" }}\nkill = "{kill}"\n',
+        )
+    herdpy.start()
+    for name in ("all", "main"):
+        herdpy.ok("start", name)
+        eventually(lambda name=name: (tmp_path / name).exists())
+    for path, kill in ((herdpy.services / "all.toml", "main-process"), (herdpy.services / "main.toml", "all")):
+        path.write_text(path.read_text().rpartition("kill =")[0] + f'kill = "{kill}"\n')
+    assert "takes effect now" not in herdpy.ok("reload")
+    for name in ("all", "main"):
+        herdpy.ok("stop", name)
+    eventually(lambda: (tmp_path / "all").read_text() == "up\nTERM\n")
+    assert (tmp_path / "main").read_text() == "up\n"
+    (tmp_path / "over").touch()

@@ -98,3 +98,67 @@ def test_one_that_cuts_a_start_short_starts_what_had_waited_for_that(herdpy, tmp
     (tmp_path / "open").touch()
     assert restarting.wait(60) == 0
     assert herdpy.status("top")["status"] == "running"
+
+
+def gated(herdpy, tmp_path, name: str, more: str = "") -> None:
+    """Declare a service that is ready once the gate is open."""
+    ready = f'ready = {{ command = ["test", "-e", "{tmp_path}/open"], interval = 0.02 }}\n'
+    herdpy.declare(name, f'command = ["sleep", "1000"]\n{ready}{more}')
+
+
+def test_one_that_overtakes_another_starts_what_that_would_have(herdpy, tmp_path, eventually):
+    (tmp_path / "open").touch()
+    gated(herdpy, tmp_path, "base")
+    gated(herdpy, tmp_path, "middle", 'requirement = ["base"]\n')
+    herdpy.declare("top", 'command = ["sleep", "1000"]\nrequirement = ["middle"]')
+    herdpy.start()
+    herdpy.ok("start", "top")
+    for second in ("middle", "base"):
+        (tmp_path / "open").unlink()
+        first = herdpy.herd_in_background("restart", "middle")
+        eventually(lambda: herdpy.status("middle")["status"] == "starting")
+        assert herdpy.status("top")["status"] == "stopped"
+        overtaking = herdpy.herd_in_background("restart", second)
+        assert first.wait(60) == 1
+        (tmp_path / "open").touch()
+        assert overtaking.wait(60) == 0
+        assert herdpy.status("top")["status"] == "running"
+
+
+def test_what_is_stopped_by_hand_meanwhile_stays_so(herdpy, tmp_path, eventually):
+    """With what requires it; whether it was down by then or is about to be."""
+    (tmp_path / "open").touch()
+    gated(herdpy, tmp_path, "base")
+    declare(herdpy, tmp_path, "middle", 'requirement = ["base"]\n')
+    herdpy.declare("top", 'command = ["sleep", "1000"]\nrequirement = ["middle"]')
+    herdpy.declare("other", 'command = ["sleep", "1000"]\nrequirement = ["base"]')
+    herdpy.start()
+    herdpy.ok("start", "other")
+    for is_down in (True, False):
+        (tmp_path / "middle-ready").unlink(missing_ok=True)
+        herdpy.ok("start", "top")
+        eventually((tmp_path / "middle-ready").exists)
+        if is_down:
+            (tmp_path / "open").unlink()
+            restarting = herdpy.herd_in_background("restart", "base")
+            eventually(lambda: herdpy.status("base")["status"] == "starting")
+            herdpy.ok("stop", "middle")
+            os.kill(herdpy.supervisor(), signal.SIGKILL)  # the next one knows that, too
+            (tmp_path / "open").touch()
+        else:
+            stopping = herdpy.herd_in_background("stop", "middle")
+            eventually(lambda: herdpy.status("middle")["status"] == "stopping")
+            restarting = herdpy.herd_in_background("restart", "base")
+            assert stopping.wait(60) == 0
+        assert restarting.wait(60) == 0
+        found = {name: herdpy.status(name)["status"] for name in ("base", "other", "middle", "top")}
+        assert found == {"base": "running", "other": "running", "middle": "stopped", "top": "stopped"}, is_down
+
+
+def test_a_stop_of_the_service_itself_ends_it(herdpy, tmp_path, eventually):
+    start_both(herdpy, tmp_path, eventually)
+    restarting = herdpy.herd_in_background("restart", "base")
+    eventually(lambda: herdpy.status("top")["status"] == "stopping")
+    herdpy.ok("stop", "base")
+    assert restarting.wait(60) == 1
+    assert {herdpy.status(name)["status"] for name in ("base", "top")} == {"stopped"}
