@@ -72,7 +72,7 @@ class Common(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Services whose start it waits for when they are starting as well, whatever comes of it."""
     essential: bool = False
     """Whether herdpy stops everything and ends, with the status of its process, when this service has ended or failed
-    and is not to be respawned: for containers."""
+    and is not to be respawned: for containers. A one-shot service that has done its work is not one that ended."""
     on_change: Literal["restart", "next-start"] = "next-start"
     """What follows when a reload finds that its process was spawned otherwise than it is declared by now: a restart at
     once, or nothing until its next start; the status says so meanwhile. A type may know a better way."""

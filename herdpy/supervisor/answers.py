@@ -260,6 +260,7 @@ class Answers:
             return done, write_reply([done], messages=in_words(verdict, is_done=True).splitlines())
         service = Symbol(ROOT[0])
         (what,) = command.arguments
+        done = True
         lines: list[str] = []
         try:
             if action == "unload":
@@ -267,7 +268,8 @@ class Answers:
             else:
                 lines.append(f"Loading {what}.")
                 file = os.path.join(command.directory or "/", what)
-                lines += await loading.load(self._registry, self._read, file, again=action == "reload")
+                done, told = await loading.load(self._registry, self._read, file, again=action == "reload")
+                lines += told
         except KeyError:
             error = protocol.service_not_found(Symbol(what))
         except FileNotFoundError:
@@ -276,7 +278,7 @@ class Answers:
             lines += refusal.lines
             error = protocol.action_exception(command.action, service, str(refusal))
         else:
-            return True, write_reply([True], messages=lines)
+            return done, write_reply([done], messages=lines)
         return False, write_reply(error=error, messages=lines)
 
     def _overview(self) -> Raw:

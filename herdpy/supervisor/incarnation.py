@@ -313,14 +313,16 @@ class Incarnation:
             with self._be_patient(attempt.timeout):
                 winner = await first(partial(self._become_ready, attempt), self._end_early)
         except StartFailure as failure:
-            raise StartFailure(str(failure), (*failure.details, *await self._last_words())) from None
+            raise StartFailure(
+                str(failure), (*failure.details, *await self._last_words()), status=failure.status
+            ) from None
         if winner is None:
             while_waiting = f": {self._life.stage}" if self._life.stage is not None else ""
             raise StartFailure(f"it was not ready after {attempt.timeout:g} s{while_waiting}", await self._last_words())
         if winner == 1 or self.held.has_ended:
             end = await self._hear_out()
             why = "and left no process behind" if self.is_succeeded else "before it was ready"
-            raise StartFailure(f"{end.reason} {why}", await self._last_words())
+            raise StartFailure(f"{end.reason} {why}", await self._last_words(), status=end.exit_status)
 
     async def _become_ready(self, attempt: Attempt) -> None:
         # What a daemon answers, it answers once it has said that it is ready; but one that forks is listened to only
@@ -377,7 +379,7 @@ class Incarnation:
             raise StartFailure(f"it was not done after {patience:g} s", await self._last_words())
         end = await self.bury(on_end)
         if end.code not in success:
-            raise StartFailure(end.reason, await self._last_words())
+            raise StartFailure(end.reason, await self._last_words(), status=end.exit_status)
 
     # While it runs.
 
@@ -508,11 +510,19 @@ class Incarnation:
         self._was_told = False
         if not held.has_ended:
             self._was_told = True
-            if self.is_mute and await processes.end(self._line, held, stop, name, on_stuck):
+            if self.is_mute and await processes.end(
+                self._line, held, stop, name, show=self.tell_stage, on_stuck=on_stuck
+            ):
                 await self._clear_away(processes.end_of(held))
                 return
         if not await processes.terminate(
-            self._line, held, stop, name, was_told=self.is_mute, patience=self._patience_for_end
+            self._line,
+            held,
+            stop,
+            name,
+            was_told=self.is_mute,
+            show=self.tell_stage,
+            patience=self._patience_for_end,
         ):
             on_stuck()
             await held.exited.wait()

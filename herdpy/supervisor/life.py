@@ -833,7 +833,8 @@ class Life:
         except StartFailure as failure:
             await self._bury_predecessor()
             self.reason = printable(str(failure))
-            return Outcome(False, (f"cannot start {self.name}: {self.reason}", *failure.details))
+            lines = (f"cannot start {self.name}: {self.reason}", *failure.details)
+            return Outcome(False, lines, status=failure.status)
         except Exception as error:
             lack = _lack(error)
             if lack is None:
@@ -963,7 +964,8 @@ class Life:
                 return
             await self._rest()
             self._answer_starters(outcome)
-            self._give_up_if_essential(end)
+            if self.service.essential:
+                self._registry.end_with(self, outcome.status)
             return
         if self.service.one_shot:
             log("service-done", service=self.name)
@@ -1118,15 +1120,23 @@ class Life:
     async def _bring_down(self, gracefully: bool) -> Outcome:
         dependents = await self._registry.stop_dependents(self)
         log("service-stopping", service=self.name)
+        held = self.process
+        lines: tuple[str, ...] = ()
         if self.service.attempts:
             await self._put_down(gracefully=gracefully)
+            if held is not None and held.was_killed:
+                whom = "" if self.service.stop.scope == "process" else "-"  # Shepherd's words, for a process group
+                seconds = f"{self.service.stop.grace_period:g}"
+                lines = (f"Grace period of {seconds} seconds is over; sending {whom}{held.pid} SIGKILL.",)
         else:
             failure = await self._take_down(gracefully=gracefully)
             if failure is not None and not self._registry.closing:
                 line = f"Service {self.name} might have failed to stop: {failure}"
                 return Outcome(False, (line, *failure.details), dependents)
         members = await self._registry.stop_each(self.service.members, forced=True)
-        return Outcome(True, stopped=(self.name, *dependents, *members))
+        if self.service.transient:
+            lines = (*lines, f"Transient service {self.name} unregistered.")
+        return Outcome(True, lines, stopped=(self.name, *dependents, *members))
 
     async def _take_down(self, *, gracefully: bool) -> StartFailure | None:
         """End what has no process of its own; returns why it could not be, and goes on running."""
@@ -1235,7 +1245,7 @@ class Life:
         """
         await self._clear_away()
         if end.code not in self.service.respawn.success:
-            raise StartFailure(end.reason)
+            raise StartFailure(end.reason, status=end.exit_status)
 
     async def _stopped(self, outcome: Outcome | None) -> None:
         assert outcome is not None

@@ -91,7 +91,7 @@ class Held:
     Its flags are made when somebody asks for them: most processes run on, and nobody waits for anything of theirs.
     """
 
-    __slots__ = ("_alone", "_drained", "_exited", "id", "owner", "pid", "status")
+    __slots__ = ("_alone", "_drained", "_exited", "id", "owner", "pid", "status", "was_killed")
 
     def __init__(self, process_id: str, pid: int) -> None:
         self.id = process_id
@@ -101,6 +101,8 @@ class Held:
         ``{"unknown": True}``."""
         self.owner: Owner | None = None
         """Is told of its end."""
+        self.was_killed = False
+        """Whether a grace period was over before it, or what was left of its service, had ended."""
         self._exited: Flag | None = None
         self._drained: Flag | None = None
         self._alone: Flag | None = None

@@ -14,6 +14,8 @@ from herdpy.supervisor.log import log
 from herdpy.supervisor.registry import NotRegistered, Registry
 from herdpy.threads import in_thread
 
+SUFFIX = ".toml"
+
 
 class Refused(Exception):  # noqa: N818 - it names what happened to the command
     """Nothing was loaded, or unloaded; ``str()`` is one sentence that says why, ``lines`` say more."""
@@ -25,7 +27,7 @@ class Refused(Exception):  # noqa: N818 - it names what happened to the command
 
 async def load(
     registry: Registry, read: Callable[[str], Declared], file: str, *, again: bool = False
-) -> tuple[str, ...]:
+) -> tuple[bool, tuple[str, ...]]:
     """Add the services that a file declares, or let them replace those that came from it before.
 
     Those new ones that start with herdpy are started. One that runs is replaced when it stops next.
@@ -35,22 +37,28 @@ async def load(
         again: whether what came from this file, and that it no longer declares, is removed.
 
     Returns:
-        What there is to tell of it.
+        Whether what was to be started was, and what there is to tell of it.
 
     Raises:
         FileNotFoundError: there is no such file.
         Refused: it has mistakes, or does not go together with what there is; nothing has changed then.
     """
+    if ".." not in file.split("/"):  # which may lead elsewhere than back
+        file = os.path.normpath(file)  # so that it is the same file in whatever spelling
     if not await in_thread(os.path.lexists, file, abandon_on_cancel=True):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), file)
+    if await in_thread(os.path.isdir, file, abandon_on_cancel=True):
+        raise Refused(f"{file} is a directory; name one file of it at a time")
+    if not file.endswith(SUFFIX):
+        raise Refused(f"{file} is no file of declarations: its name does not end in {SUFFIX}")
     found = await in_thread(read, file, abandon_on_cancel=True)
     if found.mistakes:
         raise Refused(f"{file} has mistakes, and nothing was changed", map(str, found.mistakes))
     lives = registry.lives
     for service in found.services:
         if service.name in lives and service.name not in registry.registered:
-            source = lives[service.name].service.source
-            raise Refused(f"{service.name} is declared in {source}; change it there, or unload it first")
+            declared = lives[service.name].replacement or lives[service.name].service
+            raise Refused(f"{service.name} is declared in {declared.source}; change it there, or unload it first")
     changed = [
         service
         for service in found.services
@@ -68,13 +76,17 @@ async def load(
         raise Refused(f"{file} cannot be loaded, and nothing was changed", problem.problems) from None
     log("services-loaded", source=file, services=" ".join(service.name for service in changed))
     names = {service.name for service in found.services}
-    gone = [name for name, life in lives.items() if again and life.service.source == file and name not in names]
+    gone = [
+        name
+        for name, life in lives.items()
+        if again and os.path.normpath(life.service.source) == file and name not in names
+    ]
     lines += await _remove(registry, [name for name in gone if lives[name].is_idle])
     lines += [
         f"{name} is declared no longer; it goes on until: herd unload root {name}" for name in gone if name in lives
     ]
-    lines += await registry.start_all(lives[name] for name in new if lives[name].service.auto_start)
-    return tuple(lines)
+    failed = await registry.start_all(lives[name] for name in new if lives[name].service.auto_start)
+    return not failed, (*lines, *failed)
 
 
 async def unload(registry: Registry, name: str) -> tuple[str, ...]:

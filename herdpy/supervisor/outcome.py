@@ -19,6 +19,8 @@ class Outcome(msgspec.Struct, frozen=True):
     """Canonical names of the services that were stopped, the one asked for first."""
     is_own: bool = True
     """Of a failed start: whether the service itself failed, not something it requires."""
+    status: int = 1
+    """Of a failed start: what herdpy ends with, if the service is essential."""
 
 
 NOT_YET = Outcome(False)

@@ -16,6 +16,8 @@ from herdpy.supervisor.words import end_in_words
 
 KILL_PATIENCE = 10.0
 """Seconds after SIGKILL until a process is said not to end; the kernel may hold it in an unkillable sleep."""
+SOON = 1.0
+"""Seconds from a signal that is to end a process until it is told what is waited for."""
 LAST_WORDS_PATIENCE = 1.0
 """Seconds given to the logger to write the last lines of a process that has ended."""
 
@@ -121,12 +123,14 @@ async def terminate(
     service: str,
     *,
     was_told: bool = False,
+    show: Callable[[str], None] = lambda stage: None,
     patience: Callable[[float], trio.CancelScope] = trio.move_on_after,
 ) -> bool:
     """Send the signal to its processes, and after the grace period SIGKILL.
 
     Args:
         was_told: whether the signal has been sent.
+        show: told what is waited for, in a few words, if that takes a while.
         patience: makes the scope of the grace period, which the process may ask to prolong.
 
     Returns:
@@ -136,6 +140,10 @@ async def terminate(
         if not was_told:
             await line.signal(held, stop.signal, _reach(stop))
         with patience(stop.grace_period):
+            with trio.move_on_after(SOON):
+                await held.exited.wait()
+            if not held.has_ended:
+                show(_awaited(held, stop))
             await held.exited.wait()
     if not held.has_ended:
         await _kill(line, held, stop, service)
@@ -146,16 +154,30 @@ async def terminate(
 
 async def _kill(line: KeeperLine, held: Held, stop: Stop, service: str) -> None:
     log("grace-period-over", service=service, seconds=stop.grace_period, signal="SIGKILL", pid=held.pid)
+    held.was_killed = True
     await line.signal(held, signal.SIGKILL, _reach(stop))
 
 
+def _awaited(held: Held, stop: Stop) -> str:
+    """What is waited for in the grace period."""
+    at = time.strftime("%H:%M:%S", time.localtime(time.time() + stop.grace_period - SOON))
+    return f"waiting for PID {held.pid} to end after {signal.Signals(stop.signal).name}; SIGKILL follows at {at}"
+
+
 async def end(
-    line: KeeperLine, held: Held, stop: Stop, service: str, on_stuck: Callable[[], None] = lambda: None
+    line: KeeperLine,
+    held: Held,
+    stop: Stop,
+    service: str,
+    *,
+    show: Callable[[str], None],
+    on_stuck: Callable[[], None] = lambda: None,
 ) -> bool:
     """Do what :func:`terminate` and then :func:`release` do, in one request if nothing is out of the ordinary, for a
     process that nobody hears or accompanies.
 
     Args:
+        show: as of :func:`terminate`.
         on_stuck: called when not even SIGKILL ends it; it is waited for all the same.
 
     Returns:
@@ -166,8 +188,13 @@ async def end(
     """
     ending = await line.end(held, stop.signal, _reach(stop), if_alone=stop.scope != "process")
     try:
-        with trio.move_on_after(stop.grace_period):
+        with trio.move_on_after(min(stop.grace_period, SOON)):
             await ending.arrival()
+        if ending.packet is None and stop.grace_period > SOON:
+            if not held.has_ended:
+                show(_awaited(held, stop))
+            with trio.move_on_after(stop.grace_period - SOON):
+                await ending.arrival()
         if ending.packet is None and not held.has_ended:
             await _kill(line, held, stop, service)
             with trio.move_on_after(KILL_PATIENCE):
@@ -217,6 +244,7 @@ async def release(
         await held.alone.wait()
     if waiting.cancelled_caught:
         log("grace-period-over", service=service, seconds=stop.grace_period, signal="SIGKILL")
+        held.was_killed = True
     await line.release(held)
 
 

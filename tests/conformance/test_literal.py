@@ -8,6 +8,7 @@ GNU's own ``herd`` takes no part: Debian 12 has no package of it (``apt-cache po
 patterns do, read by Guile, in ``test_guile.py``.
 """
 
+import json
 import os
 import re
 import signal
@@ -430,3 +431,24 @@ def test_what_else_is_a_command(herdpy):
     ]
     different = {sent: got for sent in others if (got := exchange(herdpy.socket, sent.encode())) != usual}
     assert not different
+
+
+def test_a_stop_tells_what_else_became_of_it(herdpy, tmp_path, eventually):
+    herdpy.declare("trans", 'command = ["sleep", "1000"]\ntransient = true\nauto-start = true\n')
+    script = f"trap '' TERM; : >{tmp_path}/up; while :; do sleep 0.1; done"
+    herdpy.declare("stubborn", f"command = {json.dumps(['sh', '-c', script])}\ngrace-period = 0.2\nauto-start = true\n")
+    herdpy.start()
+    eventually((tmp_path / "up").exists)
+    eventually(lambda: herdpy.status("trans")["status"] == "running")
+    story = Story(herdpy.socket)
+    story.pid = str(herdpy.status("stubborn")["pid"])
+    story.tell(
+        [
+            (command("stop", "trans"), reply("(trans)", "#f", "Transient service trans unregistered.")),
+            (
+                command("stop", "stubborn"),
+                reply("(stubborn)", "#f", "Grace period of 0.2 seconds is over; sending -<PID> SIGKILL."),
+            ),
+            (command("stop", "stubborn"), reply("()")),
+        ]
+    )

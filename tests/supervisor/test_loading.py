@@ -145,3 +145,35 @@ def test_wrong_use_is_one_line(herdpy):
         done = herdpy.herd(*words)
         assert done.returncode == 1
         assert complaint in done.stderr, done
+
+
+def test_a_file_is_the_same_in_whatever_spelling(herdpy, elsewhere):
+    herdpy.start()
+    path = Path(elsewhere("bar", SLEEP + 'instances = ["1", "2"]\n'))
+    herdpy.ok("load", "root", f"{path.parent}/./{path.name}")
+    path.write_text(SLEEP + 'instances = ["1"]\n')
+    herdpy.ok("reload", "root", str(path))
+    assert names(herdpy) == ["bar", "bar@1"]
+
+
+def test_what_is_no_file_of_declarations_is_refused(herdpy, elsewhere):
+    herdpy.start()
+    path = Path(elsewhere("bar", SLEEP))
+    other = path.with_suffix(".txt")
+    path.rename(other)
+    refused = herdpy.herd("load", "root", str(other))
+    assert refused.returncode == 1
+    assert refused.stderr.endswith(f"{other} is no file of declarations: its name does not end in .toml\n")
+    for what in (str(path.parent), ""):
+        refused = herdpy.herd("load", "root", what)
+        assert refused.returncode == 1
+        assert refused.stderr.endswith("is a directory; name one file of it at a time\n")
+    assert names(herdpy) == []
+
+
+def test_what_should_have_started_and_did_not_is_a_failure(herdpy, elsewhere):
+    herdpy.start()
+    loaded = herdpy.herd("load", "root", elsewhere("bad", 'command = ["/nowhere"]\nauto-start = true\n'))
+    assert loaded.returncode == 1
+    assert "cannot start bad: /nowhere cannot be executed: No such file or directory\n" in loaded.stdout
+    assert names(herdpy) == ["bad"]

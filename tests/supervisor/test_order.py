@@ -165,6 +165,17 @@ def test_an_end_with_0_that_is_a_failure_is_told_as_one(herdpy, trace, gate):
     assert herdpy.process.wait(60) == 1
 
 
+@pytest.mark.parametrize(
+    "how", ["one-shot = true\n", 'ready = { log-line = "never" }\n'], ids=["one-shot", "not ready"]
+)
+def test_an_essential_service_that_fails_before_it_runs_gives_its_status(herdpy, trace, gate, how):
+    more = f"essential = true\nrespawn = false\nauto-start = true\n{how}"
+    herdpy.declare("main", says(trace, "main", f"{WAITS.format(gate)}; exit 6") + more)
+    herdpy.start()
+    gate.touch()
+    assert herdpy.process.wait(60) == 6
+
+
 def test_an_essential_service_is_given_up_after_its_respawns(herdpy, trace, gate):
     herdpy.declare(
         "main",
