@@ -1,6 +1,5 @@
 """The table ``ready``: how one tells that a process is of use, and not only running."""
 
-import re
 import shlex
 from collections.abc import Iterator
 from typing import Annotated
@@ -23,7 +22,8 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Where it listens, in a list if at several: ``"tcp:127.0.0.1:80"``, ``"tcp:[::1]:80"``, ``"udp:53"`` (at whatever
     address), ``"unix:/run/x.sock"`` or, of an abstract socket, ``"unix:@name"``."""
     log_line: str | None = None
-    """A regular expression, as Python has them, that matches somewhere in a line that it writes."""
+    """A regular expression, as Python has them but for lookarounds, back-references and other things that RE2 does not
+    have, that matches somewhere in a line that it writes. ``\\d``, ``\\s``, ``\\w`` and ``\\b`` know ASCII alone."""
     command: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)] | None = None
     """A command that succeeds, run again and again until then, as the service itself is."""
     interval: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 0.5
@@ -48,10 +48,12 @@ def mistakes(ready: Ready) -> Iterator[tuple[str, str]]:
         except ValueError as error:
             yield "ready.listens" if isinstance(ready.listens, str) else f"ready.listens[{index}]", str(error)
     if ready.log_line is not None:
+        from herdpy.readiness.log_line import compiled
+
         try:
-            re.compile(ready.log_line)
-        except (re.error, RecursionError, OverflowError) as error:
-            yield "ready.log-line", f"no regular expression: {error}"
+            compiled(ready.log_line)
+        except ValueError as error:
+            yield "ready.log-line", str(error)
     if ready.command is not None:
         yield from command_mistakes("ready.command", ready.command)
 

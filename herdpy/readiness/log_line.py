@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 
@@ -30,7 +30,7 @@ class LogLine(msgspec.Struct, frozen=True, kw_only=True):
 
         Rotations do not matter, but for a line whose file was removed, or compressed by zstd, before we came to it.
         """
-        pattern = re.compile(self.pattern)
+        pattern = compiled(self.pattern)
         context.progress(f"waiting until it writes a line that matches {self.pattern}")
         log = _Log(context.log_file, context.log_begin)
 
@@ -40,6 +40,29 @@ class LogLine(msgspec.Struct, frozen=True, kw_only=True):
         with watching(context.log_file) as watch:
             while not await watch.look(is_there):
                 await watch.change()
+
+
+def compiled(pattern: str) -> Any:
+    """A regular expression, as Python has them, made to be matched by RE2: in time that is linear in the line's length.
+    Python's own matching may take for ever, in whatever thread, and lets nothing else of the program run meanwhile.
+
+    Raises:
+        ValueError: it is none, or needs what cannot be matched so; ``str()`` says which.
+    """
+    try:
+        re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"no regular expression: {error}") from None
+    import re2  # a thing for those who have such services
+
+    options = re2.Options()
+    options.log_errors = False  # on stderr
+    try:
+        return re2.compile(pattern, options)
+    except re2.error as error:
+        problem = error.args[0].decode(errors="replace")
+        words = "lookarounds, back-references and the like cannot be matched in bounded time"
+        raise ValueError(f"not for a log line: {problem}; {words}") from None
 
 
 class _Log:

@@ -253,6 +253,7 @@ def test_actions() -> None:
         ({"ready": {"listens": ["tcp:1", "x"]}}, "ready.listens[1]", "tcp:ADDRESS:PORT"),
         ({"ready": {"log-line": "("}}, "ready.log-line", "no regular expression: missing )"),
         ({"ready": {"log-line": "a{99999999999}"}}, "ready.log-line", "no regular expression"),
+        ({"ready": {"log-line": "up(?!per)"}}, "ready.log-line", "not for a log line: invalid perl operator: (?!"),
         ({"ready": {"command": [""]}}, "ready.command[0]", "empty"),
         ({"one-shot": True, "ready": {"notify": True}}, "ready", "one-shot"),
         ({"one-shot": True, "health": {"tcp": "[::1]:1"}}, "health", "one-shot"),

@@ -143,6 +143,16 @@ def test_a_line_that_never_comes(herdpy):
     assert lines[0] == f"cannot start a: {expected}"
 
 
+def test_an_expression_that_could_be_tried_for_ever_holds_up_nobody(herdpy):
+    line = "a" * 40 + "!"
+    herdpy.declare(
+        "a", toml(["sh", "-c", f"echo '{line}'; exec sleep 1000"], 'ready.log-line = "(a+)+$"\nstart-timeout = 1')
+    )
+    herdpy.start()
+    assert failed_start(herdpy)[0].startswith("cannot start a: it was not ready after 1 s")
+    assert herdpy.status("a")["status"] == "stopped"
+
+
 def test_a_command_that_succeeds_in_the_end(herdpy, tmp_path):
     asked = tmp_path / "asked"
     script = f"echo asked >> {asked}; test $(wc -l < {asked}) -ge 3"

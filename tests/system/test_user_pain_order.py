@@ -161,7 +161,7 @@ def test_34_what_herdpy_needs_is_little():
 
     text = (Path(__file__).parents[2] / "pyproject.toml").read_text()
     needed = {line.split()[0] for line in tomllib.loads(text)["project"]["dependencies"]}
-    assert needed <= {"trio", "msgspec", "structlog", "psutil", "cronsim", "inotify-simple"}
+    assert needed <= {"trio", "msgspec", "structlog", "psutil", "cronsim", "google-re2", "inotify-simple"}
 
 
 def test_22_what_requires_user_processes_never_starts_before_it(herdpy, eventually, tmp_path):
