@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -406,7 +407,7 @@ class Answers:
         assert custom is not None
         context = _ActionContext(life, self._registry)
         try:
-            value = await custom.operation.run(context, command.arguments)
+            value = await life.carry_out(partial(custom.operation.run, context, command.arguments))
         except (ActionFailure, StartFailure) as failure:
             error = protocol.action_exception(command.action, Symbol(life.name), str(failure))
             return False, write_reply(error=error, messages=context.lines)

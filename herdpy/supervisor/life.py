@@ -118,6 +118,7 @@ class Life:
     """One service and its task. Everyone may read its attributes; only its own task changes them."""
 
     __slots__ = (
+        "_actions",
         "_activity",
         "_arguments",
         "_attendance",
@@ -215,6 +216,8 @@ class Life:
         self._predecessor: Incarnation | None = None
         """What has ended, and is to be buried in the same request that its successor is spawned with."""
         self._attendance: Attendance | None = None
+        self._actions: tuple[tuple[trio.CancelScope, Flag], ...] = ()
+        """What its actions are doing; the flag is set when that is over."""
         self._is_over = False
         """Whether it is no longer registered."""
         self._left: Held | None = None
@@ -407,6 +410,43 @@ class Life:
             raise ActionFailure(f"{self.name} is {self.status}; start it with: herd start {self.name}")
         return await self._attendance.ask(tuple(arguments))
 
+    async def carry_out(self, operation: Callable[[], Awaitable[object]]) -> object:
+        """Do what an action does, unless the service is stopped meanwhile; returns what that does.
+
+        Raises:
+            ActionFailure: it was stopped.
+        """
+        if self._registry.closing and self.status == "stopped":
+            raise ActionFailure("herdpy is shutting down")
+        doing = scope, is_over = trio.CancelScope(), Flag()
+        self._actions += (doing,)
+        try:
+            with scope:
+                return await operation()
+        finally:
+            self._actions = tuple(other for other in self._actions if other is not doing)
+            is_over.set()
+        raise ActionFailure(f"{self.name} was stopped meanwhile")
+
+    @property
+    def has_actions(self) -> bool:
+        """Whether any of its actions is under way."""
+        return bool(self._actions)
+
+    def _cancel_actions(self) -> None:
+        for scope, _ in self._actions:
+            scope.cancel()
+
+    async def _end_actions(self) -> None:
+        """End what its actions are doing, and wait until no process of theirs is left."""
+        self._cancel_actions()
+        for _, is_over in self._actions:
+            await is_over.wait()
+
+    async def _end_actions_of_stopped(self, reply: Reply) -> None:
+        await self._end_actions()
+        reply.give(Outcome(True))
+
     async def renew(self, number: int, patience: float) -> None:
         """Send its process a signal, and wait until that has said READY=1 once more.
 
@@ -595,6 +635,8 @@ class Life:
                 self._next_starts += (message,)
             case _Stop(reply), _ if not reply.is_needed:  # it was restarted meanwhile, as what requires something else
                 reply.give(Outcome(True))
+            case _Stop(reply), "stopped" if self._actions:
+                self._nursery.start_soon(self._end_actions_of_stopped, reply)
             case _Stop(reply), "stopped":
                 reply.give(Outcome(True))
             case _Stop(reply), "starting":
@@ -1118,6 +1160,7 @@ class Life:
         self._act(partial(self._bring_down, gracefully), self._stopped, settles=not is_keepers)
 
     async def _bring_down(self, gracefully: bool) -> Outcome:
+        self._cancel_actions()  # they have the grace period of its process to end
         dependents = await self._registry.stop_dependents(self)
         log("service-stopping", service=self.name)
         held = self.process
@@ -1133,6 +1176,7 @@ class Life:
             if failure is not None and not self._registry.closing:
                 line = f"Service {self.name} might have failed to stop: {failure}"
                 return Outcome(False, (line, *failure.details), dependents)
+        await self._end_actions()
         members = await self._registry.stop_each(self.service.members, forced=True)
         if self.service.transient:
             lines = (*lines, f"Transient service {self.name} unregistered.")
@@ -1331,6 +1375,7 @@ class Life:
     async def retire(self) -> None:
         """End the task of a service that is idle, and forget its note."""
         self._is_over = True
+        self._cancel_actions()
         self._noted_declaration = None
         await self._line.note(key_of_state(self.name), None)
         await self._line.note(key_of_declaration(self.name), None)

@@ -529,7 +529,8 @@ class Registry:
         """Stop every service, dependents first, what is independent at once; nothing can be started any more."""
         self.closing = True
         replies = []
-        for number, life in enumerate([life for life in self.lives.values() if life.status != "stopped"], 1):
+        lives = [life for life in self.lives.values() if life.status != "stopped" or life.has_actions]
+        for number, life in enumerate(lives, 1):
             replies.append(life.ask_to_stop())
             if number % AT_A_STRETCH == 0:
                 await self.line.leisure()

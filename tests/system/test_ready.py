@@ -4,12 +4,15 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import BIN
 from tests.ports import free_port
+from tests.processes import lives
 from tests.system.daemons import failed_start, is_waiting, program, replace_supervisor, toml
 
 LISTENER = """
@@ -344,6 +347,51 @@ def test_actions_of_a_declaration_s_own(herdpy, tmp_path):
     assert not (herdpy.log / "a.log").exists()  # nothing of it is the service's own output
     herdpy.ok("stop", "a")
     assert herdpy.ok("dump", "a").startswith("words of :")
+
+
+@pytest.mark.parametrize("state", ["running", "stopped"])
+@pytest.mark.parametrize("asked", [("stop", "a"), ("stop", "root"), ("unload", "root", "a")])
+def test_a_stop_ends_what_actions_execute(herdpy, tmp_path, eventually, state, asked):
+    acting = tmp_path / "acting"
+    herdpy.declare(
+        "a",
+        toml(["sleep", "1000"])
+        + f"[actions.act]\ncommand = {json.dumps(['sh', '-c', f'echo $$ >{acting}; sleep 1000'])}\n",
+    )
+    herdpy.start()
+    if state == "running":
+        herdpy.ok("start", "a")
+    act = [str(BIN / "herd"), "act", "a"]
+    acts = subprocess.Popen(act, env=herdpy.environment, stderr=subprocess.PIPE, text=True)
+    eventually(lambda: acting.exists() and acting.read_text())
+    pid = int(acting.read_text())
+    if state == "running" and asked[0] == "unload":
+        herdpy.ok("stop", "a")
+    else:
+        herdpy.ok(*asked)
+    if asked[0] == "unload":
+        eventually(lambda: not lives(pid))
+    assert not lives(pid)
+    _, said = acts.communicate(timeout=60)
+    assert acts.returncode == 1
+    if asked != ("stop", "root"):
+        assert "a was stopped meanwhile" in said
+
+
+def test_an_action_goes_on_when_the_service_ends_by_itself(herdpy, tmp_path, eventually):
+    gate = tmp_path / "gate"
+    command = ["sh", "-c", f"kill $MAINPID; until test -e {gate}; do sleep 0.01; done"]
+    herdpy.declare(
+        "a",
+        toml(["sleep", "1000"], "respawn = false") + f"[actions.end]\ncommand = {json.dumps(command)}\n",
+    )
+    herdpy.start()
+    herdpy.ok("start", "a")
+    ends = herdpy.herd_in_background("end", "a")
+    eventually(lambda: herdpy.status("a")["status"] == "stopped")
+    assert ends.poll() is None
+    gate.touch()
+    assert ends.wait(60) == 0
 
 
 def test_reload(herdpy, tmp_path, eventually):
