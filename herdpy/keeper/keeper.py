@@ -361,10 +361,13 @@ class Keeper:
             # A copy: the supervisor may have us let go of it before it has read this.
             told = encode({"kind": "listener", "serial": serial, "name": name})
             companion.send(told, (os.dup(descriptor),), give=True)
+        self._tell_succession(companion)
+        self._tell_state(companion, serial)
+
+    def _tell_succession(self, companion: Companion) -> None:
         succession = encode({"kind": "succession", "options": self._succession, "was_ready": self._was_ready})
         # Stderr last: it is all that former versions know of.
         companion.send(succession, tuple(map(os.dup, (*self._output.ledger, 2))), give=True)
-        self._tell_state(companion, serial)
 
     def _tell_state(self, companion: Companion, serial: int) -> None:
         is_second = companion is not self._supervisor
@@ -827,7 +830,11 @@ class Keeper:
             self._say(problem)
         on_ready, self._on_ready = self._on_ready, None
         if on_ready is not None:
+            before = os.fstat(2)
             on_ready()
+            if not os.path.samestat(before, os.fstat(2)):  # we are in the background, and so are they
+                self._output.pass_stderr()
+                self._tell_succession(self._supervisor)
         self._watchdog.tell("READY=1")
 
     def _exit(self, asked: Mapping[str, Any], _: bytes) -> None:

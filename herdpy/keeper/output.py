@@ -126,6 +126,11 @@ class Output:
             self._open(pipe)
         return pipe
 
+    def pass_stderr(self) -> None:
+        """Let the logger have our stderr, which leads elsewhere by now."""
+        if self.logger.line is not None:
+            self.logger.send(encode({"kind": "stderr"}), (2,))
+
     def records(self) -> Iterator[dict[str, object]]:
         """Yield what a keeper that executes itself anew has to know of pipes, logger and archiver."""
         for pipe in self._pipes.values():

@@ -95,7 +95,7 @@ class LogFile:
         self,
         path: str,
         ledger: Ledger,
-        say: Callable[[str], None],
+        say: Callable[[str], object],
         on_rotation: Callable[[LogFile], None] = lambda file: None,
     ) -> None:
         self.path = path
@@ -172,6 +172,17 @@ class LogFile:
             except OSError as error:
                 self._lose(error, 0)
             self._forget_line()
+
+    def add(self, line: bytes) -> None:
+        """Append a line of the logger's own, between two chunks; never raises OSError."""
+        try:
+            self._check(None)
+            if self._problem:
+                self._recover()
+            self._append((b"\n" if self._open_line else b"") + stamp() + line)
+            self._forget_line()
+        except OSError as error:
+            self._lose(error, 1)
 
     def close(self) -> None:
         """Close the file; the next line opens it again."""

@@ -43,6 +43,8 @@ class Pen:
         self._numbers: dict[int, Source] = {}
         self._files: dict[str, LogFile] = {}
         self._on_file = self._say, self._put_aside  # made once: a bound method for each file would be an object each
+        self._said: list[bytes] = []
+        """Lines about logging that are to be in herdpy's own log, once nothing is under way."""
         self._ledger: Ledger | None = None
         self._stderr = select.poll()
         self._stderr.register(2, select.POLLOUT)
@@ -58,6 +60,8 @@ class Pen:
             if self._is_leaving:
                 return
         while (self._line is not None and not self._is_ending) or (self._line is None and self._sources):
+            if self._said:
+                self._write_what_was_said()
             for descriptor, _ in self._epoll.poll():
                 source = self._sources.get(descriptor)
                 if source is not None:
@@ -68,6 +72,7 @@ class Pen:
                         return  # nothing is under way, and the next one goes on with the ledger
         for source in tuple(self._sources.values()):
             self._drain(source)
+        self._write_what_was_said()
 
     def _listen(self, line: _socket.socket) -> None:
         try:
@@ -97,6 +102,8 @@ class Pen:
             self._open(told, passed.pop(0))
         elif told["kind"] == "open":  # we have no room for its descriptor (cmsg(3), MSG_CTRUNC)
             self._tell("refused", id=told["id"])
+        elif told["kind"] == "stderr" and passed:  # what ours leads to is read no longer
+            os.dup2(passed[0], 2)
         elif told["kind"] == "begin":
             self._begin()
         elif told["kind"] == "drain":
@@ -115,7 +122,9 @@ class Pen:
             raise MessageError("a pipe before the ledger")
         file = self._files.get(path)
         if file is None:
-            file = self._files[path] = LogFile(path, self._ledger, *self._on_file)
+            is_own = bool(told.get("echo"))  # what is wrong with herdpy's own log is not for that
+            on_file = (self._say_on_stderr, self._put_aside) if is_own else self._on_file
+            file = self._files[path] = LogFile(path, self._ledger, *on_file)
         file.users += 1
         try:
             file.rotation = rotation(told.get("rotation"))
@@ -195,8 +204,21 @@ class Pen:
                 return  # the keeper is gone, as its end of file will tell
 
     def _say(self, words: str) -> None:
-        """Say something about logging itself, where it cannot be lost for the same reason."""
-        self._echo(f"logger: {words}\n".encode("utf-8", "backslashreplace"))
+        """Say something about logging itself, on stderr and in herdpy's own log."""
+        self._said.append(self._say_on_stderr(words))
+
+    def _say_on_stderr(self, words: str) -> bytes:
+        """Say it there alone; return the line."""
+        line = f"logger: {words}\n".encode("utf-8", "backslashreplace")
+        self._echo(line)
+        return line
+
+    def _write_what_was_said(self) -> None:
+        said, self._said = self._said, []
+        for source in self._sources.values():
+            if source.echo:
+                for line in said:
+                    source.file.add(line)
 
     def _echo(self, chunk: bytes) -> None:
         """Write to stderr what it takes without waiting: so much a ready pipe always takes (pipe(7), PIPE_BUF)."""

@@ -116,6 +116,9 @@ class KeeperLine:
                     self.listeners[told["name"]] = descriptor
                 return
             case "succession":
+                for descriptor in (self._stderr, *self._ledger.values()):
+                    if descriptor >= 0:
+                        os.close(descriptor)
                 self._succession = told["options"] if told["was_ready"] else None
                 self._stderr, self._ledger = descriptors_told(descriptors)
                 return

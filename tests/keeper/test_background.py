@@ -1,9 +1,13 @@
 """``herdpy --background``, through the installed program."""
 
+import errno
 import os
+import signal
 import subprocess
 
 import pytest
+
+from tests.processes import programs
 
 
 @pytest.fixture
@@ -29,6 +33,44 @@ def test_it_returns_when_the_socket_answers(herdpy, command, eventually):
     assert not herdpy.socket.exists(), "herd stop root came back too early"
     eventually(lambda: not os.path.exists(f"/proc/{pid}"))
     assert not (herdpy.directory / "pid").exists()
+
+
+def test_what_is_wrong_with_a_log_is_in_its_own_from_then_on(herdpy, command, eventually):
+    log = herdpy.log / "ticker.log"
+    herdpy.declare("ticker", 'command = ["sh", "-c", "while sleep 0.05; do echo tick; done"]')
+    assert run(command, herdpy).returncode == 0
+    pid = int((herdpy.directory / "pid").read_text())
+    own = herdpy.log / "herdpy.log"
+    heir = None
+    try:
+        for program in programs(pid).values():  # none has the pipe to who started herdpy, which nobody reads
+            eventually(lambda program=program: not has_dead_pipe(program))
+        herdpy.ok("start", "ticker")
+        eventually(log.exists)
+        log.unlink()
+        log.mkdir()
+        eventually(lambda: f"logger: cannot write {log}: Is a directory" in own.read_text())
+        log.rmdir()
+        eventually(lambda: f"logger: can write {log} again" in own.read_text())
+        assert own.read_text().count(f"cannot write {log}") == 1
+        heir = programs(pid)["supervisor"]
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: "supervisor" in programs(heir) and os.readlink(f"/proc/{heir}/fd/2") == "/dev/null")
+    finally:
+        herdpy.ok("stop", "root")
+    eventually(lambda: not os.path.exists(f"/proc/{heir or pid}"))
+
+
+def has_dead_pipe(pid):
+    """Whether a process has a pipe that nobody reads (fifo(7), ENXIO)."""
+    for entry in os.scandir(f"/proc/{pid}/fd"):
+        try:
+            if os.readlink(entry.path).startswith("pipe:"):
+                os.close(os.open(entry.path, os.O_WRONLY | os.O_NONBLOCK))
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return True
+    return False
 
 
 def test_what_keeps_it_from_starting_is_told_before_it_returns(herdpy, command):

@@ -75,6 +75,43 @@ def test_a_disk_that_gets_full_in_a_flood_and_is_cleared(small: tuple[Logger, Pa
     ]
 
 
+def test_what_is_wrong_with_a_log_is_in_herdpys_own_once(logger: Logger, tmp_path: Path) -> None:
+    own = logger.open(tmp_path / "herdpy.log", 1, echo=True)
+    writing = logger.open(tmp_path / "log", 2)
+    os.write(own, b"unfinished")
+    logger.drain()
+    (tmp_path / "log").mkdir()
+    for _ in range(3):
+        os.write(writing, b"lost\n")
+        logger.drain(2)
+    (tmp_path / "log").rmdir()
+    os.write(writing, b"on again\n")
+    logger.drain(2)
+    said = [
+        f"logger: cannot write {tmp_path}/log: Is a directory; its lines are lost until that is mended",
+        f"logger: can write {tmp_path}/log again; 3 lines were lost here: Is a directory",
+    ]
+    assert logger.end().splitlines() == [f"unfinished{said[0]}", said[1]]
+    written = unstamped((tmp_path / "herdpy.log").read_bytes())
+    assert [line.decode() for line in written] == ["unfinished", *said]
+
+
+def test_what_is_wrong_with_herdpys_own_log_is_on_stderr_alone(logger: Logger, tmp_path: Path) -> None:
+    path = tmp_path / "herdpy.log"
+    path.mkdir()
+    own = logger.open(path, echo=True)
+    os.write(own, b"lost\n")
+    logger.drain()
+    path.rmdir()
+    os.write(own, b"on again\n")
+    logger.drain()
+    assert [line.split(":")[:2] for line in logger.end().splitlines()] == [
+        *(["logger", f" cannot write {path}"], ["lost"]),
+        *(["logger", f" can write {path} again; 1 lines were lost here"], ["on again"]),
+    ]
+    assert b"logger" not in path.read_bytes()
+
+
 def test_a_rotated_file_that_finds_no_room_for_its_compressed_self_stays(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     prefix = with_a_disk_at(disk, "512k")
