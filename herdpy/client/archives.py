@@ -4,85 +4,129 @@ import os
 import subprocess
 from collections import deque
 from collections.abc import Iterator
+from typing import IO
 
-from herdpy.client.log_file import STAMP_LENGTH, is_stamped
+from herdpy.client.log_file import STAMP_LENGTH, Unreadable, is_stamped, open_log
 from herdpy.client.words import warn
 
 STAMP_FORM = "00000000T000000Z"
 """The time of the rotation, in UTC, each digit a 0."""
 ENDINGS = ("", ".gz", ".zst")
+"""In the order in which they are looked for: the plain one is there until the compressed one is whole."""
+
+
+def opened(path: str) -> tuple[int | None, list[str]]:
+    """Open the log file; return its descriptor, None when it is not there, and what was rotated before it.
+
+    Raises:
+        Unreadable: as :func:`open_log`, but for a file that is not there.
+    """
+    while True:
+        file = None
+        try:
+            file = open_log(path)
+        except Unreadable as problem:
+            if not problem.is_missing:
+                raise
+        rotated = archives(path)
+        if is_at(path, file):
+            return file, rotated
+        if file is not None:
+            os.close(file)  # it was rotated in between: it may be one of them
+
+
+def is_at(path: str, file: int | None) -> bool:
+    """Whether the path names this file; None is that it names none."""
+    try:
+        seen = os.stat(path)
+    except OSError:
+        return file is None
+    return file is not None and os.path.samestat(seen, os.fstat(file))
 
 
 def archives(path: str) -> list[str]:
-    """Return the rotated files of the log file ``path``, the oldest first, each once; none when nobody may look."""
+    """Return the rotated files of the log file ``path``, the oldest first, as they are called before they are
+    compressed; none when nobody may look."""
     directory, name = os.path.split(path)
-    found: dict[str, str] = {}
+    found: set[str] = set()
     try:
-        others = sorted(os.listdir(directory), reverse=True)
+        others = os.listdir(directory)
     except OSError:
         return []
     for other in others:
         stamp, ending = other[len(name) + 1 :][: len(STAMP_FORM)], other[len(name) + 1 + len(STAMP_FORM) :]
         form = "".join(["0" if character in "0123456789" else character for character in stamp])
         if other.startswith(f"{name}.") and form == STAMP_FORM and ending in ENDINGS:
-            found[stamp] = os.path.join(directory, other)  # the plain one comes last: it may be compressed just now
-    return [found[stamp] for stamp in sorted(found)]
+            found.add(f"{path}.{stamp}")
+    return sorted(found)
 
 
-def last_lines(path: str, count: int) -> list[bytes]:
+def last_lines(rotated: list[str], count: int) -> list[bytes]:
     """Return the last ``count`` lines of the rotated files; one that cannot be read is told of, and left out."""
-    lines: deque[bytes] = deque()
-    for archive in reversed(archives(path)):
-        if len(lines) >= count:
+    found: deque[bytes] = deque()
+    for archive in reversed(rotated):
+        if len(found) >= count:
             break
-        lines.extendleft(reversed(deque(_lines(archive), maxlen=count - len(lines))))
-    return list(lines)
+        found.extendleft(reversed(deque(lines(archive), maxlen=count - len(found))))
+    return list(found)
 
 
-def lines_since(path: str, stamp: bytes) -> Iterator[bytes]:
+def lines_since(rotated: list[str], stamp: bytes) -> Iterator[bytes]:
     """Yield the lines of the rotated files from the first one on whose stamp is ``stamp`` or later."""
     is_late = False
-    for archive in _reaching(path, stamp):
-        for line in _lines(archive):
+    for archive in _reaching(rotated, stamp):
+        for line in lines(archive):
             is_late = is_late or (is_stamped(line) and line[:STAMP_LENGTH] >= stamp)
             if is_late:
                 yield line
 
 
-def _reaching(path: str, stamp: bytes) -> list[str]:
+def _reaching(rotated: list[str], stamp: bytes) -> list[str]:
     """Return the archives from the first one that has a line so late on: by the first stamp of the one after it."""
-    every = archives(path)
-    for position in range(len(every) - 1, 0, -1):
-        first = next((line for line in _lines(every[position]) if is_stamped(line)), b"")
+    for position in range(len(rotated) - 1, 0, -1):
+        first = next((line for line in lines(rotated[position]) if is_stamped(line)), b"")
         if first[:STAMP_LENGTH] < stamp:
-            return every[position:]
-    return every
+            return rotated[position:]
+    return rotated
 
 
-def _lines(archive: str) -> Iterator[bytes]:
+def lines(archive: str) -> Iterator[bytes]:
+    """Yield the lines of a rotated file, whether it is compressed by now or not; what cannot be read is told of."""
+    for ending in ENDINGS:
+        name = archive + ending
+        try:
+            file = open_log(name)
+        except Unreadable as problem:
+            if problem.is_missing:
+                continue
+            warn(f"the lines of {name} are missing here: it {problem}")
+            return
+        with open(file, "rb") as content:
+            try:
+                yield from _unpacked(name, content)
+            except (OSError, EOFError) as error:
+                warn(f"the lines of {name} are missing here: {getattr(error, 'strerror', None) or error}")
+        return
+    warn(f"the lines of {archive} are missing here: it was removed meanwhile")
+
+
+def _unpacked(name: str, content: IO[bytes]) -> Iterator[bytes]:
+    if name.endswith(".gz"):
+        import gzip
+
+        with gzip.GzipFile(fileobj=content) as unpacked:
+            yield from unpacked
+    elif name.endswith(".zst"):
+        yield from _unpacked_by_zstd(name, content)
+    else:
+        yield from content
+
+
+def _unpacked_by_zstd(name: str, content: IO[bytes]) -> Iterator[bytes]:
     try:
-        if archive.endswith(".gz"):
-            import gzip
-
-            with gzip.open(archive) as unpacked:
-                yield from unpacked
-        elif archive.endswith(".zst"):
-            yield from _unpacked_by_zstd(archive)
-        else:
-            with open(archive, "rb") as plain:
-                yield from plain
-    except FileNotFoundError:
-        return  # it was compressed or removed since we looked
-    except (OSError, EOFError) as error:
-        problem = getattr(error, "strerror", None) or error
-        warn(f"the lines of {archive} are missing here: {problem}")
-
-
-def _unpacked_by_zstd(archive: str) -> Iterator[bytes]:
-    try:
-        zstd = subprocess.Popen(["zstd", "-dcq", "--", archive], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        zstd = subprocess.Popen(["zstd", "-dcq"], stdin=content, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     except OSError as error:
-        warn(f"the lines of {archive} are missing here: cannot run zstd: {error.strerror}")
+        warn(f"the lines of {name} are missing here: cannot run zstd: {error.strerror}")
         return
     with zstd:
         assert zstd.stdout is not None
@@ -91,4 +135,4 @@ def _unpacked_by_zstd(archive: str) -> Iterator[bytes]:
         finally:
             zstd.stdout.close()
     if zstd.returncode > 0:
-        warn(f"lines of {archive} are missing here: zstd ended with {zstd.returncode}")
+        warn(f"lines of {name} are missing here: zstd ended with {zstd.returncode}")

@@ -8,9 +8,9 @@ import subprocess
 from collections import deque
 from datetime import datetime, time, timedelta
 
-from herdpy.client import status
+from herdpy.client import archives, status
 from herdpy.client.connection import ask
-from herdpy.client.log_file import STAMP_LENGTH, Unreadable, is_stamped, offset_of_last, offset_since, open_log
+from herdpy.client.log_file import STAMP_LENGTH, Unreadable, is_stamped, offset_of_last, offset_since
 from herdpy.client.main import Request
 from herdpy.client.words import Failure, clean, is_terminal, say, say_bytes, warn
 from herdpy.protocol import Command, ProtocolError, parse_services
@@ -59,12 +59,14 @@ def show(request: Request, path: str) -> int:
     if count is None and stamp is None:
         count = _screenful()
     try:
-        file = open_log(path)
+        file, rotated = archives.opened(path)
     except Unreadable as problem:
-        if not (problem.is_missing and request.is_following):
-            more = f": {request.service} has written nothing so far" if problem.is_missing else ""
-            raise Failure(f"{path} {problem}{more}") from None
-        warn(f"{path} {problem}; waiting for what {request.service} will write")
+        raise Failure(f"{path} {problem}") from None
+    if file is None:
+        missing = f"{path} is not there yet"
+        if not request.is_following:
+            raise Failure(f"{missing}: {request.service} has written nothing so far")
+        warn(f"{missing}; waiting for what {request.service} will write")
         _follow(path, 0, _writer(request))
         return 0
     offset = 0 if stamp is None else offset_since(file, stamp)
@@ -72,7 +74,7 @@ def show(request: Request, path: str) -> int:
         offset = max(offset, offset_of_last(file, count))
     write = _writer(request)
     if offset == 0:
-        for line in _before(path, stamp, None if count is None else count - _count(file)):
+        for line in _before(rotated, stamp, None if count is None else count - _count(file)):
             write(line)
     if request.is_following:
         os.close(file)
@@ -86,15 +88,13 @@ def show(request: Request, path: str) -> int:
     return 0
 
 
-def _before(path: str, stamp: bytes | None, count: int | None) -> "Iterable[bytes]":
+def _before(rotated: list[str], stamp: bytes | None, count: int | None) -> "Iterable[bytes]":
     """Return what is to be shown of the rotated files: from ``stamp`` on, the last ``count`` lines."""
     if count is not None and count <= 0:
         return ()
-    from herdpy.client import archives
-
     if stamp is None:
-        return archives.last_lines(path, count or 0)
-    lines = archives.lines_since(path, stamp)
+        return archives.last_lines(rotated, count or 0)
+    lines = archives.lines_since(rotated, stamp)
     return lines if count is None else deque(lines, maxlen=count)
 
 

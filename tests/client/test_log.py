@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from herdpy.client import archives
 from herdpy.client.log import moment
 from herdpy.client.log_file import BLOCK, offset_of_last, offset_since
 from herdpy.client.words import Failure
@@ -133,17 +134,71 @@ async def test_a_second_that_a_rotation_cut_in_two_is_shown_whole(log: Path, her
     assert shown == lines(1, 2) + "2026-11-22 00:00:02 more\n2026-11-22 00:00:02 and more\n"
 
 
+async def test_what_is_compressed_while_it_is_read_is_shown_whole(log: Path, herd: Herd) -> None:
+    older = [log.with_name(f"foo.log.2026112{day}T000000Z") for day in range(3)]
+    for number, path in enumerate(older):
+        path.write_text(lines(10_000, 10_000 * number))  # more than a pipe holds
+    log.write_text(lines(1, 30_000))
+    async with herding(herd, "--since", "2026-11-22") as process:
+        await first_byte(process)
+        for path, pack in zip(older[1:], (gzip.compress, zstd), strict=True):
+            ending = ".gz" if pack is gzip.compress else ".zst"
+            path.with_name(path.name + ending).write_bytes(pack(path.read_bytes()))
+            path.unlink()
+        await receive(process.stdout, lines(30_001)[1:])
+        assert await process.wait() == 0
+
+
+async def test_what_is_removed_while_it_is_read_is_told(log: Path, herd: Herd) -> None:
+    older = [log.with_name(f"foo.log.2026112{day}T000000Z") for day in range(2)]
+    for number, path in enumerate(older):
+        path.write_text(lines(10_000, 10_000 * number))
+    log.write_text(lines(1, 20_000))
+    async with herding(herd, "--since", "2026-11-22") as process:
+        await first_byte(process)
+        older[1].unlink()
+        await receive(process.stdout, (lines(10_000) + lines(1, 20_000))[1:])
+        await receive(process.stderr, f"herd: the lines of {older[1]} are missing here: it was removed meanwhile\n")
+
+
+def test_a_rotation_between_two_looks_doubles_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log, aside = tmp_path / "foo.log", tmp_path / "foo.log.20261120T000000Z"
+    log.write_text("old\n")
+    look = os.listdir
+
+    def rotate_and_look(directory: str) -> list[str]:
+        if not aside.exists():
+            log.rename(aside)
+            log.write_text("new\n")
+        return look(directory)
+
+    monkeypatch.setattr("os.listdir", rotate_and_look)
+    file, rotated = archives.opened(str(log))
+    assert file is not None
+    assert (os.read(file, 100), rotated) == (b"new\n", [str(aside)])
+    os.close(file)
+
+
 async def test_a_log_action_of_a_server_without_log_files_is_asked_for(server: Server, herd: Herd) -> None:
     server.answers["status monitoring"] = reply(f"({service('monitoring')})")
     server.answers["log monitoring"] = reply('("#<unspecified>")', "#f", "service names: 3")
     assert (await herd("log", "monitoring")).stdout == b"service names: 3\n"
 
 
-@asynccontextmanager
-async def following(herd: Herd, *words: str) -> AsyncIterator[trio.Process]:
+def zstd(content: bytes) -> bytes:
+    return subprocess.run(["zstd", "-cq"], input=content, capture_output=True, check=True).stdout
+
+
+def following(herd: Herd, *words: str) -> AbstractAsyncContextManager[trio.Process]:
     """A herd that follows, killed at the end if it still does."""
+    return herding(herd, "-f", *words)
+
+
+@asynccontextmanager
+async def herding(herd: Herd, *words: str) -> AsyncIterator[trio.Process]:
+    """A herd that shows the log as fast as it is read, killed at the end if it still does."""
     process = await trio.lowlevel.open_process(
-        [*HERD, "log", "-f", "foo", *words],
+        [*HERD, "log", "foo", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=herd.environment,
@@ -164,6 +219,13 @@ async def receive(stream: trio.abc.ReceiveStream | None, expected: str) -> None:
         while len(seen) < len(expected.encode()) and (piece := await stream.receive_some()):
             seen += piece
     assert seen.decode() == expected
+
+
+async def first_byte(process: trio.Process) -> None:
+    """Read it: the herd is at work by then, and cannot go on by more than a pipe holds."""
+    assert process.stdout is not None
+    with trio.fail_after(20):
+        assert await process.stdout.receive_some(1) == b"2"
 
 
 async def test_following_goes_on_across_rotation_and_re_creation(log: Path, herd: Herd) -> None:
