@@ -62,29 +62,31 @@ def show(request: Request, path: str) -> int:
         file, rotated = archives.opened(path)
     except Unreadable as problem:
         raise Failure(f"{path} {problem}") from None
-    if file is None:
+    if file is None and not rotated:
         missing = f"{path} is not there yet"
         if not request.is_following:
             raise Failure(f"{missing}: {request.service} has written nothing so far")
         warn(f"{missing}; waiting for what {request.service} will write")
-        _follow(path, 0, _writer(request))
-        return 0
-    offset = 0 if stamp is None else offset_since(file, stamp)
-    if count is not None:
-        offset = max(offset, offset_of_last(file, count))
+    offset = end = 0
+    if file is not None:
+        offset = 0 if stamp is None else offset_since(file, stamp)
+        if count is not None:
+            offset = max(offset, offset_of_last(file, count))
+        end = os.fstat(file).st_size
     write = _writer(request)
     if offset == 0:
-        for line in _before(rotated, stamp, None if count is None else count - _count(file)):
+        left = count if count is None or file is None else count - _count(file)
+        for line in _before(rotated, stamp, left):
             write(line)
     if request.is_following:
-        os.close(file)
+        if file is not None:
+            os.close(file)
         _follow(path, offset, write)
-    else:
-        end = os.fstat(file).st_size
+    elif file is not None:
         while offset < end and (piece := os.pread(file, min(PIECE, end - offset), offset)):
             write(piece)
             offset += len(piece)
-        write(b"")
+    write(b"")
     return 0
 
 

@@ -134,6 +134,18 @@ async def test_a_second_that_a_rotation_cut_in_two_is_shown_whole(log: Path, her
     assert shown == lines(1, 2) + "2026-11-22 00:00:02 more\n2026-11-22 00:00:02 and more\n"
 
 
+async def test_rotated_files_are_shown_when_there_is_no_newer_one(log: Path, herd: Herd) -> None:
+    log.with_name("foo.log.20261120T000000Z").write_text(lines(3))
+    log.with_name("foo.log.20261121T000000Z").write_text(lines(3, 3))
+    assert (await herd("log", "foo")).stdout.decode() == lines(6)
+    assert (await herd("log", "foo", "-n", "4")).stdout.decode() == lines(4, 2)
+    assert (await herd("log", "foo", "--since", "2026-11-22 00:00:05")).stdout.decode() == lines(1, 5)
+    async with following(herd, "-n", "1") as process:
+        await receive(process.stdout, lines(1, 5))
+        log.write_text(lines(2, 6))
+        await receive(process.stdout, lines(2, 6))
+
+
 async def test_what_is_compressed_while_it_is_read_is_shown_whole(log: Path, herd: Herd) -> None:
     older = [log.with_name(f"foo.log.2026112{day}T000000Z") for day in range(3)]
     for number, path in enumerate(older):
