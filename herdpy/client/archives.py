@@ -9,6 +9,8 @@ from typing import IO
 from herdpy.client.log_file import STAMP_LENGTH, Unreadable, is_stamped, open_log
 from herdpy.client.words import warn
 
+PIECE = 64 * 1024
+"""Bytes that are read at once."""
 STAMP_FORM = "00000000T000000Z"
 """The time of the rotation, in UTC, each digit a 0."""
 ENDINGS = ("", ".gz", ".zst")
@@ -42,6 +44,50 @@ def is_at(path: str, file: int | None) -> bool:
     except OSError:
         return file is None
     return file is not None and os.path.samestat(seen, os.fstat(file))
+
+
+def from_there_on(path: str, file: int | None, offset: int, rotated: list[str]) -> Iterator[bytes]:
+    """Yield what is in the log from ``offset`` on, through all its rotations, and nothing whenever that is all so far.
+
+    Args:
+        path: of the log file.
+        file, rotated: as :func:`opened` returned them; the file is closed when another has its name.
+        offset: bytes of it that are known.
+
+    Raises:
+        Unreadable: another file has its name, and cannot be read.
+    """
+    newest = rotated[-1] if rotated else ""
+    while True:
+        is_all = is_at(path, file)  # asked first: after its rotation nobody writes to it
+        if file is not None:
+            if os.fstat(file).st_size < offset:
+                offset = 0  # it was emptied
+            while piece := os.pread(file, PIECE, offset):
+                offset += len(piece)
+                yield piece
+        if is_all:
+            yield b""
+            continue
+        successor, rotated = opened(path)
+        later = [archive for archive in rotated if archive > newest]
+        if later and file is not None and _is_of(later[0], file):
+            del later[0]
+        for archive in later:
+            yield from lines(archive)
+        if file is not None:
+            os.close(file)
+        file, offset, newest = successor, 0, rotated[-1] if rotated else newest
+
+
+def _is_of(archive: str, file: int) -> bool:
+    """Whether the archive was that file: when it is compressed, the time of its last line is kept."""
+    for ending in ENDINGS:
+        try:
+            return os.stat(archive + ending).st_mtime_ns == os.fstat(file).st_mtime_ns
+        except OSError:
+            continue
+    return False
 
 
 def archives(path: str) -> list[str]:

@@ -17,10 +17,8 @@ from herdpy.protocol import Command, ProtocolError, parse_services
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
-PIECE = 64 * 1024
-"""Bytes that are copied at once."""
 WITHOUT_TERMINAL = 100
 """Lines that are shown where there is no screen to fill."""
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -79,11 +77,9 @@ def show(request: Request, path: str) -> int:
         for line in _before(rotated, stamp, left):
             write(line)
     if request.is_following:
-        if file is not None:
-            os.close(file)
-        _follow(path, offset, write)
+        _follow(path, archives.from_there_on(path, file, offset, rotated), write)
     elif file is not None:
-        while offset < end and (piece := os.pread(file, min(PIECE, end - offset), offset)):
+        while offset < end and (piece := os.pread(file, min(archives.PIECE, end - offset), offset)):
             write(piece)
             offset += len(piece)
     write(b"")
@@ -103,7 +99,7 @@ def _before(rotated: list[str], stamp: bytes | None, count: int | None) -> "Iter
 def _count(file: int) -> int:
     """Return the number of lines in the file, the unfinished last one included."""
     position, lines, last = 0, 0, b"\n"
-    while piece := os.pread(file, PIECE, position):
+    while piece := os.pread(file, archives.PIECE, position):
         position += len(piece)
         lines += piece.count(b"\n")
         last = piece[-1:]
@@ -146,17 +142,18 @@ def _screenful() -> int:
         return WITHOUT_TERMINAL
 
 
-def _follow(path: str, offset: int, write: "Callable[[bytes], None]") -> None:
-    """Pass on the file from ``offset``, and what is written to it and to its successors after a rotation, for ever.
+def _follow(path: str, pieces: "Iterator[bytes]", write: "Callable[[bytes], None]") -> None:
+    """Pass on the pieces, and look for more whenever the file or its successor is written to.
 
-    It is GNU tail that follows: it knows inotify, and the file systems that do not. It ends when we do (tail(1) minds
-    the reader of its pipe).
+    It is GNU tail that tells when: it knows inotify, and the file systems that do not. What it copies is no more than
+    a sign: it skips files that come and go between two of its looks. It ends when we do (tail(1) minds the reader of
+    its pipe).
 
     Raises:
-        Failure: when there is no tail, or it ends.
+        Failure: when there is no tail, it ends, or what is in the file's place cannot be read.
         BrokenPipeError: nobody reads what we write any more, maybe noticed before there is anything to write.
     """
-    command = ["tail", "-c", f"+{offset + 1}", "-F", "--", path]
+    command = ["tail", "-c", "1", "-F", "--", path]
     try:
         tail = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     except OSError as error:
@@ -169,14 +166,16 @@ def _follow(path: str, offset: int, write: "Callable[[bytes], None]") -> None:
         ready.register(1, 0)
         try:
             while True:
+                while piece := next(pieces):
+                    write(piece)
                 seen = dict(ready.poll())
                 if pipe in seen:
-                    piece = os.read(pipe, PIECE)
-                    if not piece:
+                    if not os.read(pipe, archives.PIECE):
                         break
-                    write(piece)
                 elif seen.get(1, 0) & (select.POLLERR | select.POLLNVAL):
                     raise BrokenPipeError
+        except Unreadable as problem:
+            raise Failure(f"{path} {problem}") from None
         finally:
             tail.terminate()
     raise Failure(f"tail ended with status {tail.returncode}, and with it the following of {path}")

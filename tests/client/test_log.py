@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
 from pathlib import Path
@@ -254,6 +254,44 @@ async def test_following_goes_on_across_rotation_and_re_creation(log: Path, herd
         log.unlink()
         log.write_text(lines(1, 14))
         await receive(process.stdout, lines(1, 14))
+
+
+@pytest.mark.parametrize("pack", [None, gzip.compress])
+async def test_following_loses_nothing_that_is_rotated_before_it_is_read(
+    log: Path, herd: Herd, pack: Callable[[bytes], bytes] | None
+) -> None:
+    def rotate(number: int) -> None:
+        aside = log.with_name(f"foo.log.2026112{number}T000000Z")
+        log.rename(aside)
+        log.write_text(lines(1_000, 20_000 + 1_000 * number))
+        if pack is not None:
+            aside.with_name(aside.name + ".tmp").write_bytes(pack(aside.read_bytes()))
+            os.utime(aside.with_name(aside.name + ".tmp"), ns=(0, aside.stat().st_mtime_ns))
+            aside.with_name(aside.name + ".tmp").rename(aside.with_name(aside.name + ".gz"))
+            aside.unlink()
+
+    log.with_name("foo.log.20261110T000000Z").write_text(lines(10_000))  # more than a pipe holds
+    log.write_text(lines(9_000, 10_000))
+    async with following(herd, "-n", "100000") as process:
+        await first_byte(process)
+        with log.open("a") as file:
+            file.write(lines(2_000, 19_000))
+        for number in range(1, 5):
+            rotate(number)
+        await receive(process.stdout, lines(25_000)[1:])
+        with log.open("a") as file:
+            file.write(lines(1, 25_000))
+        await receive(process.stdout, lines(1, 25_000))
+
+
+async def test_following_loses_nothing_however_fast_it_is_rotated(log: Path, herd: Herd) -> None:
+    log.write_text(lines(1))
+    async with following(herd) as process:
+        await receive(process.stdout, lines(1))
+        for number in range(1, 300):
+            log.rename(log.with_name(f"foo.log.20261120T{number:06}Z"))
+            log.write_text(lines(1, number))
+        await receive(process.stdout, lines(299, 1))
 
 
 async def test_following_waits_for_the_first_line_and_since_is_kept(log: Path, herd: Herd) -> None:
