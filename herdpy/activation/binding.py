@@ -102,7 +102,7 @@ def _bind_unix(wanted: Socket, path: str) -> socket.socket:
             # bind(2) gives the path the mode of the descriptor, less the umask. Until it has its owner, nobody but us
             # can use it; nobody is ever let in who is not to be.
             os.fchmod(made.fileno(), wanted.mode if uid == gid == -1 else 0)
-            _bind_path(made, wanted, path)
+            _bind_path(made, path)
             _give(path, uid, gid, wanted.mode)
         _listen(made, wanted)
     except BaseException:
@@ -111,7 +111,7 @@ def _bind_unix(wanted: Socket, path: str) -> socket.socket:
     return made
 
 
-def _bind_path(made: socket.socket, wanted: Socket, path: str) -> None:
+def _bind_path(made: socket.socket, path: str) -> None:
     try:
         made.bind(path)
         return
@@ -120,13 +120,17 @@ def _bind_path(made: socket.socket, wanted: Socket, path: str) -> None:
             raise
     if not stat.S_ISSOCK(os.lstat(path).st_mode):
         raise NotBound("there is a file of that name that is no socket; remove it, or use another path")
-    if not remove_stale(path, wanted.kind):
+    if not remove_stale(path):
         raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE), path)
     made.bind(path)
 
 
-def remove_stale(path: str, kind: str) -> bool:
-    """Remove a Unix socket's path unless somebody listens there, or it is no socket; tell whether there is none now.
+def remove_stale(path: str) -> bool:
+    """Remove a Unix socket's path unless a socket is bound there, or it is none; tell whether there is none now.
+
+    Nobody notices it. To connect(2) a socket for datagrams fails with EPROTOTYPE where one of another kind is bound,
+    whether that listens yet or not, and with ECONNREFUSED where none is, in whichever network namespace; where one for
+    datagrams is bound, nothing is sent to it.
 
     Raises:
         OSError: it cannot be removed.
@@ -136,10 +140,9 @@ def remove_stale(path: str, kind: str) -> bool:
             return False
     except FileNotFoundError:
         return True
-    with socket.socket(socket.AF_UNIX, KINDS[kind]) as probe:
-        probe.setblocking(False)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
         answer = probe.connect_ex(path)
-    if answer == errno.ECONNREFUSED:  # and no other: EAGAIN is a full backlog, EPROTOTYPE one of another kind
+    if answer == errno.ECONNREFUSED:
         os.unlink(path)
     return answer in {errno.ECONNREFUSED, errno.ENOENT}
 

@@ -29,7 +29,7 @@ PAUSES = (0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0)
 
 
 CLOSING_PAUSES = (0.0, 0.01, 0.05, 0.2, 0.5)
-"""Seconds between attempts to remove a path where somebody seems to listen still: a child whose exec has failed has its
+"""Seconds between attempts to remove a path where a socket is bound still: a child whose exec has failed has its
 sockets until it has ended."""
 
 
@@ -210,17 +210,16 @@ class Sockets:
 
     async def _let_go(self, held: str) -> None:
         bound = self._open.pop(held)
-        kind, address = bound.type, bound.getsockname() if bound.family == socket.AF_UNIX else None
+        address = bound.getsockname() if bound.family == socket.AF_UNIX else None
         bound.close()
         await self._line.let_go(held)
         if isinstance(address, str) and address:
-            from herdpy.activation.binding import KINDS, remove_stale
+            from herdpy.activation.binding import remove_stale
 
-            of_kind = next(name for name, number in KINDS.items() if number == kind)
             try:
                 for pause in CLOSING_PAUSES:
                     await trio.sleep(pause)
-                    if await in_thread(remove_stale, address, of_kind):
+                    if await in_thread(remove_stale, address):
                         break
             except OSError as error:
                 log("socket-path-not-removed", service=self._name, path=address, reason=error.strerror)

@@ -109,14 +109,28 @@ def test_a_stale_path_is_replaced_and_a_living_one_is_not(place: Path, kind: str
             bind(unix(path, kind=kind))
         assert raised.value.is_taken
         assert holder(unix(path)).startswith(f"by PID {os.getpid()} (")
-        assert not remove_stale(str(path), kind)
+        assert not remove_stale(str(path))
     assert path.is_socket()
     with bind(unix(path, kind=kind)) as again:
         assert path.is_socket()
         assert again.getsockname() == str(path)
-    assert remove_stale(str(path), kind)
+    assert remove_stale(str(path))
     assert not path.exists()
-    assert remove_stale(str(path), kind)
+    assert remove_stale(str(path))
+
+
+@pytest.mark.parametrize("kind", ["stream", "seqpacket"])
+def test_who_has_a_path_notices_nothing_and_need_not_listen_yet(place: Path, kind: str) -> None:
+    path = place / "socket"
+    with socket.socket(socket.AF_UNIX, binding.KINDS[kind]) as owner:
+        owner.bind(str(path))
+        assert not remove_stale(str(path))
+        owner.listen()
+        with pytest.raises(NotBound, match="it is in use"):
+            bind(unix(path, kind=kind))
+        owner.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            owner.accept()
 
 
 def test_a_living_socket_of_another_kind_or_with_a_full_backlog_is_alive(place: Path) -> None:
@@ -129,7 +143,7 @@ def test_a_living_socket_of_another_kind_or_with_a_full_backlog_is_alive(place: 
         for client in clients:
             client.setblocking(False)
             client.connect_ex(str(path))
-        assert not remove_stale(str(path), "stream")
+        assert not remove_stale(str(path))
         for client in clients:
             client.close()
 
@@ -139,7 +153,7 @@ def test_a_file_that_is_no_socket_is_left_alone(place: Path) -> None:
     path.write_text("precious")
     with pytest.raises(NotBound, match="there is a file of that name that is no socket"):
         bind(unix(path))
-    assert not remove_stale(str(path), "stream")
+    assert not remove_stale(str(path))
     link = place / "link"
     link.symlink_to(path)
     with pytest.raises(NotBound, match="no socket"):
