@@ -9,6 +9,7 @@ Such values cannot be in a cycle, and of those that every service has the collec
 not look through them, and each is 16 bytes smaller.
 """
 
+import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -478,6 +479,11 @@ class UnixAddress(msgspec.Struct, frozen=True):
 
     path: str
     """An absolute path; or ``@`` and a name of the abstract kind (unix(7))."""
+
+    @property
+    def shortest(self) -> str:
+        """The path without what makes no difference, as in ``//x`` and ``/./x``."""
+        return self.path if self.path.startswith("@") else f"/{os.path.normpath(self.path).lstrip('/')}"
 
     def __str__(self) -> str:
         return f"unix:{self.path}"

@@ -127,6 +127,17 @@ def test_check_tells_every_mistake_and_ends_with_2(tmp_path: Path) -> None:
     ]
 
 
+def test_check_names_the_line_of_a_socket_that_two_claim(tmp_path: Path) -> None:
+    text = 'command = ["cat"]\n\nsockets = [\n  "127.0.0.1:7990",\n  "unix:/run/x",\n]\n'
+    directory = layer(tmp_path, a=text, b=text.replace('"127.0.0.1:7990"', '{ address = "127.0.0.1:7990" }'))
+    result = herdpy("check", f"--services={directory}")
+    assert result.returncode == 2
+    assert result.stderr.replace(f"{directory}/", "").splitlines() == [
+        "b.toml:4: sockets[0].address: b claims host port 7990 (tcp), and so does a (a.toml); change one of the two",
+        "b.toml:5: sockets[1]: b claims the socket unix:/run/x, and so does a (a.toml); change one of the two",
+    ]
+
+
 def test_later_services_directories_override_earlier_ones(tmp_path: Path) -> None:
     (tmp_path / "1").mkdir()
     (tmp_path / "2").mkdir()

@@ -143,9 +143,9 @@ def socket_mistakes(declared: "Iterable[str | SocketTable]", *, connects: bool =
                 f"sockets[{index}]",
                 'datagrams make no connections; type = "process" can take them',
             )
-        text = str(wanted)
+        text = wanted.address.shortest if isinstance(wanted.address, UnixAddress) else str(wanted)
         if text in seen and not text.endswith(":0"):
-            yield f"sockets[{index}]", f"{text} is there twice"
+            yield f"sockets[{index}]", f"{wanted} is there twice"
         seen.add(text)
 
 

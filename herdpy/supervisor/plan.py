@@ -6,7 +6,7 @@ from ipaddress import ip_address
 import msgspec
 
 from herdpy.mistake import Mistake, Place, did_you_mean
-from herdpy.service import Port, Service
+from herdpy.service import InternetAddress, Port, Service, UnixAddress
 
 RESERVED_NAMES = frozenset({"root", "shepherd", "herdpy"})
 """The names by which Shepherd's clients mean the supervisor itself, and the one that its log has."""
@@ -58,6 +58,7 @@ def make_plan(
     unplaced = order.keys() - {name for wave in waves for name in wave}
     mistakes += [_cycle_mistake(cycle, by_name, locate) for cycle in _cycles(unplaced, order)]
     mistakes += _port_conflicts(ordered, locate)
+    mistakes += _path_conflicts(ordered, locate)
     if mistakes:
         return None, tuple(mistakes)
     return Plan(services=ordered, by_name=by_name, requirements=requirements, dependents=dependents, waves=waves), ()
@@ -67,7 +68,8 @@ def sound_plan(services: Iterable[Service]) -> Plan:
     """The plan of the services that can run in spite of mistakes, for a supervisor that has to go on with some.
 
     Left out are those that provide a name that is reserved or taken, those with a requirement that nothing provides or
-    that is in a cycle, and whatever requires one that is left out. Port conflicts show when the second one starts.
+    that is in a cycle, and whatever requires one that is left out. Conflicts of ports and paths show when the second
+    one starts.
     """
     by_name: dict[str, Service] = {}
     candidates = []
@@ -278,13 +280,39 @@ def _port_conflicts(services: Iterable[Service], locate: Locate) -> Iterator[Mis
             earlier = claims.setdefault((port.protocol, port.port), {})
             for other in _overlapping(address, earlier):
                 first = earlier[other]
-                yield locate(service.source, port.port, "").mistake(_conflict(port, service, first))
+                claim = f"host port {port.port} ({port.protocol})"
+                place = locate(service.source, *_said_of(port, service))
+                yield place.mistake(_conflict(claim, service, first))
                 break
             earlier.setdefault(address, service)
 
 
-def _conflict(port: Port, service: Service, first: Service) -> str:
-    claim = f"host port {port.port} ({port.protocol})"
+def _said_of(port: Port, service: Service) -> tuple[object, str]:
+    """What a declaration says of a port, and below which key: of a socket's, its address."""
+    for wanted in service.sockets:
+        address, protocol = wanted.address, "udp" if wanted.kind == "datagram" else "tcp"
+        if not isinstance(address, InternetAddress):
+            continue
+        host = address.host.partition("%")[0] or "*"
+        if (host, address.port, protocol) == (port.address, port.port, port.protocol):
+            return str(wanted), "sockets"
+    return port.port, ""
+
+
+def _path_conflicts(services: Iterable[Service], locate: Locate) -> Iterator[Mistake]:
+    """A mistake for each Unix socket that an earlier one has the path of, or the abstract name."""
+    claims: dict[str, Service] = {}
+    for service in services:
+        for wanted in service.sockets:
+            if not isinstance(wanted.address, UnixAddress):
+                continue
+            first = claims.setdefault(wanted.address.shortest, service)
+            if first is not service:
+                problem = _conflict(f"the socket {wanted}", service, first)
+                yield locate(service.source, str(wanted), "sockets").mistake(problem)
+
+
+def _conflict(claim: str, service: Service, first: Service) -> str:
     if first is service:
         return f"{service.name} claims {claim} twice; change one of the two"
     return f"{service.name} claims {claim}, and so does {_said(first)}; change one of the two"

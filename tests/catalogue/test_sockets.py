@@ -121,6 +121,7 @@ def test_what_does_not_go_together() -> None:
     assert mistakes("process", activation="lazy").keys() == {"activation"}
     assert mistakes("process", sockets=["*:80"], **{"one-shot": True}).keys() == {"one-shot"}
     assert mistakes("process", sockets=["*:80", "*:80"]).keys() == {"sockets[1]"}
+    assert mistakes("process", sockets=["unix:/x", "unix://x"]).keys() == {"sockets[1]"}
     assert mistakes("process", sockets=["127.0.0.1:0", "127.0.0.1:0"]) == {}
     assert mistakes("inetd", sockets=["*:80", "udp:*:80"]).keys() == {"sockets[1]"}
     assert mistakes("process", sockets=["*:80", "udp:*:80"]) == {}
@@ -143,6 +144,11 @@ def test_an_inetd_without_sockets_is_refused() -> None:
         ("[::]:80", "*:80", True),
         ("127.0.0.1:80", "udp:127.0.0.1:80", False),
         ("127.0.0.1:0", "127.0.0.1:0", False),
+        ("unix:/run/a", "unix:/run/a", True),
+        ("unix:/run/a", "unix://run/./a", True),
+        ("unix:@a", "unix:@a", True),
+        ("unix:/run/a", "unix:/run/b", False),
+        ("unix:/a", "unix:@/a", False),
     ],
 )
 def test_the_plan_refuses_what_two_listen_on(first: str, second: str, clash: bool) -> None:

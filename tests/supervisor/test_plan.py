@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from herdpy.mistake import Place
-from herdpy.service import Port, Service
+from herdpy.service import Port, Service, Socket, UnixAddress
 from herdpy.supervisor.plan import Plan, make_plan, sound_plan
 
 
@@ -169,6 +169,16 @@ def test_ports_conflict_where_addresses_overlap(one: Port, other: Port, conflict
 def test_a_service_that_claims_a_port_twice() -> None:
     [mistake] = mistakes_of(service("a", ports=[Port(port=1), Port(port=1)]))
     assert mistake == "/etc/a.toml: a claims host port 1 (tcp) twice; change one of the two"
+
+
+def test_two_services_that_listen_at_one_path() -> None:
+    one, two = (
+        Service(provision=(name,), source=f"/etc/{name}.toml", sockets=(Socket(address=UnixAddress("/run/x")),))
+        for name in "ab"
+    )
+    [mistake] = mistakes_of(one, two)
+    claims = "b claims the socket unix:/run/x, and so does a (/etc/a.toml); change one of the two"
+    assert mistake == f"/etc/b.toml: sockets: {claims}"
 
 
 def test_all_kinds_of_mistakes_are_told_at_once_where_the_declaration_says_so() -> None:
