@@ -103,7 +103,7 @@ def _bind_unix(wanted: Socket, path: str) -> socket.socket:
             # can use it; nobody is ever let in who is not to be.
             os.fchmod(made.fileno(), wanted.mode if uid == gid == -1 else 0)
             _bind_path(made, path)
-            _give(path, uid, gid, wanted.mode)
+            _give(path, uid, gid, wanted.mode, is_new=True)
         _listen(made, wanted)
     except BaseException:
         made.close()
@@ -147,8 +147,59 @@ def remove_stale(path: str) -> bool:
     return answer in {errno.ECONNREFUSED, errno.ENOENT}
 
 
-def _give(path: str, uid: int, gid: int, mode: int) -> None:
-    """Let a path that was just bound have its owner and mode, whoever else may write into the directory.
+def adjust(bound: socket.socket, wanted: Socket) -> bool:
+    """Let a socket that is bound at the address of ``wanted`` be as that says, without closing it.
+
+    Looks at files and user names, which may be slow: not for the supervisor's loop.
+
+    Returns:
+        False when it has to be bound anew for that.
+
+    Raises:
+        NotBound: it cannot be so.
+    """
+    try:
+        if bound.type != KINDS[wanted.kind]:
+            return False
+        if isinstance(wanted.address, InternetAddress):
+            if not _is_bound_alike(bound, wanted, wanted.address):
+                return False
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, wanted.keep_alive)
+        elif not wanted.address.path.startswith("@"):
+            _give_anew(wanted, wanted.address.path)
+        _listen(bound, wanted)
+    except OSError as error:
+        raise _in_words(wanted, error) from None
+    return True
+
+
+def _is_bound_alike(bound: socket.socket, wanted: Socket, address: InternetAddress) -> bool:
+    """Whether it has the options that only a socket that is bound anew can be given."""
+    if address.host == "::" and bool(bound.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)) != wanted.v6_only:
+        return False
+    interface = bound.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, IFNAMSIZ).rstrip(b"\0")
+    shares = bool(bound.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT))
+    return interface == os.fsencode(wanted.interface or "") and shares == wanted.reuse_port
+
+
+IFNAMSIZ = 16
+"""Bytes of a network interface's name, with the NUL (netdevice(7))."""
+
+
+def _give_anew(wanted: Socket, path: str) -> None:
+    """Let a path have its owner and mode, which may be no longer those that it was bound with."""
+    uid, gid = _owner(wanted.user), _group(wanted.group)
+    if gid == -1:  # as a new file has it (inode(7))
+        above = os.stat(os.path.dirname(path))
+        gid = above.st_gid if above.st_mode & stat.S_ISGID else os.getegid()
+    _give(path, os.geteuid() if uid == -1 else uid, gid, wanted.mode, is_new=False)
+
+
+def _give(path: str, uid: int, gid: int, mode: int, *, is_new: bool) -> None:
+    """Let a path have its owner and mode, whoever else may write into the directory.
+
+    Args:
+        is_new: whether it was bound just now, and is ours.
 
     Raises:
         NotBound: somebody has put another file there meanwhile.
@@ -156,10 +207,11 @@ def _give(path: str, uid: int, gid: int, mode: int) -> None:
     descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         seen = os.fstat(descriptor)
-        if not stat.S_ISSOCK(seen.st_mode) or seen.st_uid != os.geteuid() or seen.st_nlink != 1:
+        is_ours = not is_new or seen.st_uid == os.geteuid()
+        if not stat.S_ISSOCK(seen.st_mode) or not is_ours or seen.st_nlink != 1:
             raise NotBound("somebody else has put another file there at the same moment")
         itself = f"/proc/self/fd/{descriptor}"
-        if (uid, gid) != (-1, -1):
+        if (uid, gid) not in {(-1, -1), (seen.st_uid, seen.st_gid)}:
             os.chown(itself, uid, gid)
         if stat.S_IMODE(seen.st_mode) != mode:
             os.chmod(itself, mode)

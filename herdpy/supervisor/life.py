@@ -1312,14 +1312,13 @@ class Life:
         self._stoppers = ()
 
     async def _rest(self) -> None:
-        before = self.service.sockets
         self.details = NO_DETAILS
         self.memory = ""
         self._take_replacement()
-        if not (self._is_restarting and self.service.sockets == before):
+        if not self._is_restarting:
             await self._close_sockets()
         elif self._sockets is not None:
-            await self._sockets.rest()
+            await self._sockets.keep(self.service)
         await self._enter("stopped")
         if self.service.transient and not self._next_starts:
             await self._registry.unregister(self)

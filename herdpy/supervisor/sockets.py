@@ -1,7 +1,8 @@
 """The listening sockets of a service: bound at its start, held by the keeper, let go when it has stopped.
 
 The keeper has each by a name that says whose it is, ``SERVICE:socket:NUMBER:ADDRESS``, and tells it to the next
-supervisor: while there is any socket, nobody who connects is refused.
+supervisor: while there is any socket, nobody who connects is refused. The numbers tell those of one address (of port 0)
+apart, in the order of the declaration.
 """
 
 import os
@@ -11,6 +12,7 @@ import stat
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING
 
 import trio
@@ -87,10 +89,10 @@ class Sockets:
         Raises:
             StartFailure: one cannot be bound, not even after some seconds.
         """
-        self._wanted = {_held_name(self._name, number, wanted): wanted for number, wanted in enumerate(service.sockets)}
+        self._wanted = self._by_names(service)
         for held in list(self._open):
             wanted = self._wanted.get(held)
-            if wanted is None or await in_thread(_is_lost, self._open[held], wanted):
+            if wanted is None or not await _is_kept(self._open[held], wanted):
                 await self._let_go(held)
         for held, wanted in self._wanted.items():
             if held not in self._open:
@@ -104,16 +106,30 @@ class Sockets:
         self.resume(service)
 
     def resume(self, service: Service) -> None:
-        """Go on with those that the last supervisor has bound."""
-        if not service.sockets:
+        """Go on with those that are bound, as by the last supervisor."""
+        self._wanted = {held: wanted for held, wanted in self._by_names(service).items() if held in self._open}
+        if not self._wanted:
+            self.endpoints = ()
             return
         from herdpy.activation.binding import endpoint
 
-        declared = {_held_name(self._name, number, wanted): wanted for number, wanted in enumerate(service.sockets)}
-        self._wanted = {held: wanted for held, wanted in declared.items() if held in self._open}
         self.endpoints = tuple(
             (wanted.name, endpoint(wanted, self._open[held])) for held, wanted in self._wanted.items()
         )
+
+    def _by_names(self, service: Service) -> dict[str, Socket]:
+        """What a service declares, by the names that the keeper has it by, or is to have it by."""
+        bound = sorted(self._open, key=_number)
+        free = count(_number(bound[-1]) + 1 if bound else 0)
+        names = {}
+        for wanted in service.sockets:
+            held = next((held for held in bound if _address(held) == str(wanted)), None)
+            if held is None:
+                held = f"{self._name}:socket:{next(free)}:{wanted}"
+            else:
+                bound.remove(held)
+            names[held] = wanted
+        return names
 
     @property
     def has_waiting(self) -> bool:
@@ -201,6 +217,14 @@ class Sockets:
             await over.wait()  # nobody may wait for a descriptor that is closed
             self._watch = None
 
+    async def keep(self, service: Service) -> None:
+        """Rest with what the service declares by now: others may want the addresses that it no longer does."""
+        await self.rest()
+        wanted = self._by_names(service)
+        for held in self._open.keys() - wanted:
+            await self._let_go(held)
+        self.resume(service)
+
     async def close(self) -> None:
         """Listen no longer; paths of Unix sockets are removed."""
         await self.rest()
@@ -255,8 +279,26 @@ def _held_by_keeper(line: KeeperLine, service: str, kind: str) -> list[str]:
     return [held for held in line.listeners if held.startswith(f"{service}:{kind}:")]
 
 
-def _held_name(service: str, number: int, wanted: Socket) -> str:
-    return f"{service}:socket:{number}:{wanted}"
+def _number(held: str) -> int:
+    return int(held.split(":", 3)[2])
+
+
+def _address(held: str) -> str:
+    return held.split(":", 3)[3]
+
+
+async def _is_kept(bound: socket.socket, wanted: Socket) -> bool:
+    """Let a socket that is bound already be as it is declared now; False if it has to be bound anew.
+
+    Raises:
+        StartFailure: it cannot be so, and would not be after that.
+    """
+    from herdpy.activation.binding import NotBound, adjust
+
+    try:
+        return not await in_thread(_is_lost, bound, wanted) and await in_thread(adjust, bound, wanted)
+    except NotBound as refusal:
+        raise StartFailure(f"cannot listen on {wanted}: {refusal}") from None
 
 
 async def _bind(wanted: Socket, source: str, progress: Callable[[str], None]) -> socket.socket:

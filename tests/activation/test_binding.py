@@ -1,5 +1,6 @@
 """Sockets as they are declared, made."""
 
+import errno
 import os
 import socket
 import stat
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from herdpy.activation import binding
-from herdpy.activation.binding import NotBound, bind, remove_stale
+from herdpy.activation.binding import NotBound, adjust, bind, remove_stale
 from herdpy.activation.holder import holder
 from herdpy.service import InternetAddress, Socket, UnixAddress
 
@@ -199,6 +200,44 @@ def test_a_path_is_never_open_to_more_than_it_is_to_be(place: Path, kind: str) -
         is_over.set()
         watcher.join()
     assert seen <= {(0, 0), (NOBODY, 0), (NOBODY, 0o600)}
+
+
+def test_what_can_be_changed_of_an_open_socket_is(place: Path) -> None:
+    path = place / "socket"
+    with bind(unix(path)) as made:
+        assert adjust(made, unix(path, mode=0o600))
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert adjust(made, unix(path, backlog=1))
+        assert stat.S_IMODE(path.stat().st_mode) == 0o666
+        clients = [socket.socket(socket.AF_UNIX) for _ in range(3)]
+        for client in clients:
+            client.setblocking(False)
+        assert [client.connect_ex(str(path)) for client in clients] == [0, 0, errno.EAGAIN]
+        for client in clients:
+            client.close()
+        assert not adjust(made, unix(path, kind="datagram"))
+    with bind(Socket(address=ONE)) as made:
+        assert adjust(made, Socket(address=ONE, keep_alive=True, free_bind=True))
+        assert options(made, (socket.SOL_SOCKET, socket.SO_KEEPALIVE)) == [True]
+        assert not adjust(made, Socket(address=ONE, reuse_port=True))
+        assert not adjust(made, Socket(address=ONE, interface="lo"))
+    with bind(Socket(address=ONE, interface="lo")) as made:
+        assert adjust(made, Socket(address=ONE, interface="lo"))
+        assert not adjust(made, Socket(address=ONE))
+    for host in ("::1", "::", ""):
+        with bind(Socket(address=InternetAddress(host, 0), v6_only=False)) as made:
+            assert adjust(made, Socket(address=InternetAddress(host, 0), v6_only=False))
+            assert adjust(made, Socket(address=InternetAddress(host, 0))) == (host != "::")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a socket away")
+def test_the_owner_of_an_open_socket_is_changed(place: Path) -> None:
+    path = place / "socket"
+    with bind(unix(path)) as made:
+        for fields, ids in (({"user": "nobody", "group": "nogroup"}, (NOBODY, NOBODY)), ({}, (0, 0))):
+            assert adjust(made, unix(path, **fields))
+            seen = path.stat()
+            assert (seen.st_uid, seen.st_gid) == ids
 
 
 def test_a_user_or_group_that_is_not_there(place: Path) -> None:

@@ -620,3 +620,40 @@ def test_its_next_process_is_the_one_that_is_declared_by_then(herdpy: Any, event
     [endpoint] = endpoints(herdpy, "web")
     assert ask(endpoint)[0] == "web"
     assert endpoints(herdpy, "web") == [endpoint]
+
+
+def test_an_open_socket_gets_its_new_mode_and_who_waits_is_kept(
+    herdpy: Any, eventually: Callable[..., None], sockets: Path
+) -> None:
+    path = sockets / "socket"
+    herdpy.declare("web", listing([f"unix:{path}"], activated(0.1)))
+    herdpy.start()
+    herdpy.ok("start", "web")
+    for mode in ("600", "640"):
+        herdpy.declare("web", listing([{"address": f"unix:{path}", "mode": mode, "name": "adm"}], activated(0.1)))
+        herdpy.ok("reload", "root")
+        assert ask(f"unix:{path}")[0] == "adm"
+        assert stat.S_IMODE(path.stat().st_mode) == int(mode, 8)
+        eventually(lambda: herdpy.status("web")["pid"] is None)
+
+
+def test_sockets_are_kept_whatever_their_order_and_whoever_of_them_goes(herdpy: Any, sockets: Path) -> None:
+    first, second, third = (
+        {"address": f"unix:{sockets / name}", "name": name} for name in ("first", "second", "third")
+    )
+    herdpy.declare("web", listing([first, second, third], ["sleep", "1000"], 'activation = "eager"'))
+    herdpy.start()
+    herdpy.ok("start", "web")
+    with connect(f"unix:{sockets / 'third'}") as waiting:
+        herdpy.declare("web", listing([third, first], activated(60), 'activation = "eager"'))
+        herdpy.ok("reload", "root")
+        herdpy.ok("restart", "web")
+        assert waiting.recv(4096).split()[0] == b"third"
+    assert [endpoint["name"] for endpoint in herdpy.status("web")["endpoints"]] == ["third", "first"]
+    assert is_refused(f"unix:{sockets / 'second'}")
+    kill_supervisor(herdpy)
+    assert ask(f"unix:{sockets / 'first'}")[0] == "first"
+    with connect(f"unix:{sockets / 'first'}"):
+        herdpy.ok("restart", "web")
+    assert [endpoint["name"] for endpoint in herdpy.status("web")["endpoints"]] == ["third", "first"]
+    assert ask(f"unix:{sockets / 'third'}")[0] == "third"
