@@ -42,7 +42,7 @@ def show(request: Request) -> int:
     seen = _stream(request, ["--follow", *arguments])
     while True:
         try:
-            seen = _stream(request, ["--follow", f"--since={seen!r}", *names])
+            seen = _stream(request, ["--follow", f"--after={seen!r}", *names])
         except Failure:
             if _answers(request.socket_path):
                 raise

@@ -22,10 +22,11 @@ class _Unclear(Exception):  # noqa: N818
 async def send_events(command: Command, client: Client, registry: Registry) -> None:
     """Answer ``events``: a reply whose messages are the last events, or with ``--follow`` a stream that never ends.
 
-    Its arguments, beside ``--follow``: ``--last=N``, so many of the past; ``--since=TIME``, none from before or at that
-    time (UNIX seconds); and the name of a service, for what concerns that one alone.
+    Its arguments, beside ``--follow``: ``--last=N``, so many of the past; ``--since=TIME``, none from before that time
+    (UNIX seconds); ``--after=TIME``, of what this supervisor remembers alone, none from before or at that time, for who
+    has followed the last one until then; and the name of a service, for what concerns that one alone.
     """
-    follow, last, since, service = False, events.KEPT, -math.inf, None
+    follow, last, since, after, service = False, events.KEPT, -math.inf, -math.inf, None
     try:
         for argument in command.arguments:
             key, _, value = argument.partition("=")
@@ -35,10 +36,13 @@ async def send_events(command: Command, client: Client, registry: Registry) -> N
                 last = _number(argument, value, int)
             elif key == "--since":
                 since = _number(argument, value, float)
+            elif key == "--after":
+                after = _number(argument, value, float)
             elif service is None and not argument.startswith("-"):
                 service = argument
             else:
-                raise _Unclear(f"events takes --follow, --last=N, --since=TIME and one service, not {argument}")
+                taken = "--follow, --last=N, --since=TIME, --after=TIME and one service"
+                raise _Unclear(f"events takes {taken}, not {argument}")
     except _Unclear as unclear:
         error = protocol.action_exception(command.action, command.service, str(unclear))
         await client.send(write_reply(error=error))
@@ -46,10 +50,15 @@ async def send_events(command: Command, client: Client, registry: Registry) -> N
     if service is not None and service in registry.by_name:
         service = registry.by_name[service].name
     with events.Follower(service) as follower:
+
+        def asked_for(found: list[events.Event]) -> list[events.Event]:
+            return [event for event in found if since <= event.time > after and event.concerns(service)]
+
         # What happens while the file is read is in the follower's queue, and in memory: told once, from there.
         now = events.recent()
-        past = [*(await events.before_memory(registry.own_log) if since == -math.inf else ()), *now]
-        past = [event for event in past if event.time > since and event.concerns(service)]
+        past = asked_for(now)
+        if after == -math.inf and now[0].time >= since and len(past) < last:
+            past = asked_for(await events.before(now, registry.own_log)) + past
         if service is not None and service not in registry.by_name and not past:
             await client.send(write_reply(error=protocol.service_not_found(Symbol(service))))
             return

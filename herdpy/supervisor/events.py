@@ -23,7 +23,7 @@ QUEUE = 1000
 TAIL = 1024 * 1024
 """Bytes at the end of the log file in which earlier events are looked for."""
 BEGIN = "supervisor-begins"
-"""The event that a supervisor logs first, with its PID: what stands before it in the log is not in its memory."""
+"""The event that a supervisor logs first, with its PID."""
 
 _PLAIN = frozenset({str, int, float, bool, type(None)})
 
@@ -100,31 +100,35 @@ def recent() -> list[Event]:
     return list(_recent)
 
 
-async def before_memory(path: str) -> list[Event]:
-    """The events that the log file tells of from before the oldest one in memory, oldest first.
-
-    Read in a thread, and only when nothing has been dropped from memory yet: then this supervisor is young.
-    """
-    if len(_recent) == KEPT:
-        return []
-    return await in_thread(_read, path, os.getpid(), abandon_on_cancel=True)
+async def before(memory: list[Event], path: str) -> list[Event]:
+    """The events that the log file tells of from before those that were in memory, oldest first."""
+    return await in_thread(_read, path, memory, abandon_on_cancel=True)
 
 
-def _read(path: str, pid: int) -> list[Event]:
+def _read(path: str, memory: list[Event]) -> list[Event]:
     try:
         with open(path, "rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
             text = file.read(TAIL).decode(errors="replace")
     except OSError:
         return []  # there is no log yet, or no longer
-    events: list[Event] = []
-    for line in text.split("\n"):
-        event = parse(line)
-        if event is not None:
-            if event.name == BEGIN and event.fields.get("pid") == pid:
-                break
-            events.append(event)
-    return events
+    events = [event for line in text.split("\n") if (event := parse(line)) is not None]
+    # Events that say the same may be many in a second: what is in memory is as many of the last lines, or nearly.
+    begin = len(events) - len(memory)
+    same = [position for position, event in enumerate(events) if _is_same(event, memory[0])]
+    if same:
+        return events[: min(same, key=lambda position: abs(position - begin))]
+    return [event for event in events if event.time <= memory[0].time]
+
+
+def _is_same(read: Event, event: Event) -> bool:
+    """Whether a line of the log, which the logger has stamped with a whole second, tells of this event. An exception is
+    on lines of its own there."""
+    return (
+        read.name == event.name
+        and 0 <= read.time - int(event.time) <= 1
+        and read.fields.items() <= event.fields.items()
+    )
 
 
 def parse(line: str) -> Event | None:

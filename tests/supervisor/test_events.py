@@ -176,6 +176,35 @@ def test_a_follower_goes_on_with_the_next_supervisor_and_the_past_is_not_forgott
     assert rest[1] == "herd: herdpy has ended, and there is nothing more to follow\n"
 
 
+def enable(herdpy, service: str, times: int) -> None:
+    """Three events each time."""
+    for _ in range(times):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(herdpy.socket))
+            client.sendall(protocol.write_command(protocol.Command("enable", service, ())))
+            assert client.recv(65536).endswith(f'(messages ("Enabled service {service}.")))'.encode())
+
+
+def test_what_is_no_longer_in_memory_is_told_from_the_log(herdpy, eventually):
+    for name in ("foo", "bar"):
+        herdpy.declare(name, 'command = ["sleep", "1000"]')
+    herdpy.start()
+    herdpy.ok("start", "foo")
+    own = [event["event"] for event in told(herdpy.ok("events", "foo"))]
+    enable(herdpy, "bar", 120)
+    eventually(lambda: (herdpy.log / "herdpy.log").read_text().count("command-done action=enable") == 120)
+    assert len(told(herdpy.ok("events"))) == events.KEPT
+    every = [(event["event"], event.get("service")) for event in told(herdpy.ok("events", "-n", "1000"))]
+    assert every[0] == ("supervisor-begins", None)
+    assert [name for name, service in every if service == "foo"] == own
+    assert [name for name, service in every if service == "bar"] == ["command", "service-enabled", "command-done"] * 120
+    assert [event["event"] for event in told(herdpy.ok("events", "foo", "-n", "2"))] == own[-2:]
+    subprocess.run(["kill", "-KILL", str(herdpy.supervisor())], check=True)
+    after = [(event["event"], event.get("service")) for event in told(herdpy.ok("events", "-n", "1000", "--since=1h"))]
+    assert after[: len(every)] == every
+    assert after[len(every)] == ("supervisor-begins", None)
+
+
 def test_a_follower_that_never_reads_holds_nobody_up(herdpy):
     herdpy.declare("foo", 'command = ["sleep", "1000"]')
     herdpy.start()
@@ -184,11 +213,7 @@ def test_a_follower_that_never_reads_holds_nobody_up(herdpy):
         client.connect(str(herdpy.socket))
         client.sendall(protocol.write_command(protocol.Command("events", "root", ("--follow",))))
         assert client.recv(20, socket.MSG_WAITALL) == b"(events (version 0) "
-        for _ in range(1200):
-            with socket.socket(socket.AF_UNIX) as other:
-                other.connect(str(herdpy.socket))
-                other.sendall(protocol.write_command(protocol.Command("enable", "foo", ())))
-                assert other.recv(65536).endswith(b'(messages ("Enabled service foo.")))')
+        enable(herdpy, "foo", 1200)
         seen = b""
         while b"missed" not in seen:
             seen += client.recv(65536)
