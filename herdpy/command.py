@@ -158,26 +158,54 @@ def main(arguments: "Sequence[str]") -> int:
     try:
         said = parse(arguments)
         if said.help:
-            sys.stdout.write(USAGE)
-            return 0
+            return say(USAGE)
         if said.version:
-            sys.stdout.write(f"herdpy {VERSION}\n")
-            return 0
+            return say(f"herdpy {VERSION}\n")
         if said.background and said.pid_file == "-":
             raise UsageError("--pid without a file does not go with --background, which leaves standard output")
         if said.operands[:1] == ["schema"]:
-            sys.stdout.write(schema_of(said.operands[1:]))
-            return 0
+            return say(schema_of(said.operands[1:]))
         is_check = said.operands == ["check"]
         if said.operands and not is_check:
             raise UsageError(f"unknown command: {' '.join(said.operands)}; there are check and schema TYPE")
         paths = paths_of(said)
     except UsageError as error:
-        sys.stderr.write(f"herdpy: {error}; try 'herdpy --help'\n")
+        complain(f"herdpy: {error}; try 'herdpy --help'\n")
         return USAGE_STATUS
     if is_check:
         return check(paths)
     return supervise(paths, said.pid_file, background=said.background)
+
+
+def say(text: str) -> int:
+    """Write to stdout at once; return the exit status: 0, 1 when it cannot be written (a full disk), or 141 when nobody
+    reads it any more, as if SIGPIPE, which Python ignores, had ended us."""
+    if sys.stdout is None:  # closed: nobody wants to know
+        return 0
+    try:
+        _write(1, text)
+    except BrokenPipeError:
+        return 141
+    except OSError as error:
+        complain(f"herdpy: cannot write to standard output: {error.strerror}\n")
+        return 1
+    return 0
+
+
+def complain(text: str) -> None:
+    """Write to stderr; when that is impossible, there is nobody to tell."""
+    try:
+        if sys.stderr is not None:
+            _write(2, text)
+    except OSError:
+        return
+
+
+def _write(descriptor: int, text: str) -> None:
+    # Not through sys.stdout, which at the exit would try once more what has failed.
+    rest = text.encode(errors="backslashreplace")
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
 
 
 def check(paths: Paths) -> int:
@@ -186,14 +214,13 @@ def check(paths: Paths) -> int:
 
     declared = declared_plan(paths)
     for mistake in declared.mistakes:
-        sys.stderr.write(f"{mistake}\n")
+        complain(f"{mistake}\n")
     for caution in declared.cautions:
-        sys.stderr.write(f"warning: {caution}\n")
+        complain(f"warning: {caution}\n")
     if declared.plan is None:
         return MISTAKES_STATUS
     count = len(declared.plan.services)
-    sys.stdout.write(f"{count} {'service' if count == 1 else 'services'}, no mistakes\n")
-    return 0
+    return say(f"{count} {'service' if count == 1 else 'services'}, no mistakes\n")
 
 
 def schema_of(types: "Sequence[str]") -> str:

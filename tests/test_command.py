@@ -11,11 +11,12 @@ import pytest
 from herdpy.command import UsageError, parse, paths_of
 
 ROOT = Path(__file__).parent.parent
+HERDPY = (sys.executable, "-c", "import sys; from herdpy.command import main; sys.exit(main(sys.argv[1:]))")
 
 
 def herdpy(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", "import sys; from herdpy.command import main; sys.exit(main(sys.argv[1:]))", *arguments],
+        [*HERDPY, *arguments],
         capture_output=True,
         text=True,
         timeout=60,
@@ -89,6 +90,36 @@ def test_help_names_every_option() -> None:
         assert option in result.stdout
     assert result.stderr == ""
     assert max(map(len, result.stdout.splitlines())) <= 110
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["schema", "process"], ["check", "--services", "{}"]])
+def test_an_output_that_is_closed_full_or_not_read_is_no_traceback(tmp_path: Path, arguments: list[str]) -> None:
+    directory = layer(tmp_path, a='command = ["true"]\n')
+    words = [*HERDPY, *(argument.format(directory) for argument in arguments)]
+    # A FIFO that is open for reading and writing, and then for writing alone.
+    script = """mkfifo "$0"; exec 3<>"$0" 4>"$0" 3<&-
+        for to in 4 full closed; do
+            case $to in 4) "$@" >&4 ;; full) "$@" >/dev/full ;; closed) "$@" >&- ;; esac
+            echo $?
+        done"""
+    outputs = subprocess.run(
+        ["sh", "-c", script, tmp_path / "fifo", *words], capture_output=True, text=True, timeout=60, cwd=ROOT
+    )
+    assert outputs.stdout == "141\n1\n0\n"
+    assert outputs.stderr == "herdpy: cannot write to standard output: No space left on device\n"
+
+
+def test_mistakes_that_nobody_can_read_are_mistakes(tmp_path: Path) -> None:
+    directory = layer(tmp_path, a="oops\n")
+    script = '"$0" "$@" 2>/dev/full; echo $?; "$0" "$@" 2>&-; echo $?'
+    done = subprocess.run(
+        ["sh", "-c", script, *HERDPY, "check", f"--services={directory}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=ROOT,
+    )
+    assert (done.stdout, done.stderr) == ("2\n2\n", "")
 
 
 def test_version() -> None:
