@@ -111,7 +111,11 @@ def main(argv: "Sequence[str]") -> int:
         _occupy()
     request = None
     try:
-        request = parse(argv)
+        try:
+            request = parse(argv)
+        except _Finished as finished:
+            (say if finished.status == 0 or finished.is_option else aside)(finished.text)
+            return finished.status
         try:
             return run(request)
         except Failure as failure:
@@ -120,9 +124,6 @@ def main(argv: "Sequence[str]") -> int:
             report(str(failure))
             _tell_what_was_meant(request, failure.error)
             return failure.status
-    except _Finished as finished:
-        (say if finished.status == 0 or finished.is_option else aside)(finished.text)
-        return finished.status
     except Failure as failure:
         report(str(failure))
         return failure.status

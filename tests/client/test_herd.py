@@ -536,6 +536,15 @@ async def test_closed_and_full_outputs(server: Server) -> None:
     assert b"Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("option", ["--help", "--usage", "--version", "--no-such-option"])
+async def test_a_full_output_of_what_asks_nobody_is_told_in_a_line(herd: Herd, option: str) -> None:
+    done = await trio.run_process(
+        ["sh", "-c", '"$0" "$@" >/dev/full', *HERD, option], capture_stderr=True, check=False, env=ENVIRONMENT
+    )
+    assert done.returncode == 1
+    assert done.stderr == b"herd: error: cannot write to descriptor 1: No space left on device\n"
+
+
 async def test_the_script_finds_python_and_the_package_through_a_link(server: Server, tmp_path: Path) -> None:
     server.answers["enable"] = reply("(#t)", "#f", "Enabled.")
     link = tmp_path / "a link"
