@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 def answer(request: Request, reply: Reply) -> str:
     """Return the JSON, one document and a newline, that tells what the reply tells.
 
-    The status of a service is an object, that of all an array; ``configuration`` gives what the service gives; anything
-    else is ``{"result": ..., "messages": [...], "error": ...}``.
+    The status of a service is an object, that of all an array; the log of all is an object a line; ``configuration``
+    gives what the service gives; anything else is ``{"result": ..., "messages": [...], "error": ...}``.
     """
+    is_log_of_all = request.action == "log" and request.service in ROOT
     if reply.error is False:
-        if request.action in {"status", "detailed-status", "log", "graph"}:
+        if request.action in {"status", "detailed-status", "log", "graph"} and not is_log_of_all:
             try:
                 services = [service(fields) for fields in parse_services(reply.result)]
             except ProtocolError:
@@ -31,10 +32,12 @@ def answer(request: Request, reply: Reply) -> str:
                 return _document(services[0])
             if request.service in ROOT:
                 return _document(services)
-        if request.action == "tree":
-            from herdpy.client import tree
-
+        if request.action == "tree" or is_log_of_all:
             try:
+                if is_log_of_all:
+                    return _log_of_all(request, parse_services(reply.result))
+                from herdpy.client import tree
+
                 return tree.as_json(parse_services(reply.result), request.service)
             except ProtocolError as problem:
                 raise Failure(f"cannot make out the supervisor's answer: {problem}") from None
@@ -46,6 +49,16 @@ def answer(request: Request, reply: Reply) -> str:
 
     error = None if reply.error is False else describe_error(reply.error)
     return _document({"result": plain(reply.result), "messages": reply.messages, "error": error})
+
+
+def _log_of_all(request: Request, services: "list[Fields]") -> str:
+    from herdpy.client import overview
+
+    lines = [
+        {**moment(at), "service": status.name(service), "status": state}
+        for at, service, state, _ in overview.changes(request, services)
+    ]
+    return "".join([f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines])
 
 
 def _add_what_was_asked_for(request: Request, document: "Fields", services: "list[Fields]") -> None:

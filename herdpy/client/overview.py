@@ -25,25 +25,39 @@ def render(request: Request, services: "list[Fields]", colors: Palette) -> str:
 def log(request: Request, services: "list[Fields]", colors: Palette) -> str:
     """Return one line for each change of state, oldest first; what happened in the same second stays in order."""
     status.use_locale()
-    events: list[tuple[int, str]] = []
+    return "".join(
+        [
+            f"{time.strftime('%e %b %Y %H:%M:%S', time.localtime(at))}\t{_event(service, state, before, colors)}\n"
+            for at, service, state, before in changes(request, services)
+        ]
+    )
+
+
+def changes(request: Request, services: "list[Fields]") -> "list[tuple[int, Fields, str, str]]":
+    """Return when which service entered which state, and the state before that, oldest first, as far as asked for.
+
+    Raises:
+        Failure: as :func:`render`.
+    """
+    entered: list[tuple[int, Fields, str, str]] = []
     for service in services:
         before = ""
         for state, at in reversed(status.changes(service)):
-            events.append((at, _event(service, state, before, colors)))
+            entered.append((at, service, state, before))
             before = state
-    if not events:
+    if not entered:
         raise Failure("event log is missing (shepherd is too old?)")
-    events.sort(key=lambda event: event[0])
+    entered.sort(key=lambda change: change[0])
     if request.since is not None:
         from datetime import datetime
 
         from herdpy.client.log import moment
 
         since = datetime.fromisoformat(moment(request.since, datetime.now())).timestamp()
-        events = [event for event in events if event[0] >= since]
+        entered = [change for change in entered if change[0] >= since]
     if request.history is not None:
-        events = events[max(len(events) - request.history, 0) :]
-    return "".join([f"{time.strftime('%e %b %Y %H:%M:%S', time.localtime(at))}\t{words}\n" for at, words in events])
+        entered = entered[max(len(entered) - request.history, 0) :]
+    return entered
 
 
 def _event(service: "Fields", state: str, before: str, colors: Palette) -> str:

@@ -268,6 +268,14 @@ async def test_log_from_a_time_on_and_the_last_of_it(server: Server, herd: Herd)
     server.answers["status root"] = reply(f"(({service('slow', status_changes=changes)}))")
     for words, count in ((["-n", "2"], 2), (["--since", "5h"], 1), (["--since", "5m", "-n0"], 0), (["-n", "9"], 3)):
         assert (await herd("log", *words)).stdout.count(b"\n") == count
+        done = await herd("--json", "log", *words)
+        assert [json.loads(line)["service"] for line in done.stdout.splitlines()] == ["slow"] * count
+    assert json.loads((await herd("--json", "log", "-n1")).stdout) == {
+        "time": NOW,
+        "iso": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(NOW)),
+        "service": "slow",
+        "status": "running",
+    }
     assert b"herd events -f" in (await herd("log", "-f")).stderr
 
 
