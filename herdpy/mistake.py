@@ -40,6 +40,11 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
         return Mistake(file=self.file, line=self.line, key=self.key, problem=problem)
 
 
+def own_mistake(error: Exception) -> str:
+    """What is said of a declaration that a mistake of ours is in the way of: it is no reason to have no others."""
+    return f"a mistake in herdpy: {type(error).__name__}: {error}"
+
+
 def printable(text: str) -> str:
     """The text with whatever would not print on one line escaped (file names hold any byte but NUL and ``/``)."""
     if text.isprintable():

@@ -111,6 +111,8 @@ class TimerConfiguration(CommandConfiguration, frozen=True, kw_only=True):
             yield "max-duration", "no run can take no time; leave it out, and each takes as long as it likes"
         if self.time_zone is not None:
             yield from self._zone_mistakes()
+        if self.at is not None:
+            yield from self._moment_mistakes(self.at)
         for key, calendar in (("cron", self.cron), ("calendar", self.calendar)):
             if calendar is not None:
                 yield from self._calendar_mistakes(key)
@@ -123,6 +125,14 @@ class TimerConfiguration(CommandConfiguration, frozen=True, kw_only=True):
             yield "time-zone", f"{problem} (package tzdata)"
         if self.every is not None:
             yield "time-zone", "an interval (every) knows no time zone; leave it out"
+
+    def _moment_mistakes(self, at: datetime) -> Iterator[tuple[str, str]]:
+        try:
+            schedule.moment_of(at, offset_of(self.time_zone))
+        except NoZone:
+            pass  # it is told already
+        except (ValueError, OverflowError, OSError):
+            yield "at", f"no time zone can tell what moment {at.isoformat(sep=' ')} is; take a year from 2 to 9998"
 
     def _calendar_mistakes(self, key: str) -> Iterator[tuple[str, str]]:
         try:

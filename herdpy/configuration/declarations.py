@@ -12,7 +12,7 @@ from herdpy.configuration.instances import KEY as INSTANCES
 from herdpy.configuration.instances import instances
 from herdpy.configuration.layers import Source, Unread, list_file, list_layer, merge, read_listed
 from herdpy.configuration.places import Places
-from herdpy.mistake import KeyPath, Mistake, did_you_mean, value_words
+from herdpy.mistake import KeyPath, Mistake, did_you_mean, own_mistake, value_words
 
 
 class Configuration(msgspec.Struct, frozen=True, kw_only=True):
@@ -172,7 +172,10 @@ def _declare(
     except msgspec.ValidationError:
         problems = find_mistakes(table, struct)
     else:
-        problems = [(key_path(key), problem) for key, problem in configuration.check()]
+        try:
+            problems = [(key_path(key), problem) for key, problem in configuration.check()]
+        except Exception as error:
+            problems = [((), own_mistake(error))]
     mistakes.extend(mistake(path, problem) for path, problem in problems)
     if configuration is None or mistakes:
         return mistakes

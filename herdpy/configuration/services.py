@@ -8,7 +8,7 @@ import msgspec
 from herdpy.catalogue.common import Declaration, Locations, ServiceType, Unsuitable
 from herdpy.catalogue.facts import HostFacts
 from herdpy.configuration.declarations import Mistakes, declarations
-from herdpy.mistake import Mistake, Place
+from herdpy.mistake import Mistake, Place, own_mistake
 from herdpy.service import Service
 
 
@@ -60,6 +60,8 @@ def declared_services(
         except Unsuitable as problem:
             place = declaration.locations.place(problem.key)
             mistakes.add([place.mistake(problem.problem)], *declaration.provision)
+        except Exception as error:
+            mistakes.add([declaration.locations.place("").mistake(own_mistake(error))], *declaration.provision)
     return Declared(
         services=tuple(services),
         mistakes=tuple(sorted(mistakes.found)),
@@ -141,8 +143,10 @@ def remade_services(
         if problems:
             raise ValueError("; ".join(problems))
         made = service_type.services(declaration, facts)
-    except (msgspec.MsgspecError, KeyError, Unsuitable) as error:
+    except (msgspec.MsgspecError, KeyError, Unsuitable, ValueError) as error:
         raise ValueError(str(error)) from None
+    except Exception as error:
+        raise ValueError(own_mistake(error)) from error
     return tuple(
         msgspec.structs.replace(service, declaration=kept, facts=service.facts if explained else ()) for service in made
     )

@@ -60,6 +60,12 @@ def test_when_it_runs(fields: dict[str, Any], schedule: object, words: str) -> N
         ({"every": "1m", "jitter": "90s"}, "jitter", "is not below every, which is 1 min"),
         ({"every": "1m", "time-zone": "UTC"}, "time-zone", "an interval (every) knows no time zone"),
         ({"cron": "0 4 * * *", "time-zone": "Europe/Lissabon"}, "time-zone", "there is no time zone 'Europe/Lissabon'"),
+        (
+            {"at": "9999-12-31T23:59:59", "time-zone": "America/New_York"},
+            "at",
+            "no time zone can tell what moment 9999-12-31 23:59:59 is; take a year from 2 to 9998",
+        ),
+        ({"at": "0001-01-01T00:00:00", "time-zone": "Asia/Tokyo"}, "at", "0001-01-01 00:00:00"),
         ({"every": "1m", "max-duration": 0}, "max-duration", "no run can take no time"),
         ({"every": "1m", "catch-up": -1}, "catch-up", "expected seconds, or a duration"),
     ],

@@ -282,3 +282,17 @@ def test_a_stopped_timer_says_so(herdpy: Any) -> None:
     herdpy.ok("start", "idle")
     refused = herdpy.herd("trigger", "idle", "now")
     assert "trigger takes no arguments, and now was given" in refused.stderr
+
+
+def test_a_moment_that_no_time_zone_can_tell_is_a_mistake_and_nothing_worse(
+    herdpy: Any, eventually: Eventually
+) -> None:
+    herdpy.start()
+    before = herdpy.supervisor()
+    declare(herdpy, "last", "true", "at = 9999-12-31T23:59:59", 'time-zone = "America/New_York"')
+    own_log = herdpy.log / "herdpy.log"
+    eventually(lambda: own_log.exists() and "last.toml:3: at: no time zone can tell what moment" in own_log.read_text())
+    assert herdpy.supervisor() == before
+    declare(herdpy, "last", "true", "at = 9999-12-31T23:59:59")
+    eventually(lambda: herdpy.herd("start", "last").returncode == 0)
+    assert herdpy.status("last")["details"]["next run"].startswith("9999-12-31")
