@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import zlib
 from collections import deque
 from collections.abc import Iterator
 from typing import IO
@@ -150,8 +151,8 @@ def lines(archive: str) -> Iterator[bytes]:
         with open(file, "rb") as content:
             try:
                 yield from _unpacked(name, content)
-            except (OSError, EOFError) as error:
-                warn(f"the lines of {name} are missing here: {getattr(error, 'strerror', None) or error}")
+            except (OSError, EOFError, zlib.error) as error:
+                warn(f"lines of {name} are missing here: {getattr(error, 'strerror', None) or error}")
         return
     warn(f"the lines of {archive} are missing here: it was removed meanwhile")
 

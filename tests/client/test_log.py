@@ -146,6 +146,21 @@ async def test_rotated_files_are_shown_when_there_is_no_newer_one(log: Path, her
         await receive(process.stdout, lines(2, 6))
 
 
+async def test_of_a_damaged_archive_what_can_be_read_is_shown(log: Path, herd: Herd) -> None:
+    packed = bytearray(gzip.compress(lines(50_000).encode()))
+    packed[len(packed) // 2 :] = packed[: len(packed) // 2]
+    log.with_name("foo.log.20261120T000000Z.gz").write_bytes(packed)
+    log.write_text(lines(3, 50_000))
+    for words in (["-n", "100000"], ["--since", "2026-11-22"]):
+        done = await herd("log", "foo", *words)
+        assert done.returncode == 0
+        shown = done.stdout.decode().splitlines(keepends=True)
+        assert "".join(shown[:10_000]) == lines(10_000)
+        assert "".join(shown[-3:]) == lines(3, 50_000)
+        assert b"Z.gz are missing here: Error -3 while decompressing data" in done.stderr
+        assert done.stderr.count(b"\n") == 1
+
+
 async def test_what_is_compressed_while_it_is_read_is_shown_whole(log: Path, herd: Herd) -> None:
     older = [log.with_name(f"foo.log.2026112{day}T000000Z") for day in range(3)]
     for number, path in enumerate(older):
