@@ -4,7 +4,7 @@ import os
 import subprocess
 import zlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO
 
 from herdpy.client.log_file import STAMP_LENGTH, Unreadable, is_stamped, open_log
@@ -131,13 +131,18 @@ def lines_since(rotated: list[str], stamp: bytes) -> Iterator[bytes]:
 def _reaching(rotated: list[str], stamp: bytes) -> list[str]:
     """Return the archives from the first one that has a line so late on: by the first stamp of the one after it."""
     for position in range(len(rotated) - 1, 0, -1):
-        first = next((line for line in lines(rotated[position]) if is_stamped(line)), b"")
+        # One without a stamp (it is empty, or cannot be read) tells nothing of those before it.
+        first = next((line for line in lines(rotated[position], _ignore) if is_stamped(line)), stamp)
         if first[:STAMP_LENGTH] < stamp:
             return rotated[position:]
     return rotated
 
 
-def lines(archive: str) -> Iterator[bytes]:
+def _ignore(problem: str) -> None:
+    """Tell nothing: who reads the whole will."""
+
+
+def lines(archive: str, tell: Callable[[str], None] = warn) -> Iterator[bytes]:
     """Yield the lines of a rotated file, whether it is compressed by now or not; what cannot be read is told of."""
     for ending in ENDINGS:
         name = archive + ending
@@ -146,34 +151,34 @@ def lines(archive: str) -> Iterator[bytes]:
         except Unreadable as problem:
             if problem.is_missing:
                 continue
-            warn(f"the lines of {name} are missing here: it {problem}")
+            tell(f"the lines of {name} are missing here: it {problem}")
             return
         with open(file, "rb") as content:
             try:
-                yield from _unpacked(name, content)
+                yield from _unpacked(name, content, tell)
             except (OSError, EOFError, zlib.error) as error:
-                warn(f"lines of {name} are missing here: {getattr(error, 'strerror', None) or error}")
+                tell(f"lines of {name} are missing here: {getattr(error, 'strerror', None) or error}")
         return
-    warn(f"the lines of {archive} are missing here: it was removed meanwhile")
+    tell(f"the lines of {archive} are missing here: it was removed meanwhile")
 
 
-def _unpacked(name: str, content: IO[bytes]) -> Iterator[bytes]:
+def _unpacked(name: str, content: IO[bytes], tell: Callable[[str], None]) -> Iterator[bytes]:
     if name.endswith(".gz"):
         import gzip
 
         with gzip.GzipFile(fileobj=content) as unpacked:
             yield from unpacked
     elif name.endswith(".zst"):
-        yield from _unpacked_by_zstd(name, content)
+        yield from _unpacked_by_zstd(name, content, tell)
     else:
         yield from content
 
 
-def _unpacked_by_zstd(name: str, content: IO[bytes]) -> Iterator[bytes]:
+def _unpacked_by_zstd(name: str, content: IO[bytes], tell: Callable[[str], None]) -> Iterator[bytes]:
     try:
         zstd = subprocess.Popen(["zstd", "-dcq"], stdin=content, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     except OSError as error:
-        warn(f"the lines of {name} are missing here: cannot run zstd: {error.strerror}")
+        tell(f"the lines of {name} are missing here: cannot run zstd: {error.strerror}")
         return
     with zstd:
         assert zstd.stdout is not None
@@ -182,4 +187,4 @@ def _unpacked_by_zstd(name: str, content: IO[bytes]) -> Iterator[bytes]:
         finally:
             zstd.stdout.close()
     if zstd.returncode > 0:
-        warn(f"lines of {name} are missing here: zstd ended with {zstd.returncode}")
+        tell(f"lines of {name} are missing here: zstd ended with {zstd.returncode}")

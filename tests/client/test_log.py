@@ -146,6 +146,18 @@ async def test_rotated_files_are_shown_when_there_is_no_newer_one(log: Path, her
         await receive(process.stdout, lines(2, 6))
 
 
+@pytest.mark.parametrize("content", [b"", b"no stamp\n", gzip.compress(b"x" * 20)[:-9]])
+async def test_an_archive_without_a_stamp_hides_none_before_it(log: Path, herd: Herd, content: bytes) -> None:
+    log.with_name("foo.log.20261120T000000Z").write_text(lines(3))
+    log.with_name("foo.log.20261121T000000Z").write_text(lines(3, 3))
+    is_packed = content.startswith(b"\x1f")
+    log.with_name(f"foo.log.20261122T000000Z{'.gz' if is_packed else ''}").write_bytes(content)
+    log.write_text(lines(3, 6))
+    done = await herd("log", "foo", "--since", "2026-11-22 00:00:01")
+    expected = lines(5, 1) + ("" if is_packed else content.decode()) + lines(3, 6)
+    assert (done.stdout.decode(), done.stderr.count(b"\n")) == (expected, 1 if is_packed else 0)
+
+
 async def test_of_a_damaged_archive_what_can_be_read_is_shown(log: Path, herd: Herd) -> None:
     packed = bytearray(gzip.compress(lines(50_000).encode()))
     packed[len(packed) // 2 :] = packed[: len(packed) // 2]
