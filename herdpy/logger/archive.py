@@ -75,10 +75,9 @@ def archive(path: str, keep: int, keep_days: int | None, compress: str) -> Itera
 
 def _remove_parts(path: str) -> None:
     """Remove what a run that was killed has left half done: there is one run at a time."""
-    directory, name = os.path.split(path)
-    for other in os.listdir(directory):
-        if other.startswith(f"{name}.") and other.endswith(PART):
-            os.unlink(os.path.join(directory, other))
+    for end in filter(None, COMPRESSIONS.values()):
+        for stamp in archives(path, (f"{end}{PART}",)):
+            os.unlink(f"{path}.{stamp}{end}{PART}")
 
 
 def _compress(file: str, compression: str) -> None:

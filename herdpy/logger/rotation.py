@@ -7,7 +7,7 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from typing import Any
 
 COMPRESSIONS = {"gzip": ".gz", "zstd": ".zst", "none": ""}
@@ -74,8 +74,12 @@ def period_end(every: str | None, when: float) -> float:
     return time.mktime((at.tm_year, at.tm_mon, at.tm_mday + days, 0, 0, 0, 0, 0, -1))
 
 
-def archives(path: str) -> list[str]:
+def archives(path: str, ends: Collection[str] = COMPRESSIONS.values()) -> list[str]:
     """Return the stamps of the rotated files of the log file ``path``, the oldest first, each once.
+
+    Args:
+        path: the log file.
+        ends: what may follow the stamp in their names.
 
     Raises:
         OSError: when its directory cannot be read.
@@ -86,7 +90,7 @@ def archives(path: str) -> list[str]:
     for other in os.listdir(directory):
         if other.startswith(begin):
             stamp, end = other[len(begin) :][:_STAMP_LENGTH], other[len(begin) + _STAMP_LENGTH :]
-            if end in COMPRESSIONS.values() and _is_stamp(stamp):
+            if end in ends and _is_stamp(stamp):
                 found.add(stamp)
     return sorted(found)
 

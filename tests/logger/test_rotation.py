@@ -324,6 +324,15 @@ def test_one_that_was_killed_is_made_up_for(tmp_path: Path) -> None:
     assert gzip.decompress(packed.read_bytes()) == text
 
 
+def test_what_others_have_half_done_is_left_alone(tmp_path: Path) -> None:
+    (file,) = put_aside(tmp_path / "log")
+    others = {"log.tar.part", "log.20260101.gz.part", f"{file.name}.part", f"{file.name}.xz.part", "log.part"}
+    for name in (*others, f"{file.name}.zst.part", "log.20250101T000000Z.gz.part"):
+        (tmp_path / name).touch()
+    assert archive(tmp_path / "log") == ""
+    assert {path.name for path in tmp_path.iterdir()} == {*others, f"{file.name}.gz"}
+
+
 def test_one_that_was_killed_before_it_removed_the_original(tmp_path: Path) -> None:
     (file,) = put_aside(tmp_path / "log")
     Path(f"{file}.gz").write_bytes(gzip.compress(file.read_bytes()))
