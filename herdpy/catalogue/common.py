@@ -126,6 +126,8 @@ class Common(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             yield "respawn-delay-limit", f"is below respawn-delay, which is {self.respawn_delay:g}"
         if self.log_file is not None:
             yield from path_mistakes("log-file", self.log_file)
+            if os.path.isabs(self.log_file) and os.path.basename(self.log_file) in ("", ".", ".."):
+                yield "log-file", f"expected the path of a file, but {self.log_file!r} can only be a directory"
         if self.log_rotation is not None:
             yield from _rotation_mistakes(self.log_rotation)
 

@@ -198,6 +198,8 @@ def test_signals_by_name_and_number(name: str | int, number: int | None) -> None
         ({"stop-signal": "TREM"}, "stop-signal", "'TREM'"),
         ({"provision": ["-x"]}, "provision[0]", "'-x'"),
         ({"log-file": "x"}, "log-file", "absolute"),
+        ({"log-file": "/some/dir/"}, "log-file", "'/some/dir/' can only be a directory"),
+        ({"log-file": "/some/.."}, "log-file", "'/some/..' can only be a directory"),
         ({"environment-files": ["/a", "-b"]}, "environment-files[1]", "absolute"),
         ({"credentials": {"a/b": "/x"}}, "credentials", "'a/b'"),
         ({"credentials": {"..": "/x"}}, "credentials", "'..'"),
