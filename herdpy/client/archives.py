@@ -7,15 +7,11 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import IO
 
-from herdpy.client.log_file import STAMP_LENGTH, Unreadable, is_stamped, open_log
+from herdpy.client.log_file import ENDINGS, STAMP_LENGTH, Unreadable, archives, is_stamped, open_log
 from herdpy.client.words import warn
 
 PIECE = 64 * 1024
 """Bytes that are read at once."""
-STAMP_FORM = "00000000T000000Z"
-"""The time of the rotation, in UTC, each digit a 0."""
-ENDINGS = ("", ".gz", ".zst")
-"""In the order in which they are looked for: the plain one is there until the compressed one is whole."""
 
 
 def opened(path: str) -> tuple[int | None, list[str]]:
@@ -89,23 +85,6 @@ def _is_of(archive: str, file: int) -> bool:
         except OSError:
             continue
     return False
-
-
-def archives(path: str) -> list[str]:
-    """Return the rotated files of the log file ``path``, the oldest first, as they are called before they are
-    compressed; none when nobody may look."""
-    directory, name = os.path.split(path)
-    found: set[str] = set()
-    try:
-        others = os.listdir(directory)
-    except OSError:
-        return []
-    for other in others:
-        stamp, ending = other[len(name) + 1 :][: len(STAMP_FORM)], other[len(name) + 1 + len(STAMP_FORM) :]
-        form = "".join(["0" if character in "0123456789" else character for character in stamp])
-        if other.startswith(f"{name}.") and form == STAMP_FORM and ending in ENDINGS:
-            found.add(f"{path}.{stamp}")
-    return sorted(found)
 
 
 def last_lines(rotated: list[str], count: int) -> list[bytes]:

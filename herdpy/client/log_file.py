@@ -9,6 +9,10 @@ BLOCK = 64 * 1024
 """Bytes read at once on the way back from the end of a file."""
 STAMP_LENGTH = 19
 """Bytes of a stamp, in local time, without the space after it."""
+STAMP_FORM = "00000000T000000Z"
+"""The time of the rotation, in UTC, each digit a 0."""
+ENDINGS = ("", ".gz", ".zst")
+"""In the order in which they are looked for: the plain one is there until the compressed one is whole."""
 
 
 class Unreadable(Exception):  # noqa: N818 - it says what the file is
@@ -38,19 +42,62 @@ def open_log(path: str) -> int:
     raise Unreadable("is no regular file, and cannot be shown")
 
 
+def archives(path: str) -> list[str]:
+    """Return the rotated files of the log file ``path``, the oldest first, as they are called before they are
+    compressed; none when nobody may look."""
+    directory, _, name = path.rpartition("/")
+    found: set[str] = set()
+    try:
+        others = posix.listdir(directory or "/")
+    except OSError:
+        return []
+    for other in others:
+        if not other.startswith(f"{name}."):
+            continue
+        stamp, ending = other[len(name) + 1 :][: len(STAMP_FORM)], other[len(name) + 1 + len(STAMP_FORM) :]
+        form = "".join(["0" if character in "0123456789" else character for character in stamp])
+        if form == STAMP_FORM and ending in ENDINGS:
+            found.add(f"{path}.{stamp}")
+    return sorted(found)
+
+
 def last_lines(path: str, count: int) -> list[str]:
     """Return the last lines, at most ``count`` and at most :data:`BLOCK` bytes of them.
+
+    Where the file has fewer, the others are those of the newest archive, unless it is compressed.
 
     Raises:
         Unreadable: as :func:`open_log`.
     """
     file = open_log(path)
     try:
-        begin = max(offset_of_last(file, count, limit=BLOCK), 0)
-        text = posix.pread(file, BLOCK, begin).decode("utf-8", "replace")
+        begin, lines = _last_lines(file, count)
+        if begin == 0 and len(lines) < count:
+            lines[:0] = _lines_before(path, file, count - len(lines))
+        return lines
     finally:
         posix.close(file)
-    return text.removesuffix("\n").split("\n") if text else []
+
+
+def _lines_before(path: str, file: int, count: int) -> list[str]:
+    """Return the last lines of the newest archive, none when that is the file itself, put aside since it was opened."""
+    rotated = archives(path)
+    try:
+        archive = open_log(rotated[-1])
+    except (IndexError, Unreadable):
+        return []
+    try:
+        seen, other = posix.fstat(file), posix.fstat(archive)
+        return [] if (seen.st_ino, seen.st_dev) == (other.st_ino, other.st_dev) else _last_lines(archive, count)[1]
+    finally:
+        posix.close(archive)
+
+
+def _last_lines(file: int, count: int) -> tuple[int, list[str]]:
+    """Return where they begin, and the lines."""
+    begin = offset_of_last(file, count, limit=BLOCK)
+    text = posix.pread(file, BLOCK, begin).decode("utf-8", "replace")
+    return begin, text.removesuffix("\n").split("\n") if text else []
 
 
 def offset_of_last(file: int, count: int, limit: int | None = None) -> int:

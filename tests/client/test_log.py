@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import posix
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Callable
@@ -146,6 +147,26 @@ async def test_rotated_files_are_shown_when_there_is_no_newer_one(log: Path, her
         await receive(process.stdout, lines(2, 6))
 
 
+async def test_a_status_shows_lines_from_before_the_last_rotation(log: Path, herd: Herd) -> None:
+    async def recent(*words: str) -> str:
+        shown = (await herd("status", "foo", *words)).stdout.decode()
+        return shown.partition("Recent messages (use '-n' to view more or less):\n")[2].replace("    ", "")
+
+    aside = log.with_name("foo.log.20261121T000000Z")
+    log.with_name("foo.log.20261120T000000Z").write_text(lines(9))
+    aside.write_text(lines(9, 9))
+    log.write_text(lines(3, 18))
+    assert await recent() == lines(10, 11)
+    assert await recent("-n", "3") == lines(3, 18)
+    assert await recent("-n", "20") == lines(12, 9)
+    document = json.loads((await herd("status", "foo", "-n", "4", "--json")).stdout)
+    assert document["recent-messages"] == lines(4, 17).splitlines()
+    log.unlink()
+    aside.rename(log)
+    os.link(log, aside)  # as if it was rotated since it was opened
+    assert await recent() == lines(9, 9)
+
+
 @pytest.mark.parametrize("content", [b"", b"no stamp\n", gzip.compress(b"x" * 20)[:-9]])
 async def test_an_archive_without_a_stamp_hides_none_before_it(log: Path, herd: Herd, content: bytes) -> None:
     log.with_name("foo.log.20261120T000000Z").write_text(lines(3))
@@ -203,7 +224,7 @@ async def test_what_is_removed_while_it_is_read_is_told(log: Path, herd: Herd) -
 def test_a_rotation_between_two_looks_doubles_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log, aside = tmp_path / "foo.log", tmp_path / "foo.log.20261120T000000Z"
     log.write_text("old\n")
-    look = os.listdir
+    look = posix.listdir
 
     def rotate_and_look(directory: str) -> list[str]:
         if not aside.exists():
@@ -211,7 +232,7 @@ def test_a_rotation_between_two_looks_doubles_nothing(tmp_path: Path, monkeypatc
             log.write_text("new\n")
         return look(directory)
 
-    monkeypatch.setattr("os.listdir", rotate_and_look)
+    monkeypatch.setattr("posix.listdir", rotate_and_look)
     file, rotated = archives.opened(str(log))
     assert file is not None
     assert (os.read(file, 100), rotated) == (b"new\n", [str(aside)])
