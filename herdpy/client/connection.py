@@ -52,6 +52,8 @@ def connect(path: str) -> socket:
     except FileNotFoundError:
         raise Failure(f"{path}: No such file or directory (is herdpy running? --socket names another place)") from None
     except ConnectionRefusedError:
+        if not _is_socket(path):
+            raise Failure(f"{path}: it is no socket, and --socket is to name herdpy's") from None
         raise Failure(f"{path}: Connection refused (herdpy is not running; it left its socket behind)") from None
     except PermissionError:
         from herdpy.client.refusal import explain
@@ -61,6 +63,13 @@ def connect(path: str) -> socket:
         raise Failure(f"{path}: no connection is taken within {QUEUE_PATIENCE} s, so many wait already") from None
     except OSError as error:
         raise Failure(f"{path}: {error.strerror or error}") from None  # a path too long has no errno
+
+
+def _is_socket(path: str) -> bool:
+    try:
+        return posix.stat(path).st_mode & 0o170000 == 0o140000
+    except OSError:
+        return True  # it was one, and is gone by now
 
 
 def reach(path: str) -> socket:

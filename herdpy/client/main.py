@@ -35,6 +35,8 @@ RENDERED_STATUS = ("detailed-status", "log", "graph")
 """Actions on root that are a status of all, shown in another way."""
 VIEWS = ("status", "detailed-status", "log", "graph", "tree", "events", "plan", "doctor")
 """Actions for which no server takes arguments: options may stand after the service, too."""
+WITHOUT_ARGUMENTS = ("detailed-status", "log", "graph", "tree", "events", "plan")
+"""Those of them that the client carries out itself, or has to complain of itself."""
 ROOT_ACTIONS = (
     "help",
     "halt",
@@ -186,6 +188,9 @@ def parse(argv: "Sequence[str]") -> Request:
     request = Request(operands[0], operands[1], operands[2:], options)
     if request.action not in ("log", "events") and (request.is_following or request.since is not None):
         raise Failure(f"--follow and --since are for herd log and herd events, not for herd {request.action}")
+    if request.action in WITHOUT_ARGUMENTS and request.arguments:
+        given = " ".join(request.arguments)
+        raise Failure(f"herd {request.action} takes no arguments but one service, and {given} was given besides")
     return request
 
 
@@ -247,7 +252,7 @@ def run(request: Request) -> int:
 
         return events.show(request)
     action, service, arguments = request.action, request.service, request.arguments
-    if (action in RENDERED_STATUS and service in ROOT) or (action == "tree" and not arguments):
+    if (action in RENDERED_STATUS and service in ROOT) or action == "tree":
         action, service = "status", "root"
     elif request.is_json and action in AS_JSON:
         arguments = ["--json", *arguments]

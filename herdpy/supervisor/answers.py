@@ -183,8 +183,10 @@ class Answers:
     def _of_root(self, command: Command, action: str | None) -> bytes | None:
         service = Symbol(ROOT[0])
         match action:
-            case "stop" | "halt" | "power-off" if command.arguments:
+            case "stop" | "halt" | "power-off" | "overview" if command.arguments:
                 return write_reply(error=protocol.wrong_number_of_arguments(command.action, service))
+            case "plan" if command.arguments not in {(), ("--json",)}:
+                return write_reply(error=_no_such_argument(command, service))
             case "status" | "events" | "progress" | "plan" | "doctor" | "stop" | "halt" | "power-off":
                 return None
             case "upgrade":

@@ -443,6 +443,23 @@ async def test_ambiguous_options(herd: Herd) -> None:
     assert (await herd("--usage")).stdout.startswith(b"Usage: herd [-fv] [-n N]")
 
 
+@pytest.mark.parametrize(
+    ("words", "given"),
+    [
+        (["log", "foo", "more", "-n", "1"], "more"),
+        (["events", "foo", "bar", "-n", "1"], "bar"),
+        (["tree", "foo", "bar", "baz"], "bar baz"),
+        (["graph", "root", "x"], "x"),
+        (["plan", "root", "x"], "x"),
+    ],
+)
+async def test_a_word_too_many_is_not_passed_over(server: Server, herd: Herd, words: list[str], given: str) -> None:
+    done = await herd(*words)
+    complaint = f"herd: error: herd {words[0]} takes no arguments but one service, and {given} was given besides\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, b"", complaint.encode())
+    assert server.commands == []
+
+
 @pytest.mark.parametrize("form", [["-s", "P"], ["-sP"], ["--socket=P"], ["--socket", "P"], ["--so=P"]])
 async def test_the_socket_is_named(server: Server, herd: Herd, form: list[str]) -> None:
     server.answers["enable"] = reply("(#t)", "#f", "Enabled service bar.")
@@ -459,6 +476,9 @@ async def test_nobody_there(herd: Herd, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(left))
     assert b"Connection refused" in (await herd("-s", str(left), "status")).stderr
+    for path in (tmp_path, ROOT / "bin/herd"):
+        done = await herd("-s", str(path), "status")
+        assert done.stderr == f"herd: error: {path}: it is no socket, and --socket is to name herdpy's\n".encode()
     assert b"path too long" in (await herd("-s", "x" * 200, "status")).stderr
 
 

@@ -287,6 +287,20 @@ def test_what_there_is_not(herdpy):
             (command("status", "#{a b}#"), error("service-not-found #{a b}#")),
             (command("status", "#{1}#"), error("service-not-found #{1}#")),
             (command("status", "1"), error("service-not-found 1")),
+            (
+                command("plan", "root", '"x"'),
+                error(
+                    "action-exception plan root misc-error"
+                    ' (#f "~A" ("takes no arguments but --json, and x was given") #f)'
+                ),
+            ),
+            (
+                command("overview", "root", '"x"'),
+                error(
+                    "action-exception overview root wrong-number-of-args"
+                    ' (#f "Wrong number of arguments to ~A" ("overview") #f)'
+                ),
+            ),
             (command("unload", "foo", '"all"'), error("action-not-found unload foo")),
             (command("status", "'foo"), error("service-not-found (quote foo)")),
             (command("status", "#:foo"), error("service-not-found #:foo")),
