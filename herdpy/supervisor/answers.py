@@ -142,19 +142,19 @@ class Answers:
         if name in ROOT:
             needed = rights.OF_ROOT.get(action or "", Right.READ)
         else:
-            life = self._registry.find(name or "")
-            needed = Right.READ if life is None else self._needed(life, action, command.arguments)
+            service = self._registry.known(name or "")
+            needed = Right.READ if service is None else self._needed(service, action, command.arguments)
         if needed <= client.right:
             return None
         log("command-refused", action=action, service=name, uid=client.peer.uid)
         text = rights.refusal(client.peer, client.right, needed)
         return write_reply(error=protocol.action_exception(command.action, command.service, text))
 
-    def _needed(self, life: Life, action: str | None, arguments: Sequence[str]) -> Right:
+    def _needed(self, service: Service, action: str | None, arguments: Sequence[str]) -> Right:
         """What it takes to ask a service for an action."""
         if action == "start" and arguments:
             return Right.FULL  # they go to its command line, and it may well run as root
-        custom = _custom(life, action)
+        custom = _custom(service, action)
         if custom is not None and action not in rights.OF_SERVICE:
             return Right[custom.right.upper()]
         return rights.OF_SERVICE.get(action or "", Right.OPERATE)
@@ -328,7 +328,7 @@ class Answers:
         )
 
     async def _of(self, life: Life, action: str | None, command: Command, client: "Client") -> bytes:
-        is_reading = self._needed(life, action, command.arguments) is Right.READ
+        is_reading = self._needed(life.service, action, command.arguments) is Right.READ
         asked = {} if is_reading else {"action": action, "service": life.name}
         try:
             if asked:
@@ -363,7 +363,7 @@ class Answers:
                 "start" | "stop" | "restart" | "enable" | "disable" | "usage" | "doctor" | "progress" | "configuration"
             ):
                 return None
-        if _custom(life, action) is None:
+        if _custom(life.service, action) is None:
             return write_reply(error=protocol.action_not_found(command.action, service))
         return None
 
@@ -405,7 +405,7 @@ class Answers:
                 return True, await self._configuration(life, command)
             case "doctor":
                 return True, await _examined([life], command)
-        custom = _custom(life, action)
+        custom = _custom(life.service, action)
         assert custom is not None
         context = _ActionContext(life, self._registry)
         try:
@@ -494,9 +494,9 @@ def _not_taken(command: Command, *taken: str) -> bytes:
     return write_reply([False], messages=[line])
 
 
-def _custom(life: Life, action: str | None) -> Action | None:
+def _custom(service: Service, action: str | None) -> Action | None:
     """The action that a service's type adds, by its name."""
-    return next((custom for custom in life.service.actions if custom.name == action), None)
+    return next((custom for custom in service.actions if custom.name == action), None)
 
 
 def _reach(life: Life) -> bytes:

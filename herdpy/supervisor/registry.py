@@ -226,6 +226,13 @@ class Registry:
                 self._nursery.start_soon(self.line.note, f"registered:{service.name}", service.declaration)
         return life
 
+    def known(self, name: str) -> Service | None:
+        """What :meth:`find` would find, without letting anything come to be."""
+        life = self.by_name.get(name)
+        if life is None and name in ALWAYS:
+            return next(iter(self._remake(ALWAYS[name])), None)
+        return None if life is None else life.service
+
     async def is_declared(self, name: str) -> None:
         """What was registered while herdpy runs is in a file of the plan by now."""
         if name in self.registered:

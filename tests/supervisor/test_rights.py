@@ -108,6 +108,15 @@ def test_readers_read_operators_operate_and_nobody_else_gets_a_connection(herdpy
     assert ask(path, [], "status", "root") == "PermissionError"
 
 
+def test_what_is_always_there_does_not_come_to_be_for_who_is_refused(herdpy, place):
+    begin(herdpy, GROUPS["two"])
+    for name, action in (("transient", "spawn"), ("timer", "schedule")):
+        assert "takes root or herdpy's own user" in ask(herdpy.socket, [OPERATORS], action, name, "--", "true")
+        assert "takes the right to operate" in ask(herdpy.socket, [READERS], "stop", name)
+    assert herdpy.ok("status") == "Started:\n + root\nStopped:\n - foo\n"
+    assert is_done(ask(herdpy.socket, [READERS], "status", "transient"))
+
+
 def test_it_is_the_kernel_that_tells_the_groups_not_the_socket_s_mode(herdpy, place):
     """Somebody who got hold of the socket all the same, and gets no answer."""
     begin(herdpy, GROUPS["two"])
