@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from herdpy.protocol import write_overview, write_reply
+from herdpy.protocol import write_overview, write_reach, write_reply
 
 from .conftest import ENVIRONMENT, HERD, ROOT, Herd, Server, Terminal, reply
 
@@ -625,7 +625,13 @@ SERVICES = (
         (("strat", "db"), "herd start db"),
         (("vacum", "db"), "herd vacuum db"),
         (("realod", "root"), "herd reload root"),
-        (("exce", "db"), "herd exec db"),
+        (("exce", "build-vm"), "herd exec build-vm"),
+        (("exce", "db"), None),
+        (("unload", "db"), "herd unload root db"),
+        (("load", "db"), "herd load root db"),
+        (("reload", "db"), "herd reload root"),
+        (("unload", "root", "buildvm"), "herd unload root build-vm"),
+        (("unload", "root", "roto"), None),
         (("start", "nothing-like-it"), None),
         (("frobnicate", "db"), None),
     ],
@@ -634,12 +640,17 @@ async def test_a_name_that_is_almost_right_is_answered_with_the_right_one(
     server: Server, herd: Herd, words: tuple[str, ...], meant: str | None
 ) -> None:
     action, service = words[:2]
-    what = "action-not-found " + action if service in ("db", "root") else "service-not-found"
-    refusal = reply("#f", f"(error (version 0) {what} {service})")
+    if words[:2] == ("unload", "root"):
+        refusal = reply("#f", f"(error (version 0) service-not-found {words[2]})")
+    else:
+        what = "action-not-found " + action if service in ("db", "root", "build-vm") else "service-not-found"
+        refusal = reply("#f", f"(error (version 0) {what} {service})")
     server.answers |= {f"{asked} {service}": refusal for asked in (action, "status", "reach")}
     server.answers["status root"] = reply(f"({SERVICES})")
     server.answers["doc db"] = reply("(#t)", "#f", "db (vacuum)")
     server.answers["doc root"] = reply("(#t)", "#f", "root (help reload)")
+    server.answers["doc build-vm"] = reply("(#t)", "#f", "build-vm (configuration usage)")
+    server.answers["reach build-vm"] = write_reply(write_reach(running=False, ssh=["ssh"]))
     ran = await herd(*words)
     assert ran.returncode == 1
     lines = ran.stderr.decode().splitlines()
