@@ -168,6 +168,7 @@ class Life:
         self.changes: tuple[Change, ...] = ()
         """Newest first, as the following ones."""
         self.respawns: tuple[float, ...] = ()
+        """One that waits until it is due among them, by when that was decided."""
         self.failures: tuple[float, ...] = ()
         self.reason: str | None = None
         """Why it last ended or failed, in words that follow "It"."""
@@ -811,6 +812,11 @@ class Life:
         await self._remember()
         self._hurry.set()
 
+    @property
+    def past_respawns(self) -> tuple[float, ...]:
+        """When it was respawned, newest first: without a respawn that is yet to come."""
+        return self.respawns[1:] if self.status == "starting" and self._delay else self.respawns
+
     async def _await_due(self) -> None:
         """Wait until it is due, unless somebody hurries it."""
         delay = self._delay
@@ -824,6 +830,8 @@ class Life:
                 await self._hurry.wait()
         finally:
             self._hurry = None
+        if self.respawns:
+            self.respawns = (time.time(), *self.respawns[1:])
         self.tell_stage(None)
 
     async def _bring_up(self, transaction: "Transaction | None" = None) -> Outcome:

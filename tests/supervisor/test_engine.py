@@ -117,6 +117,22 @@ def test_a_process_that_dies_is_respawned(herdpy, eventually):
     assert len(status["last-respawns"]) == 1
 
 
+def test_a_respawn_that_is_yet_to_come_is_none_so_far(herdpy, eventually, tmp_path):
+    mark = tmp_path / "mark"
+    script = f"if [ -e {mark} ]; then exec sleep 1000; fi; : > {mark}; exit 1"
+    herdpy.declare("late", f"command = {json.dumps(['sh', '-c', script])}\nrespawn-delay = 3\n")
+    herdpy.start()
+    herdpy.ok("start", "late")
+    eventually(lambda: (herdpy.status("late")["stage"] or "").startswith("to be respawned at "))
+    assert herdpy.status("late")["last-respawns"] == []
+    assert "Last respawned" not in herdpy.ok("status", "late")
+    eventually(lambda: herdpy.status("late")["status"] == "running")
+    status = herdpy.status("late")
+    _, starting = status["status-changes"][:2]
+    (respawn,) = status["last-respawns"]
+    assert respawn["time"] - starting["time"] >= 2
+
+
 def test_respawn_stops_after_five_in_seven_seconds_and_says_why(herdpy, eventually):
     herdpy.declare("failing", 'command = ["sh", "-c", "exit 3"]')
     herdpy.start()
