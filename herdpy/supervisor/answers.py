@@ -590,7 +590,7 @@ def describe(life: Life) -> Raw:
     return protocol.write_service(
         provides=service.provision,
         requires=service.requirement,
-        respawn=policy.enabled and service.has_processes,
+        respawn=policy.enabled and service.has_processes and not service.one_shot,
         docstring=service.documentation,
         enabled=life.enabled,
         running=running,

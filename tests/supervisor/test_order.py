@@ -64,6 +64,8 @@ def test_a_one_shot_that_fails_fails_what_requires_it(herdpy, trace):
     assert "the reason" in failed.stdout
     assert "Service top depends on once.\n" in failed.stdout
     assert " ! once\n" in herdpy.ok("status")
+    assert not herdpy.status("once")["respawn"]
+    assert "Will not be respawned." in herdpy.ok("status", "once")
 
 
 def test_a_one_shot_under_way_outlives_the_supervisor(herdpy, eventually, trace):
