@@ -63,6 +63,8 @@ def begin(options: Options) -> int:
             else:
                 table.take()
                 estate = table
+            if table is None and options.held is None:  # nobody is to go without a successor for want of it
+                pid_file.check()
             socket = os.path.abspath(options.socket)
             inherited = None if estate is None else estate.control()
             if init.sockets:

@@ -210,6 +210,22 @@ class PidFile:
         self.path = path
         self._is_there = False
 
+    def check(self) -> None:
+        """See that it can be written, before anything is begun.
+
+        Raises:
+            Refusal: it cannot.
+        """
+        if self.path in (None, "-"):
+            return
+        if os.path.isdir(self.path):
+            raise Refusal(f"cannot write the PID file {self.path}: it is a directory")
+        try:
+            os.close(_make(f"{self.path}.new"))
+        except OSError as error:
+            raise Refusal(f"cannot write the PID file {self.path}: {error.strerror}") from None
+        _remove(f"{self.path}.new")
+
     def write(self) -> str | None:
         """Write it, once; return what went wrong in one line."""
         if self.path is None or self._is_there:
@@ -224,8 +240,7 @@ class PidFile:
             return None
         beside = f"{self.path}.new"
         try:
-            _remove(beside)
-            file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            file = _make(beside)
             try:
                 os.write(file, line)  # it need not outlast the machine: no fsync, which may take long
             finally:
@@ -256,6 +271,16 @@ class PidFile:
         """Remove it, if we wrote it."""
         if self._is_there and self.path not in (None, "-"):
             _remove(self.path)
+
+
+def _make(path: str) -> int:
+    """Make a file anew; return its descriptor.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    _remove(path)
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
 
 
 def _remove(path: str | None) -> None:

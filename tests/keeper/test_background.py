@@ -81,6 +81,18 @@ def test_what_keeps_it_from_starting_is_told_before_it_returns(herdpy, command):
     assert not herdpy.socket.exists()
 
 
+@pytest.mark.parametrize("background", [["--background"], []])
+@pytest.mark.parametrize("name", ["nowhere/pid", "."])
+def test_a_pid_file_that_cannot_be_written_keeps_it_from_starting(herdpy, command, background, name):
+    path = herdpy.directory / name
+    completed = run([*command[:-2], *background, f"--pid={path}"], herdpy)
+    problem = "it is a directory" if name == "." else "No such file or directory"
+    said = f"herdpy: cannot write the PID file {path}: {problem}\n"
+    assert (completed.returncode, completed.stderr) == (1, said)
+    assert not herdpy.socket.exists()
+    assert not (herdpy.state / "lock").exists()
+
+
 def test_standard_output_is_not_there_for_a_pid(herdpy, command):
     completed = run([*command[:-1], "--pid"], herdpy)
     assert completed.returncode == 1
