@@ -22,6 +22,11 @@ LARGEST_LIMIT = 2**53
 """Of what a resource limit can be, but for unlimited."""
 
 
+LONGEST = 160 * 1024
+"""Bytes of command and environment in JSON: the keeper, which executes them, is told in one message
+(herdpy.keeper.message, LIMIT)."""
+
+
 class CommandConfiguration(Common, frozen=True, kw_only=True):
     """The fields of every type that runs a command of the declaration's."""
 
@@ -72,6 +77,8 @@ class CommandConfiguration(Common, frozen=True, kw_only=True):
                 yield "environment", f"{name!r}: the name of a variable is not empty and holds no '=' and no NUL"
             elif "\0" in value:
                 yield f"environment.{name}", "a variable's value cannot hold a NUL character"
+        if len(msgspec.json.encode((self.command, self.environment))) > LONGEST:
+            yield "command", f"it and the environment are longer than {LONGEST // 1024} KiB altogether"
         if self.directory is not None:
             yield from path_mistakes("directory", self.directory)
         if self.umask is not None and file_mode_mask(self.umask) is None:

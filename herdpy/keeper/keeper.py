@@ -683,7 +683,8 @@ class Keeper:
         serial = request.number(asked, "serial")
         pid = request.number(asked, "pid", LAST_PID, 1)
         if process.errors is not None or process.is_going:
-            raise BadRequest(f"adopt: {process.id} {'is being released' if process.is_going else 'has not begun yet'}")
+            state = "is being released" if process.is_going else "has not begun yet"
+            raise BadRequest(f"adopt: the service's process {state}")
         if pid != process.pid or process.status is not None:
             try:
                 pidfd = os.pidfd_open(pid)
@@ -715,7 +716,7 @@ class Keeper:
         if seen is None or seen.has_ended():
             raise BadRequest(f"adopt: process {pid} has ended")
         if pid in self._own_children() or pid not in self._families.members(process):
-            raise BadRequest(f"adopt: process {pid} does not belong to {process.id}")
+            raise BadRequest(f"adopt: process {pid} ({proc.name(pid)}) is not one of the service's")
         if death.has_ended(pidfd):  # else it was the same one all the time
             raise BadRequest(f"adopt: process {pid} has ended")
         return seen

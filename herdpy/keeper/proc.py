@@ -76,6 +76,11 @@ def now() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // _TICK
 
 
+def name(pid: int) -> str:
+    """Return the name of the program that a process executes, its first 15 bytes; empty when it has gone."""
+    return _read(f"/proc/{pid}/comm").decode("utf-8", "replace").rstrip("\n")
+
+
 def environment(pid: int, name: bytes) -> bytes | None:
     """Return a variable that a process's program was started with; see also :func:`is_in_between`."""
     content = _read(f"/proc/{pid}/environ")

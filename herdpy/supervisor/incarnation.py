@@ -267,7 +267,7 @@ class Incarnation:
             try:
                 await self._line.adopt(self.held, pid)
             except Refused as refusal:
-                raise StartFailure(str(refusal)) from None
+                raise StartFailure(str(refusal).removeprefix("adopt: ")) from None
             log("main-process-adopted", service=self.service.name, pid=pid)
         self._is_adopted = True
         adopted, self._adopted = self._adopted, None

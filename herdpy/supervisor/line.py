@@ -72,6 +72,10 @@ class Refused(Exception):  # noqa: N818 - the keeper's word for it
     """The keeper answered ``error``: the supervisor asked for something that makes no sense. ``str()`` says what."""
 
 
+class Unsendable(Refused):
+    """The keeper was not asked: a message cannot say it, since it is too long, above all."""
+
+
 class Left(Exception):  # noqa: N818 - it names what was found, and is no mistake
     """Others of its service live, so a process that has ended was not released."""
 
@@ -402,12 +406,12 @@ class KeeperLine:
             along: whether it waits for the next one.
 
         Raises:
-            Refused: it cannot be sent.
+            Unsendable: it cannot be sent.
         """
         try:
             encoded = coding.encode(packet)
         except message.MessageError as error:
-            raise Refused(str(error)) from None
+            raise Unsendable(str(error)) from None
         parcel = _Parcel(encoded, descriptors) if descriptors else None
         if self._broken is None:
             self._outbox.append(parcel or encoded)
@@ -729,10 +733,14 @@ class KeeperLine:
             "descriptors": [list(pair) for pair in descriptors],
             "stdin": stdin is not None,
         }
-        if after is not None and after.id in self.held:
-            answer = await self._release_and_spawn(after, request)
-        else:
-            answer = await self._ask(request, () if stdin is None else (stdin,))
+        try:
+            if after is not None and after.id in self.held:
+                answer = await self._release_and_spawn(after, request)
+            else:
+                answer = await self._ask(request, () if stdin is None else (stdin,))
+        except Unsendable:
+            longest = message.LIMIT // 1024
+            raise Refused(f"its command and environment are longer than {longest} KiB altogether") from None
         packet = answer.packet
         if packet["kind"] == "failed":
             raise SpawnError(packet["errno"], packet["stage"], packet["path"])

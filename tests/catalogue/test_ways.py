@@ -9,12 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from herdpy.catalogue import TYPES
+from herdpy.catalogue.command import LONGEST
 from herdpy.catalogue.common import Declaration
 from herdpy.catalogue.facts import Directories, HostFacts
 from herdpy.catalogue.health import Health, mistakes
 from herdpy.catalogue.process import ProcessConfiguration, services
 from herdpy.commands import RunCommand, RunOnRequest, SendSignal
 from herdpy.configuration import declared_services, remade_services
+from herdpy.keeper import message
 from herdpy.mistake import Place
 from herdpy.qemu.accelerator import Accelerator
 from herdpy.readiness.all_of import AllOf
@@ -247,6 +249,7 @@ def test_actions() -> None:
 @pytest.mark.parametrize(
     ("fields", "key", "words"),
     [
+        ({"environment": {"A": "x" * 200_000}}, "command", "it and the environment are longer than 160 KiB"),
         ({"ready": {}}, "ready", "nothing to wait for"),
         ({"ready": {"pid-file": "x"}}, "ready.pid-file", "absolute"),
         ({"ready": {"listens": "tcp:0"}}, "ready.listens", "1 to 65535"),
@@ -286,6 +289,10 @@ def test_what_types_cannot_say(fields: dict[str, Any], key: str, words: str) -> 
     [(found, problem)] = configured(**fields).check()
     assert found == key
     assert words in problem
+
+
+def test_what_is_told_to_be_too_long_is_what_the_keeper_cannot_be_told() -> None:
+    assert LONGEST == message.LIMIT
 
 
 @pytest.mark.parametrize(

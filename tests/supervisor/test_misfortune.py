@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import threading
+from pathlib import Path
 
 import psutil
 import pytest
@@ -51,12 +52,16 @@ def test_what_nobody_wants_any_more_is_not_started_after_its_stop(herdpy, tmp_pa
 
 
 def test_what_is_too_long_for_the_keeper_fails_with_a_reason_and_can_be_tried_again(herdpy):
-    herdpy.declare("vast", f'command = ["sleep", "1000"]\n[environment]\nVAST = "{"x" * 200_000}"')
+    files = [str(herdpy.directory / name) for name in ("A", "B")]
+    for path in files:
+        Path(path).write_text(f"{Path(path).name}={'x' * 100_000}\n")
+    herdpy.declare("vast", f'command = ["sleep", "1000"]\nenvironment-files = {json.dumps(files)}\n')
     herdpy.start()
     for _ in range(2):
         reply = ask(herdpy, "start", "vast")
         assert reply.result is False
-        assert "at most 163840 can be sent" in reply.messages[0]
+        problem = "sleep cannot be executed: its command and environment are longer than 160 KiB altogether"
+        assert reply.messages[0] == f"cannot start vast: {problem}"
     assert ask(herdpy, "stop", "vast").result == []
     assert herdpy.stop() == 0
 

@@ -108,7 +108,8 @@ def test_a_pid_file_that_names_no_process_of_the_service(herdpy, tmp_path, pid_f
     herdpy.declare("c", forking(tmp_path, pid_file, writes="1\n", more="start-timeout = 2"))
     herdpy.start()
     first, *more = failed_start(herdpy)
-    assert first.startswith(f"cannot start a: its PID file {pid_file} holds {os.getpid()}: "), first
+    whose = f"process {os.getpid()} ({Path('/proc/self/comm').read_text().strip()}) is not one of the service's"
+    assert first == f"cannot start a: its PID file {pid_file} holds {os.getpid()}: {whose}"
     assert any("daemon" in line for line in more)
     assert os.getpid() == int(pid_file.read_text())
     pid_file.unlink()
