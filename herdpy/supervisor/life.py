@@ -634,6 +634,7 @@ class Life:
                 reply.give(Outcome(True, (f"Service {self.name} is already running.",)))
             case _Start(), _:
                 self._next_starts += (message,)
+                self._refuse_next_starts_if_closing()
             case _Stop(reply), _ if not reply.is_needed:  # it was restarted meanwhile, as what requires something else
                 reply.give(Outcome(True))
             case _Stop(reply), "stopped" if self._actions:
@@ -652,6 +653,7 @@ class Life:
                 await self._stop()
             case _Stop(reply), "stopping":
                 self._stoppers += (reply,)
+                self._refuse_next_starts_if_closing()
             case _Waiting(), "running" if self._incarnation is None and self._activity is None:
                 await self._activate()
             case _Waiting(), _:
@@ -1397,6 +1399,12 @@ class Life:
             await self._begin_start(*wanted)
         elif self.service.transient and self.is_idle and not self._is_over:  # it was kept for them
             await self._registry.unregister(self)
+
+    def _refuse_next_starts_if_closing(self) -> None:
+        """In a shutdown nobody need wait for the stop to be told that there is no start after it."""
+        if self._registry.closing:
+            self._take_over_next_starts()
+            self._answer_starters(Outcome(False, (f"cannot start {self.name}: {self.refusal_to_start()}",)))
 
     def _take_over_next_starts(self) -> None:
         for start in self._next_starts:

@@ -6,6 +6,8 @@ import re
 import signal
 import time
 
+import pytest
+
 STUBBORN = 'command = ["sh", "-c", "trap : TERM; while :; do sleep 0.1; done"]\ngrace-period = 100\n'
 TOLD = "root: waiting for {} to stop; what still runs in {} s is killed\n"
 
@@ -52,6 +54,32 @@ def test_the_deadline_stays_when_the_supervisor_is_replaced(herdpy, eventually):
     said = herdpy.said()
     assert "supervisor-back" in said
     assert 'shutdown-too-long services="stubborn-1 stubborn-2" seconds=5.0' in said
+
+
+@pytest.mark.parametrize("first", ["the stop", "the start"])
+def test_a_start_of_what_stops_is_refused_at_once(herdpy, eventually, first):
+    begin(herdpy, 60)
+    if first == "the start":
+        stopping = herdpy.herd_in_background("stop", "stubborn-1")
+        eventually(lambda: herdpy.status("stubborn-1")["status"] == "stopping")
+        starting = herdpy.herd_in_background("start", "stubborn-1")
+        eventually(lambda: herdpy.said().count("command action=start service=stubborn-1") == 2)
+    client = herdpy.herd_in_background("stop", "root")
+    eventually(lambda: herdpy.status("stubborn-1")["status"] == "stopping")
+    begun = time.monotonic()
+    if first == "the start":
+        assert starting.wait(30) == 1
+    else:
+        refused = herdpy.herd("start", "stubborn-1")
+        assert refused.returncode == 1
+        assert "cannot start stubborn-1: herdpy is shutting down" in refused.stdout
+    assert time.monotonic() - begun < 30
+    assert herdpy.status("stubborn-1")["status"] == "stopping"
+    for pid in [herdpy.status(name)["pid"] for name in ("stubborn-1", "stubborn-2")]:
+        os.kill(pid, signal.SIGKILL)
+    assert client.wait(60) == 0
+    if first == "the start":
+        assert stopping.wait(60) == 0
 
 
 def test_it_is_told_again_and_again(herdpy):
