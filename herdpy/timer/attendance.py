@@ -60,8 +60,10 @@ class _Attendance:
         """Of the run that is under way."""
         self._stopped_because: str | None = None
         """Why we are stopping that."""
+        self._run: Run | None = None
+        """The run that is under way, until all that belongs to its end is done; the memory forgets it earlier."""
         self._idle = trio.Event()
-        """Set while no run is under way."""
+        """Set while there is none."""
         self._idle.set()
         self._due: float | None = None
         """When the next run begins, in seconds of the schedule's clock."""
@@ -76,7 +78,8 @@ class _Attendance:
             await self._begin_anew()
         self._nursery.start_soon(self._answer)
         await self._keep_time()
-        await self._idle.wait()
+        while self._run is not None:  # another one may have begun before this task was told
+            await self._idle.wait()
         last = self._memory.past[0] if self._memory.past else None
         if last is None:
             return End(reason="it was due before it was started, and never is again", wanted=True)
@@ -114,6 +117,7 @@ class _Attendance:
             if run is None or key != run.key:
                 self._nursery.start_soon(self._put_away, key)
         if run is not None:
+            self._take_up(run)
             self._spawn(run)
             if waiting is not None and self._timer.overlap == "stop-old":
                 self._stop_old()
@@ -168,7 +172,7 @@ class _Attendance:
         """A run is to begin: now, or when another has ended, or not at all."""
         memory = self._memory
         run = Run(key="", why=why, due=due)
-        if memory.current is None:
+        if self._run is None:
             await self._begin(run)
         elif self._timer.overlap == "skip" or memory.waiting is not None:
             other = "one waits already" if memory.waiting is not None else "the one before was still under way"
@@ -194,23 +198,26 @@ class _Attendance:
         run.key = str(memory.count)
         run.began, run.began_uptime = time.time(), time.clock_gettime(time.CLOCK_BOOTTIME)
         memory.current, memory.waiting = run, None
-        if self._idle.is_set():
-            self._idle = trio.Event()
+        self._take_up(run)
         await self._tell()
         await self._write_record()
         await self._remember()
         self._context.log("timer-run-begins", why=run.why, due=words.moment(run.due))
         self._spawn(run)
 
-    def _spawn(self, run: Run) -> None:
-        """Let a run that is remembered take its course."""
+    def _take_up(self, run: Run) -> None:
+        """Let a run be the one that is under way, and can be stopped."""
+        self._run = run
         self._stopped_because = None
         self._scope = trio.CancelScope()
+        if self._idle.is_set():
+            self._idle = trio.Event()
+
+    def _spawn(self, run: Run) -> None:
+        """Let a run that is remembered take its course."""
         if self._timer.max_duration is not None:
             taken = time.clock_gettime(time.CLOCK_BOOTTIME) - run.began_uptime
             self._scope.deadline = trio.current_time() + self._timer.max_duration - taken
-        if self._idle.is_set():
-            self._idle = trio.Event()
         self._nursery.start_soon(self._carry_out, run)
 
     async def _carry_out(self, run: Run) -> None:
@@ -232,6 +239,7 @@ class _Attendance:
         await self._clear_away()
         waiting = self._memory.waiting
         if waiting is None:
+            self._run = None
             self._idle.set()
         else:
             await self._begin(waiting)
@@ -280,7 +288,7 @@ class _Attendance:
                     request.refuse(f"a timer knows nothing of {' '.join(request.arguments)!r}")
 
     async def _trigger(self, request: Request) -> None:
-        current = self._memory.current
+        current = self._run
         if current is not None and (self._timer.overlap == "skip" or self._memory.waiting is not None):
             also = ", and one waits for its end" if self._memory.waiting is not None else ""
             request.refuse(f"a run is under way since {words.moment(current.began or current.due)}{also}")

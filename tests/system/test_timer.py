@@ -132,6 +132,43 @@ def test_overlap_stop_old_stops_the_old_one(herdpy: Any, eventually: Eventually,
     assert Path(f"/proc/{second}").exists()
 
 
+def slow_disk(herdpy: Any, name: str) -> None:
+    """Let each write of a timer's record take as long as anybody has patience for it."""
+    record = herdpy.state / "timers" / f".{name}.json.new"
+    record.parent.mkdir(parents=True)
+    os.mkfifo(record)
+
+
+def test_no_run_begins_before_the_end_of_the_last_one_is_dealt_with(
+    herdpy: Any, eventually: Eventually, tmp_path: Path
+) -> None:
+    file, alone = tmp_path / "began", tmp_path / "alone"
+    script = f"mkdir {alone} && echo alone >>{file} || echo two at once >>{file}; sleep 3; rmdir {alone}"
+    declare(herdpy, "often", script, "every = 0.1", 'overlap = "queue"', "persistent = true")
+    slow_disk(herdpy, "often")
+    herdpy.start()
+    herdpy.ok("start", "often")
+    eventually(lambda: any(run["reason"] == "it exited with 0" for run in runs(herdpy, "often")["past"]))
+    herdpy.herd("trigger", "often")  # one may wait already
+    eventually(lambda: len(began(file)) >= 3)
+    assert began(file) == ["alone"] * 3
+
+
+def test_a_run_that_is_asked_for_while_the_last_one_ends_is_not_lost(
+    herdpy: Any, eventually: Eventually, tmp_path: Path
+) -> None:
+    file = tmp_path / "began"
+    at = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + 3))
+    declare(herdpy, "once", f"echo $$ >>{file}", f"at = {at}", "persistent = true", 'overlap = "queue"')
+    slow_disk(herdpy, "once")
+    herdpy.start()
+    herdpy.ok("start", "once")
+    eventually(lambda: len(began(file)) == 1)
+    assert herdpy.ok("trigger", "once") == "A run of once begins when the one under way has ended.\n"
+    eventually(lambda: herdpy.status("once")["status"] == "stopped")
+    assert len(began(file)) == 2
+
+
 def test_a_run_that_takes_too_long_is_stopped_and_killed(herdpy: Any, eventually: Eventually, tmp_path: Path) -> None:
     file = tmp_path / "began"
     declare(
