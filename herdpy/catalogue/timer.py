@@ -85,8 +85,8 @@ class TimerConfiguration(CommandConfiguration, frozen=True, kw_only=True):
     max_duration: str | float | None = None
     """How long a run may take: then it gets the stop signal, and after the grace period SIGKILL."""
     jitter: str | float = 0
-    """Each run begins later by up to so long, so that many hosts do not all do the same at once. How much is decided by
-    the names of host and service and the time that it is due."""
+    """Each run begins later by up to so long, but before the next one is due, so that many hosts do not all do the same
+    at once. How much is decided by the names of host and service and the time that it is due."""
 
     def check(self) -> Iterator[tuple[str, str]]:
         yield from super().check()
@@ -106,7 +106,10 @@ class TimerConfiguration(CommandConfiguration, frozen=True, kw_only=True):
         if every is not None and every < SHORTEST:
             yield "every", f"expected at least {SHORTEST} s, got {every:g} s"
         elif every is not None and jitter >= every:
-            yield "jitter", f"is not below every, which is {in_words(every)}: runs would be lost"
+            yield (
+                "jitter",
+                f"is not below every, which is {in_words(every)}: each run begins before the next one is due",
+            )
         if self.max_duration is not None and self.seconds("max_duration") == 0:
             yield "max-duration", "no run can take no time; leave it out, and each takes as long as it likes"
         if self.time_zone is not None:

@@ -148,12 +148,7 @@ class _Attendance:
                 self._context.log("clock-was-set", now=words.moment(time.time()))
                 continue
             now = timing.alarm.now()
-            newest = timing.latest(due, now)
-            if newest is not None:  # it woke up late: of all that was due meanwhile, only the last is run
-                memory.last = due
-                if timing.delayed(newest) > now:
-                    continue
-                due = newest
+            due = timing.latest_begun(due, now)  # it may have woken up late: of all that was due, only the last is run
             memory.last = due
             await self._is_due(due, now - timing.delayed(due))
 
@@ -306,10 +301,13 @@ class _Attendance:
     def _upcoming(self) -> list[float]:
         """When the next runs begin, in seconds since the epoch."""
         moments: list[float] = []
-        due = self._timing.next(max(self._timing.alarm.now(), self._memory.last))
+        timing, now = self._timing, self._timing.alarm.now()
+        due = timing.latest(self._memory.last, now)  # it may have been due, and wait for the end of its delay
+        if due is None or timing.delayed(due) <= now:
+            due = timing.next(max(now, self._memory.last))
         while due is not None and len(moments) < UPCOMING:
-            moments.append(self._timing.wall(self._timing.delayed(due)))
-            due = self._timing.next(due)
+            moments.append(timing.wall(timing.delayed(due)))
+            due = timing.next(due)
         return moments
 
     async def _tell(self) -> None:

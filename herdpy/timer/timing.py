@@ -1,5 +1,6 @@
 """A schedule on its clock: what is due next, what has been due, and waiting for it."""
 
+import math
 import os
 import time
 
@@ -52,8 +53,20 @@ class Timing:
                 return at if after < at <= until else None
 
     def delayed(self, due: float) -> float:
-        """When the run that is due then begins."""
-        return due + schedule.jitter_of(self._seed, due, self._jitter)
+        """When the run that is due then begins: before the next one is due, however long the jitter, so that none of
+        them is lost and each keeps its turn."""
+        if not self._jitter:
+            return due
+        after = self.next(due)
+        jitter = self._jitter if after is None else min(self._jitter, after - due)
+        return due + schedule.jitter_of(self._seed, due, jitter)
+
+    def latest_begun(self, due: float, now: float) -> float:
+        """The last moment from one on whose run, delayed as it is, is to have begun by now; the first has."""
+        newest = self.latest(due, now)
+        if newest is not None and self.delayed(newest) > now:
+            newest = self.latest(due, math.nextafter(newest, due))
+        return due if newest is None else newest
 
     def mend(self, last: float) -> float:
         """The moment up to which everything has been dealt with, after the clock may have been set back."""

@@ -333,3 +333,15 @@ def test_a_moment_that_no_time_zone_can_tell_is_a_mistake_and_nothing_worse(
     declare(herdpy, "last", "true", "at = 9999-12-31T23:59:59")
     eventually(lambda: herdpy.herd("start", "last").returncode == 0)
     assert herdpy.status("last")["details"]["next run"].startswith("9999-12-31")
+
+
+def test_a_jitter_longer_than_the_gaps_loses_no_run(herdpy: Any, eventually: Eventually, tmp_path: Path) -> None:
+    file = tmp_path / "began"
+    seconds = f"seconds = {list(range(60))}, minutes = {list(range(60))}"
+    declare(herdpy, "spread", f"echo $$ >>{file}", f"calendar = {{ {seconds} }}", "jitter = 20", "auto-start = true")
+    herdpy.start()
+    eventually(lambda: len(began(file)) >= 6)
+    told = runs(herdpy, "spread")
+    dues = [round(run["due"]) for run in told["past"]]
+    assert dues == list(range(dues[0], dues[0] + len(dues)))
+    assert told["to-come"] == sorted(told["to-come"])
