@@ -326,6 +326,8 @@ class End(msgspec.Struct, frozen=True, kw_only=True):
     """The exit code; None when it was killed, or when the end is not the process's own doing."""
     signal: int | None = None
     """The signal that killed it, if one did."""
+    was_stopped: bool = False
+    """Whether an attendant's process was sent the stop signal by us, and did not end by itself before."""
 
     @property
     def exit_status(self) -> int:

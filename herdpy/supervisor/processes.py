@@ -271,10 +271,11 @@ async def run_out(
             await held.drained.wait()
         held.drained.set()  # or has been waited for
     finally:
+        was_stopped = not held.has_ended
         with trio.CancelScope(shield=True):  # each wait in there has its bound
             if await terminate(line, held, stop, service):
                 if on_end is not None:
-                    await on_end(end_of(held))
+                    await on_end(msgspec.structs.replace(end_of(held), was_stopped=was_stopped))
                 await line.release(held)
             else:
                 log("process-does-not-end", service=service, pid=held.pid)

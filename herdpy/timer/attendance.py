@@ -218,7 +218,7 @@ class _Attendance:
     async def _carry_out(self, run: Run) -> None:
         """See a run through, one that was begun by a predecessor too, and let the next one begin that waits."""
         timer, context = self._timer, self._context
-        failure = "it was stopped"
+        failure = End(reason="it was stopped", was_stopped=True)
         with self._scope:
             try:
                 if run.key in context.left:
@@ -228,9 +228,9 @@ class _Attendance:
                         await step.run(context)
                     await context.execute(timer.process, key=run.key, on_end=partial(self._ended, run))
             except StartFailure as caught:
-                failure = str(caught)
+                failure = End(reason=str(caught))
         if run.ended is None:  # it never had a process, or has one that not even SIGKILL ends
-            await self._ended(run, End(reason=failure))
+            await self._ended(run, failure)
         await self._clear_away()
         waiting = self._memory.waiting
         if waiting is None:
@@ -245,9 +245,9 @@ class _Attendance:
         run.seconds = time.clock_gettime(time.CLOCK_BOOTTIME) - run.began_uptime
         run.reason, run.code = end.reason, end.code
         limit = self._timer.max_duration
-        if self._stopped_because is not None:
+        if end.was_stopped and self._stopped_because is not None:
             run.reason = f"{self._stopped_because} ({end.reason})"
-        elif limit is not None and self._scope.cancel_called and trio.current_time() >= self._scope.deadline:
+        elif end.was_stopped and limit is not None and trio.current_time() >= self._scope.deadline:
             run.reason = f"it was stopped after {in_words(limit)}, its max-duration ({end.reason})"
         self._memory.current = None
         self._context.log("timer-run-ended", reason=run.reason, code=end.code, seconds=round(run.seconds, 3))

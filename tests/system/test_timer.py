@@ -189,6 +189,27 @@ def test_a_run_that_takes_too_long_is_stopped_and_killed(herdpy: Any, eventually
     assert not Path(f"/proc/{pid}").exists()
 
 
+def test_who_ended_by_itself_while_nobody_looked_was_not_stopped(
+    herdpy: Any, eventually: Eventually, tmp_path: Path
+) -> None:
+    file, gate = tmp_path / "began", tmp_path / "gate"
+    os.mkfifo(gate)
+    script = f"echo $$ >>{file}; read line <{gate}"
+    declare(herdpy, "hung", script, 'cron = "0 4 1 1 *"', 'max-duration = "2s"', "auto-start = true")
+    herdpy.start()
+    herdpy.ok("trigger", "hung")
+    eventually(lambda: began(file))
+    begin, supervisor = time.monotonic(), herdpy.supervisor()
+    os.kill(supervisor, signal.SIGSTOP)
+    gate.write_text("go on\n")
+    (pid,) = began(file)
+    eventually(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
+    eventually(lambda: time.monotonic() > begin + 2)
+    kill_supervisor(herdpy, eventually)
+    eventually(lambda: runs(herdpy, "hung")["past"])
+    assert runs(herdpy, "hung")["past"][0]["reason"] == "it exited with 0"
+
+
 def kill_supervisor(herdpy: Any, eventually: Eventually) -> None:
     old = herdpy.supervisor()
     os.kill(old, signal.SIGKILL)
