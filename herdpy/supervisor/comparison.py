@@ -75,6 +75,8 @@ def _effect(before: Service, after: Service) -> Effect:
         return Effect(kind="now", words="takes effect now")
     if after.on_change == "restart":
         return Effect(kind="restart", words="is restarted now")
+    if before.lazy and after.lazy and "sockets" in differing:
+        return Effect(kind="next-start", words="takes effect now if it has no process, else after the end of that")
     return Effect(kind="next-start", words="takes effect at its next start")
 
 

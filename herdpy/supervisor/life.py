@@ -101,6 +101,12 @@ class _Waiting(msgspec.Struct, frozen=True):
     """Something waits at a socket of a lazy service that has no process."""
 
 
+class _TakeSockets(msgspec.Struct, frozen=True):
+    """It is declared with other sockets now."""
+
+    reply: Reply
+
+
 class _Restarted(msgspec.Struct, frozen=True):
     """A restart that it is part of is over, whatever came of it."""
 
@@ -111,7 +117,9 @@ class _Finished(msgspec.Struct, frozen=True):
     conclude: Callable[[], Awaitable[None]]
 
 
-_Message = _Start | _Stop | _Switch | _Replace | _Ended | _Useless | _Left | _Waiting | _Restarted | _Finished
+_Message = (
+    _Start | _Stop | _Switch | _Replace | _TakeSockets | _Ended | _Useless | _Left | _Waiting | _Restarted | _Finished
+)
 
 
 class Life:
@@ -393,6 +401,14 @@ class Life:
         self._put(_Replace(service, at_once, reply))
         await reply.wait()
 
+    async def take_sockets(self) -> Outcome:
+        """Let a lazy service that has no process listen where it is declared to by now."""
+        if self._is_over:
+            return Outcome(True)
+        reply = Reply()
+        self._put(_TakeSockets(reply))
+        return await reply.wait()
+
     async def end_restart(self) -> None:
         """Listen no longer, if a restart that is over now has left it stopped."""
         if not self._is_over:
@@ -588,7 +604,7 @@ class Life:
         match message:
             case _Start(_, reply, _):
                 reply.give(self._not_registered())
-            case _Stop(reply) | _Switch(_, reply) | _Replace(_, _, reply) | _Restarted(reply):
+            case _Stop(reply) | _Switch(_, reply) | _Replace(_, _, reply) | _TakeSockets(reply) | _Restarted(reply):
                 reply.give(Outcome(True))
 
     @property
@@ -658,6 +674,14 @@ class Life:
                 await self._activate()
             case _Waiting(), _:
                 pass
+            case _TakeSockets(reply), "running" if self._incarnation is None and self._activity is None:
+                if not self._has_other_sockets:
+                    reply.give(Outcome(True))
+                    return
+                self._starters += (reply,)
+                await self._listen_otherwise()
+            case _TakeSockets(reply), _:
+                reply.give(Outcome(True))
             case _Ended(held), "running" if held is self.process and self._activity is None:
                 await self._take_end(held)
             case _Useless(held, complaint), "running" if held is self.process and not held.has_ended:
@@ -1059,9 +1083,27 @@ class Life:
             await self._remember()
             self._act(self._bring_up_process, self._activated)
         else:  # its process is to be the one that is declared now
-            self._take_replacement()
-            await self._enter("starting")
-            self._act(self._bring_up, self._started)
+            await self._listen_otherwise()
+
+    @property
+    def _has_other_sockets(self) -> bool:
+        """Whether it is lazy, and declared with other sockets than it has."""
+        after = self.replacement
+        return after is not None and self._is_listening and after.lazy and after.sockets != self.service.sockets
+
+    async def _await_connection(self) -> None:
+        """Have the next process of a lazy service spawned for who connects, at the sockets that it is declared with."""
+        if self._has_other_sockets:
+            await self._listen_otherwise()
+        else:
+            self._watch_sockets()
+
+    async def _listen_otherwise(self) -> None:
+        """Be what it is declared to be now: a lazy service that has no process."""
+        await self.sockets.rest()
+        self._take_replacement()
+        await self._enter("starting")
+        self._act(self._bring_up, self._started)
 
     async def _activated(self, outcome: Outcome | None) -> None:
         """After a lazy service's process was to be spawned."""
@@ -1085,7 +1127,7 @@ class Life:
         await self._go_on_running()
         self._take_over_next_starts()
         self._answer_starters(Outcome(True, (f"Service {self.name} is already running.",)))
-        self._watch_sockets()
+        await self._await_connection()
 
     async def _go_on_running(self) -> None:
         if self.status != "running":
@@ -1605,7 +1647,7 @@ class Life:
                 self._watch()
                 await self._take_end(held)
             case "running" if self.service.lazy and self._is_bound:
-                self._watch_sockets()
+                await self._await_connection()
             case "running" | "stopping" if self.service.attempts or self.status == "stopping":
                 self.status = "stopping"
                 self._act(_already_gone, self._ended)

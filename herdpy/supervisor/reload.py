@@ -185,6 +185,8 @@ class Reloading:
                 problems.append(problem)
             elif change.effect.kind == "restart" and life.status != "stopped":
                 restarted.append(life)
+            elif change.before.sockets != change.after.sockets:
+                nursery.start_soon(self._take_sockets, life, problems)
         declared = [
             registry.lives.get(name) for name in (*comparison.unchanged, *(one.name for one in comparison.changed))
         ]
@@ -225,6 +227,10 @@ class Reloading:
         self, lives: Iterable[Life], problems: list[str], task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         problems += await self._registry.start_all(lives, task_status)
+
+    async def _take_sockets(self, life: Life, problems: list[str]) -> None:
+        outcome = await life.take_sockets()
+        problems += outcome.lines if not outcome.done else ()
 
     async def _restart(
         self, life: Life, problems: list[str], task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED

@@ -657,3 +657,40 @@ def test_sockets_are_kept_whatever_their_order_and_whoever_of_them_goes(herdpy: 
         herdpy.ok("restart", "web")
     assert [endpoint["name"] for endpoint in herdpy.status("web")["endpoints"]] == ["third", "first"]
     assert ask(f"unix:{sockets / 'third'}")[0] == "third"
+
+
+def test_a_lazy_service_without_a_process_listens_where_it_is_declared_to_at_the_reload(
+    herdpy: Any, eventually: Callable[..., None], sockets: Path
+) -> None:
+    first, second, third = (f"unix:{sockets / name}" for name in ("first", "second", "third"))
+    herdpy.declare("web", listing([first], activated(60, 1)))
+    herdpy.start()
+    herdpy.ok("start", "web")
+    herdpy.declare("web", listing([second], activated(60, 1)))
+    assert "~ web: takes effect now if it has no process" in herdpy.ok("reload", "root")
+    assert is_refused(first)
+    assert endpoints(herdpy, "web") == [second]
+    with connect(second) as waiting:
+        assert waiting.recv(4096).split()[0] == b"web"
+    eventually(lambda: herdpy.status("web")["pid"] is None)
+    herdpy.declare("web", listing([second], activated(60, 2)))  # the next process has it until somebody connects twice
+    herdpy.ok("reload", "root")
+    assert ask(second)[0] == "web"
+    herdpy.declare("web", listing([third], activated(60, 1)))
+    herdpy.ok("reload", "root")
+    assert endpoints(herdpy, "web") == [second]
+    assert ask(second)[0] == "web"
+    eventually(lambda: endpoints(herdpy, "web") == [third])
+    assert is_refused(second)
+    assert ask(third)[0] == "web"
+
+
+def test_a_reload_tells_where_a_lazy_service_cannot_listen(herdpy: Any, sockets: Path) -> None:
+    herdpy.declare("web", listing([f"unix:{sockets / 'first'}"], activated(60)))
+    herdpy.start()
+    herdpy.ok("start", "web")
+    (sockets / "file").write_text("precious")
+    herdpy.declare("web", listing([f"unix:{sockets / 'file'}"], activated(60)))
+    completed = herdpy.herd("reload", "root")
+    assert f"cannot start web: cannot listen on unix:{sockets / 'file'}: there is a file" in completed.stdout
+    assert herdpy.status("web")["status"] == "stopped"
