@@ -177,7 +177,12 @@ class Sockets:
             raise StartFailure(str(refusal)) from None
         if descriptor is None:
             return None
-        self._connections[key] = socket.socket(fileno=descriptor)
+        accepted = self._connections[key] = socket.socket(fileno=descriptor)
+        try:
+            accepted.getpeername()
+        except OSError:  # it was reset before it was taken (ENOTCONN)
+            await self._drop(key)
+            return None
         return self._described(key)
 
     @property

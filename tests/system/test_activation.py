@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import stat
+import struct
 import sys
 import tempfile
 import threading
@@ -482,6 +483,27 @@ def test_inetd_closes_what_one_address_has_too_many_of(herdpy: Any, eventually: 
             third.sendall(b"hello\n")
             assert third.recv(100) == b"hello\n"
     eventually(lambda: "connection-refused service=echo" in (herdpy.log / "herdpy.log").read_text())
+
+
+def test_inetd_spawns_nothing_for_a_connection_that_is_reset_already(
+    herdpy: Any, eventually: Callable[..., None], tmp_path: Path
+) -> None:
+    ran = tmp_path / "ran"
+    herdpy.declare("echo", 'type = "inetd"\n' + listing(["127.0.0.1:0"], ["sh", "-c", f"echo ran >> {ran}; cat"]))
+    herdpy.start()
+    herdpy.ok("start", "echo")
+    [place] = endpoints(herdpy, "echo")
+    supervisor = herdpy.supervisor()
+    os.kill(supervisor, signal.SIGSTOP)
+    for _ in range(3):
+        with connect(place) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    os.kill(supervisor, signal.SIGCONT)
+    with connect(place) as client:
+        client.sendall(b"hello\n")
+        assert client.recv(100) == b"hello\n"
+    eventually(lambda: "connection-ended service=echo peer=127.0.0.1:" in (herdpy.log / "herdpy.log").read_text())
+    assert ran.read_text() == "ran\n"
 
 
 def test_connections_outlive_the_supervisor_and_a_stop_ends_them(herdpy: Any, eventually: Callable[..., None]) -> None:
