@@ -169,6 +169,13 @@ def test_check_names_the_line_of_a_socket_that_two_claim(tmp_path: Path) -> None
     ]
 
 
+def test_check_refuses_a_patience_that_is_none(tmp_path: Path) -> None:
+    text = 'type = "host"\nstate = "networking"\npatience = '
+    result = herdpy("check", "--services", layer(tmp_path, a=f"{text}-1\n", b=f"{text}nan\n", c=f"{text}0\n"))
+    assert result.returncode == 2
+    assert [line.partition(": ")[2].partition(":")[0] for line in result.stderr.splitlines()] == ["patience"] * 2
+
+
 def test_later_services_directories_override_earlier_ones(tmp_path: Path) -> None:
     (tmp_path / "1").mkdir()
     (tmp_path / "2").mkdir()

@@ -103,7 +103,11 @@ def _bind_unix(wanted: Socket, path: str) -> socket.socket:
             # can use it; nobody is ever let in who is not to be.
             os.fchmod(made.fileno(), wanted.mode if uid == gid == -1 else 0)
             _bind_path(made, path)
-            _give(path, uid, gid, wanted.mode, is_new=True)
+            try:
+                _give(path, uid, gid, wanted.mode, is_new=True)
+            except OSError:  # it is ours still
+                os.unlink(path)
+                raise
         _listen(made, wanted)
     except BaseException:
         made.close()

@@ -1,6 +1,8 @@
 """The type ``host``: something that holds of the whole host, for other services to require."""
 
-from typing import Literal
+from typing import Annotated, Literal
+
+import msgspec
 
 from herdpy.catalogue.common import Common, Declaration, ServiceType, as_service
 from herdpy.catalogue.facts import HostFacts
@@ -25,7 +27,7 @@ class HostConfiguration(Common, frozen=True, kw_only=True):
     ``networking``: an interface other than lo is up and has an address; it is waited for, and what brings it up is the
     host's. ``udev``: udevd runs, or this host has none. ``user-processes``: whatever else the host needs has been
     started; it holds as soon as everything that this declaration requires runs."""
-    patience: float = 10.0
+    patience: Annotated[float, msgspec.Meta(ge=0, le=31536000)] = 10.0
     """Seconds that ``networking`` and ``udev`` are waited for."""
     mandatory: bool = False
     """Whether the start fails when ``networking`` has not come after these seconds. Otherwise it succeeds, and the

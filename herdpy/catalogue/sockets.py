@@ -97,7 +97,8 @@ def _check_internet(table: SocketTable, address: InternetAddress, kind: str) -> 
         raise SocketMistake(".kind", 'only Unix sockets can be of the kind "seqpacket"')
     if not table.v6_only and ":" not in address.host:
         raise SocketMistake(".v6-only", "concerns IPv6 addresses only")
-    if table.interface is not None and not 0 < len(table.interface.encode()) <= LONGEST_INTERFACE:
+    interface = table.interface
+    if interface is not None and ("\0" in interface or not 0 < len(interface.encode()) <= LONGEST_INTERFACE):
         raise SocketMistake(".interface", f"{table.interface!r} is no name of a network interface, such as eth0")
     _refuse_set(table, ("user", "group", "mode", "directory_mode"), "concerns Unix sockets only")
 
@@ -111,6 +112,14 @@ def _check_unix(table: SocketTable, address: UnixAddress) -> None:
     _refuse_set(table, keys, "concerns TCP and UDP only")
     if address.path.startswith("@"):
         _refuse_set(table, ("user", "group", "mode", "directory_mode"), "an abstract socket has no path to have it")
+    for key, name in (("user", table.user), ("group", table.group)):
+        if name is not None and ("\0" in name or (name.isdecimal() and not _is_id(name))):
+            raise SocketMistake(f".{key}", f"expected the name of a {key}, or its number, got {name!r}")
+
+
+def _is_id(digits: str) -> bool:
+    """Whether it is a user's or a group's number; the largest of 32 bits is none's (chown(2))."""
+    return len(digits) <= 10 and int(digits) < 2**32 - 1
 
 
 def _refuse_set(table: SocketTable, names: Iterable[str], problem: str) -> None:

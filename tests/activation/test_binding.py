@@ -280,3 +280,4 @@ for address, fields in (
         "Permission denied",
         "only root can give it to another user or group",
     ], completed.stderr
+    assert list((place / "open").iterdir()) == []
