@@ -5,11 +5,14 @@ import json
 import os
 import select
 import subprocess
+from _socket import SO_PEERCRED, SOL_SOCKET
 from collections import deque
 from datetime import datetime, time, timedelta
+from sys import byteorder
+from time import tzset
 
 from herdpy.client import archives, status
-from herdpy.client.connection import ask
+from herdpy.client.connection import ask, connect
 from herdpy.client.log_file import STAMP_LENGTH, Unreadable, is_stamped, offset_of_last, offset_since
 from herdpy.client.main import Request
 from herdpy.client.words import Failure, clean, is_terminal, say, say_bytes, warn
@@ -52,7 +55,10 @@ def show(request: Request, path: str) -> int:
     Raises:
         Failure: when it cannot be read, or an option makes no sense.
     """
-    stamp = None if request.since is None else moment(request.since, datetime.now()).encode()
+    stamp = None
+    if request.since is not None:
+        _take_zone(request.socket_path)
+        stamp = moment(request.since, datetime.now()).encode()
     count = request.history
     if count is None and stamp is None:
         count = _screenful()
@@ -104,6 +110,26 @@ def _count(file: int) -> int:
         lines += piece.count(b"\n")
         last = piece[-1:]
     return lines + (last != b"\n")
+
+
+def _take_zone(socket_path: str) -> None:
+    """Let local time be what the stamps are in: the logger's, which has its TZ from the keeper, who listens.
+
+    Where the keeper's environment may not be read (it is another user's, and we are not root), it stays ours.
+    """
+    connection = connect(socket_path)
+    keeper = int.from_bytes(connection.getsockopt(SOL_SOCKET, SO_PEERCRED, 12)[:4], byteorder, signed=True)
+    connection.close()
+    try:
+        with open(f"/proc/{keeper}/environ", "rb") as file:
+            variables = file.read().split(b"\0")
+    except OSError:
+        return
+    os.environ.pop("TZ", None)
+    for variable in variables:
+        if variable.startswith(b"TZ="):
+            os.environb[b"TZ"] = variable.removeprefix(b"TZ=")
+    tzset()
 
 
 def moment(words: str, now: datetime) -> str:

@@ -2,7 +2,11 @@
 
 import json
 import os
+from datetime import datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
 
 
 def test_status_tells_the_process_and_the_end_of_its_output(herdpy, eventually):
@@ -26,6 +30,28 @@ def test_status_tells_the_process_and_the_end_of_its_output(herdpy, eventually):
     assert f"  Command: sh -c '{script}'" in herdpy.ok("status", "talker").splitlines()
     herdpy.ok("stop", "talker")
     assert "Command" not in herdpy.ok("status", "talker")
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [(None, "Asia/Tokyo"), ("Asia/Tokyo", "UTC"), ("UTC", None)])
+def test_so_long_ago_is_meant_by_the_clock_of_the_log(herdpy, eventually, theirs: str | None, ours: str | None):
+    def live_in(zone: str | None) -> None:
+        herdpy.environment.pop("TZ", None)
+        if zone is not None:
+            herdpy.environment["TZ"] = zone
+
+    now = datetime.now(None if theirs is None else ZoneInfo(theirs))
+    log = herdpy.log / "talker.log"
+    log.parent.mkdir()
+    log.write_text(f"{now - timedelta(hours=2):%Y-%m-%d %H:%M:%S} long ago\n")
+    herdpy.declare("talker", """command = ["sh", "-c", "echo now; exec sleep 1000"]\n""")
+    live_in(theirs)
+    herdpy.start()
+    herdpy.ok("start", "talker")
+    eventually(lambda: log.read_text().endswith(" now\n"))
+    live_in(ours)
+    assert herdpy.ok("log", "talker", "--since", "1h") == log.read_text().splitlines(keepends=True)[-1]
+    os.kill(herdpy.supervisor(), 9)
+    assert herdpy.ok("log", "talker", "--since", "3h") == log.read_text()
 
 
 def test_usage_counts_descendants_and_orphans_of_the_session(herdpy, tmp_path: Path, eventually):
