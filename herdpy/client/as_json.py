@@ -51,6 +51,11 @@ def answer(request: Request, reply: Reply) -> str:
     return _document({"result": plain(reply.result), "messages": reply.messages, "error": error})
 
 
+def failure(error: str) -> str:
+    """Return the JSON that tells why there is no answer."""
+    return _document({"result": False, "messages": [], "error": error})
+
+
 def _log_of_all(request: Request, services: "list[Fields]") -> str:
     from herdpy.client import overview
 

@@ -77,7 +77,8 @@ class Request:
     """What the command line asks for."""
 
     __slots__ = (
-        *("action", "arguments", "history", "is_following", "is_json", "is_verbose", "service", "since", "socket_path"),
+        *("action", "arguments", "history", "is_following", "is_json", "is_verbose", "problem", "service", "since"),
+        "socket_path",
     )
 
     def __init__(self, action: str, service: str, arguments: "list[str]", options: "dict[str, str]") -> None:
@@ -89,9 +90,11 @@ class Request:
         self.is_verbose = "verbose" in options
         self.is_following = "follow" in options
         self.since = options.get("since")
+        self.problem: str | None = None
+        """Why it makes no sense, if so."""
         history = options.get("log-history")
         if history is not None and not (history.isdecimal() and len(history) < 10):
-            raise Failure(f"-n takes a number of lines, and '{history}' is none")
+            self.problem, history = f"-n takes a number of lines, and '{history}' is none", None
         self.history = None if history is None else int(history)
         """Lines of output, or None when the command line does not say."""
 
@@ -121,11 +124,7 @@ def main(argv: "Sequence[str]") -> int:
         try:
             return run(request)
         except Failure as failure:
-            if failure.error is None:
-                raise
-            report(str(failure))
-            _tell_what_was_meant(request, failure.error)
-            return failure.status
+            return _fail(request, failure)
     except Failure as failure:
         report(str(failure))
         return failure.status
@@ -136,6 +135,21 @@ def main(argv: "Sequence[str]") -> int:
             name = clean(request.service, 2)
             warn(f"the {request.action} of {name} goes on; see: herd status {name}")
         return 130
+
+
+def _fail(request: Request, failure: Failure) -> int:
+    """Tell why it cannot be carried out, to programs as any other error; return the exit code."""
+    report(str(failure))
+    if request.is_json:
+        from herdpy.client import as_json
+
+        try:
+            say(as_json.failure(str(failure)))
+        except (Failure, BrokenPipeError):
+            return failure.status
+    if failure.error is not None:
+        _tell_what_was_meant(request, failure.error)
+    return failure.status
 
 
 def _occupy() -> None:
@@ -150,7 +164,7 @@ def parse(argv: "Sequence[str]") -> Request:
     action is one of :data:`VIEWS`.
 
     Raises:
-        Failure: when it asks for nothing that can be done.
+        _Finished: when there is nothing to ask anybody.
     """
     options: dict[str, str] = {}
     operands: list[str] = []
@@ -187,10 +201,10 @@ def parse(argv: "Sequence[str]") -> Request:
         operands.append("root")
     request = Request(operands[0], operands[1], operands[2:], options)
     if request.action not in ("log", "events") and (request.is_following or request.since is not None):
-        raise Failure(f"--follow and --since are for herd log and herd events, not for herd {request.action}")
+        request.problem = f"--follow and --since are for herd log and herd events, not for herd {request.action}"
     if request.action in WITHOUT_ARGUMENTS and request.arguments:
         given = " ".join(request.arguments)
-        raise Failure(f"herd {request.action} takes no arguments but one service, and {given} was given besides")
+        request.problem = f"herd {request.action} takes no arguments but one service, and {given} was given besides"
     return request
 
 
@@ -230,8 +244,10 @@ def run(request: Request) -> int:
     """Carry out ``request`` and return the exit code.
 
     Raises:
-        Failure: when it cannot be asked, or the answer makes no sense.
+        Failure: when it makes no sense, it cannot be asked, or the answer makes no sense.
     """
+    if request.problem is not None:
+        raise Failure(request.problem)
     if request.action in INSIDE and request.service not in ROOT:
         from herdpy.client import inside
 

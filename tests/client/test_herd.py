@@ -539,6 +539,19 @@ async def test_json_of_other_actions(server: Server, herd: Herd) -> None:
     assert done.returncode == 1
 
 
+@pytest.mark.parametrize("words", ["log nope", "events nope", "tree nope", "exec nope", "-n x log foo", "status -f"])
+async def test_errors_are_json_too(server: Server, herd: Herd, words: str) -> None:
+    unknown = reply("#f", "(error (version 0) service-not-found nope)")
+    server.answers |= {"status nope": unknown, "events root": unknown, "reach nope": unknown}
+    server.answers["status root"] = reply(ALL)
+    done = await herd("--json", *words.split())
+    document = json.loads(done.stdout)
+    assert (document["result"], document["messages"], done.returncode) == (False, [], 1)
+    assert done.stderr.decode() == f"herd: error: {document['error']}\n"
+    silent = await herd("--json", *words.split(), HERDPY_SOCKET="/nonexistent")
+    assert json.loads(silent.stdout)["error"] == silent.stderr.decode().removeprefix("herd: error: ").rstrip()
+
+
 async def test_a_reader_that_leaves_ends_it_quietly(server: Server) -> None:
     many = " ".join(service(f"service-{number}") for number in range(20_000))
     server.answers["status"] = reply(f"(({many}))")
