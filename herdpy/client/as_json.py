@@ -117,6 +117,10 @@ def service(fields: "Fields") -> "dict[str, object]":
         document["details"] = dict(status.details(fields))
         document["log-file"] = status.text(fields, "log-file") or None
         document["source"] = status.text(fields, "source") or None
+    if "log-files" in fields:
+        document["log-files"] = plain(fields["log-files"])
+    if "pending-replacement?" in fields:
+        document["pending-replacement"] = fields["pending-replacement?"] is True
     if "actions" in fields:
         document["actions"] = plain(fields["actions"])
         document["command"] = command or None

@@ -140,6 +140,8 @@ def description(service: "Fields", colors: Palette, history: int, usage: "Fields
         add(f"Reason: {reason}")
     for key, value in details(service):
         add(f"{key[:1].upper()}{key[1:]}: {value}")
+    if service.get("pending-replacement?") is True:  # Shepherd 1.0; ours tells what will be another
+        add("From its next start on: as it is declared now")
     recent = _recent(service, history, add)
     if source := text(service, "source"):
         add(f"Declared in {source}")
@@ -152,7 +154,7 @@ def description(service: "Fields", colors: Palette, history: int, usage: "Fields
 
 def _recent(service: "Fields", history: int, add: "Callable[[str], None]") -> list[str]:
     """Tell where the service's output is, and return its last lines: ours are read from the file, Shepherd 1.0 sends
-    them."""
+    them, and the names of maybe several files."""
     path = text(service, "log-file")
     if path:
         problem = ""
@@ -166,6 +168,8 @@ def _recent(service: "Fields", history: int, add: "Callable[[str], None]") -> li
                 problem = f", which {unreadable}"
         add(f"Log file: {path}{problem}")
         return lines
+    for sent_path in items(service, "log-files"):
+        add(f"Log file: {sent_path}")
     sent = [
         f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(pair.head))} {pair.tail}"
         for pair in items(service, "recent-messages")

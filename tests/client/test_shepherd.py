@@ -113,6 +113,19 @@ async def test_status_in_all_its_forms(server: Server, herd: Herd, foo: str) -> 
     assert [each["name"] for each in json.loads(printed["--json status"])] == ["root", "foo", "bar"]
 
 
+async def test_what_shepherd_1_tells_of_files_and_a_replacement_is_shown(server: Server, herd: Herd) -> None:
+    several = NEW.replace('("/var/log/foo.log")', '("/var/log/foo.log" "/var/log/bar.log")')
+    several = several.replace("(pending-replacement? #f)", "(pending-replacement? #t)")
+    for foo, count in ((NEW, 1), (several, 2)):
+        server.answers["status foo"] = f"(reply (version 0) (result ({foo})) (error #f) (messages ()))".encode()
+        lines = (await herd("status", "foo")).stdout.decode().splitlines()
+        files = ["/var/log/foo.log", "/var/log/bar.log"][:count]
+        assert [line for line in lines if "Log file" in line] == [f"  Log file: {file}" for file in files]
+        assert ("  From its next start on: as it is declared now" in lines) == (foo is several)
+        document = json.loads((await herd("--json", "status", "foo")).stdout)
+        assert (document["log-files"], document["pending-replacement"]) == (files, foo is several)
+
+
 async def test_what_shepherd_cannot_do_is_said_in_a_line(server: Server, herd: Herd) -> None:
     for action in ("reach", "configuration"):
         server.answers[action] = (
