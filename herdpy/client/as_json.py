@@ -112,6 +112,7 @@ def service(fields: "Fields") -> "dict[str, object]":
     if "respawn-delay" in fields:
         document["respawn-delay"] = plain(fields["respawn-delay"])
     if "reason" in fields:
+        document["respawn-count"] = len(status.items(fields, "last-respawns"))
         document["reason"] = status.text(fields, "reason") or None
         document["stage"] = status.text(fields, "stage") or None
         document["details"] = dict(status.details(fields))

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
     Fields = dict[str, object]
 
+RESPAWNS_KEPT = 30
+"""So many respawns are told of by a server of ours."""
+
 # What a service's fields say, whichever server sent them
 
 
@@ -131,6 +134,9 @@ def description(service: "Fields", colors: Palette, history: int, usage: "Fields
         add("Will be respawned." if service.get("respawn?") is True else "Will not be respawned.")
     if respawns:
         add(f"Last respawned on {_moment(respawns[0])}.")
+        if "reason" in service:
+            or_more = " or more" if len(respawns) >= RESPAWNS_KEPT else ""
+            add(f"Respawned {_count(len(respawns), 'time')}{or_more} since it was started.")
     failures = items(service, "startup-failures")
     if current == "stopped" and failures:
         add(f"Failed to start at {_moment(failures[0])}.", colors.error)

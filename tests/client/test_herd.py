@@ -197,6 +197,15 @@ async def test_a_server_that_tells_actions_has_its_services_shown_as_by_shepherd
     assert "  Log file: LOG, which is not there yet\n" in stopped
 
 
+@pytest.mark.parametrize(("count", "words"), [(2, "2 times"), (30, "30 times or more")])
+async def test_how_often_it_was_respawned_is_told_as_far_as_is_known(
+    server: Server, herd: Herd, count: int, words: str
+) -> None:
+    respawns = " ".join([str(NOW)] * count)
+    server.answers["status"] = reply(f"({service('foo', ours=OURS, last_respawns=f'({respawns})')})")
+    assert f"  Respawned {words} since it was started.\n" in (await herd("status", "foo")).stdout.decode()
+
+
 USAGE = "((usage (version 0) (cpu-seconds 3723.5) (memory 12897485) (processes 2) (threads 5)))"
 
 

@@ -114,7 +114,11 @@ def test_a_process_that_dies_is_respawned(herdpy, eventually):
     eventually(lambda: herdpy.status("sleeper")["pid"] not in (first, None))
     status = herdpy.status("sleeper")
     assert status["reason"] == "it was killed by SIGKILL"
-    assert len(status["last-respawns"]) == 1
+    assert len(status["last-respawns"]) == status["respawn-count"] == 1
+    assert "  Respawned 1 time since it was started.\n" in herdpy.ok("status", "sleeper")
+    herdpy.ok("restart", "sleeper")
+    assert herdpy.status("sleeper")["respawn-count"] == 0
+    assert "Respawned" not in herdpy.ok("status", "sleeper")
 
 
 def test_a_respawn_that_is_yet_to_come_is_none_so_far(herdpy, eventually, tmp_path):
