@@ -218,6 +218,7 @@ def write_service(
     command: "Sequence[str]" = (),
     activation: str | None = None,
     endpoints: "Iterable[tuple[str, str]]" = (),
+    given_up: bool = False,
 ) -> Raw:
     """Return a service as a status or a start tells it. Worth keeping until the service's state changes.
 
@@ -239,6 +240,7 @@ def write_service(
         command: the command line of its main process, whose PID ``running`` is then.
         activation: of a service with sockets: ``lazy``, ``eager`` or ``inetd``; told with its endpoints.
         endpoints: where it listens: name and address of each socket.
+        given_up: whether it is disabled because it ended too often, as ``reason`` says.
     """
     count, interval = respawn_limit
     return Raw(
@@ -256,7 +258,7 @@ def write_service(
         f" (actions ({' '.join([write_symbol(name) for name in actions])}))"
         f" (command ({' '.join([write_string(word) for word in command])}))"
         + ("" if activation is None else _sockets(activation, endpoints))
-        + ")"
+        + (" (given-up? #t))" if given_up else ")")
     )
 
 

@@ -95,6 +95,7 @@ def description(service: "Fields", colors: Palette, history: int, usage: "Fields
     is_new = "actions" in service
     respawns = items(service, "last-respawns")
     reason = text(service, "reason")
+    is_given_up = service.get("given-up?") is True
     bullet = "● " if is_new and is_unicode() else ""
     lines = [f"{colors.bold}{bullet}Status of {clean(canonical)}:{colors.plain}\n"]
 
@@ -118,7 +119,7 @@ def description(service: "Fields", colors: Palette, history: int, usage: "Fields
         add("It is enabled.")
     else:
         add("It is disabled.", colors.error if respawns else colors.warning)
-        if reason:
+        if reason and is_given_up:
             add(f"  Why: {reason}. To lift it: herd enable {canonical}")
     if is_new:
         for key in ("provides", "requires"):
@@ -142,7 +143,7 @@ def description(service: "Fields", colors: Palette, history: int, usage: "Fields
         add(f"Failed to start at {_moment(failures[0])}.", colors.error)
     if stage := text(service, "stage"):
         add(f"Stage: {stage}")
-    if reason and is_enabled:
+    if reason and not is_given_up:
         add(f"Reason: {reason}")
     for key, value in details(service):
         add(f"{key[:1].upper()}{key[1:]}: {value}")

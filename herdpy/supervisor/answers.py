@@ -567,6 +567,7 @@ def _told(life: Life) -> tuple[object, ...]:
     return (
         life.status,
         life.enabled,
+        life.is_given_up,
         None if process is None else (process.id, process.pid),
         life.reason,
         life.stage,
@@ -611,6 +612,7 @@ def describe(life: Life) -> Raw:
         command=life.command,
         activation=_activation(service),
         endpoints=life.endpoints,
+        given_up=life.is_given_up,
     )
 
 

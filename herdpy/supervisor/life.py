@@ -63,6 +63,10 @@ SETTLING_PAUSE = 1.0
 """Seconds until a lazy service listens again after what should not happen."""
 
 
+class _CalledOff(StartFailure):
+    """A respawn that is not to be any more: why the service has ended is its reason still."""
+
+
 class _Start(msgspec.Struct, frozen=True):
     arguments: tuple[str, ...]
     reply: Reply
@@ -257,6 +261,11 @@ class Life:
         return self._sockets
 
     @property
+    def is_given_up(self) -> bool:
+        """Whether it is disabled because it was respawned too often."""
+        return self._given_up
+
+    @property
     def endpoints(self) -> tuple[tuple[str, str], ...]:
         """Of its sockets: see :class:`Sockets`."""
         return () if self._sockets is None else self._sockets.endpoints
@@ -372,10 +381,10 @@ class Life:
         """
         if self._registry.closing:
             return "herdpy is shutting down"
-        why = f" ({self.reason})" if self.reason else ""
         if not self.enabled and not self._given_up:
-            return f"it is disabled{why}; enable it with: herd enable {self.name}"
+            return f"it is disabled; enable it with: herd enable {self.name}"
         if not self.enabled and not by_hand:
+            why = f" ({self.reason})" if self.reason else ""
             return f"it was given up{why}; start it by itself with: herd start {self.name}"
         if arguments and not self.service.takes_arguments:
             return f"it takes no arguments, and {' '.join(arguments)} was given"
@@ -628,6 +637,8 @@ class Life:
                 if enabled:
                     self._history.deaths = self.failures = ()
                     self.reason = None
+                elif self._hurry is not None:  # it need not wait any longer
+                    self._hurry.set()
                 await self._remember()
                 log("service-enabled" if enabled else "service-disabled", service=self.name)
                 reply.give(Outcome(True))
@@ -846,7 +857,7 @@ class Life:
     async def _await_due(self) -> None:
         """Wait until it is due, unless somebody hurries it."""
         delay = self._delay
-        if not delay:
+        if not delay or not self.enabled:
             return
         at = time.strftime("%H:%M:%S", time.localtime(time.time() + delay))
         self._hurry = Flag()
@@ -874,6 +885,8 @@ class Life:
             # What it wants is started when somebody starts it: stopped by hand since then, it stays so.
             is_respawn = self._due is not None
             await self._await_due()
+            if is_respawn and not self.enabled:
+                raise _CalledOff("it was disabled meanwhile")
             of = transaction or self._registry.transaction(is_by_hand=False)
             await self._gather(of, wants=not is_respawn)
             if self.service.sockets or self._is_bound:
@@ -906,6 +919,9 @@ class Life:
         except Unmet as unmet:
             self.reason = str(unmet)
             return Outcome(False, unmet.details, is_own=False)
+        except _CalledOff as why:
+            await self._bury_predecessor()
+            return Outcome(False, (f"cannot start {self.name}: {why}",), is_own=False, is_failure=False)
         except StartFailure as failure:
             await self._bury_predecessor()
             self.reason = printable(str(failure))
@@ -1031,9 +1047,10 @@ class Life:
             await self._stop()
             return
         if not outcome.done:
-            self._note_failure()
             self.details = NO_DETAILS
-            log("service-failed-to-start", service=self.name, reason=self.reason)
+            if outcome.is_failure:
+                self._note_failure()
+                log("service-failed-to-start", service=self.name, reason=self.reason)
             end = End(reason=self.reason or "it could not be started")
             # What is down for want of another is no reason to count against it, nor would it help to try again.
             if was_respawn and outcome.is_own and await self._respawn_or_rest(end, outcome):

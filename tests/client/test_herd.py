@@ -152,7 +152,7 @@ async def test_the_first_line_tells_the_state(server: Server, herd: Herd, fields
 async def test_what_herdpy_adds_follows_shepherds_lines(server: Server, herd: Herd) -> None:
     ours = (
         ' (reason "it exited with 1") (details (("accelerator" . "TCG: no /dev/kvm")))'
-        ' (log-file "/nonexistent/vm.log") (source "/etc/herdpy/services/vm.toml") (stage #f)'
+        ' (log-file "/nonexistent/vm.log") (source "/etc/herdpy/services/vm.toml") (stage #f) (given-up? #t)'
     )
     server.answers["status"] = reply(f"({service('vm', ours=ours, **{'enabled?': '#f'})})")
     assert (await herd("status", "vm")).stdout.decode() == (
@@ -161,6 +161,14 @@ async def test_what_herdpy_adds_follows_shepherds_lines(server: Server, herd: He
         "  Accelerator: TCG: no /dev/kvm\n  Log file: /nonexistent/vm.log, which is not there yet\n"
         "  Declared in /etc/herdpy/services/vm.toml\n"
     )
+
+
+async def test_why_one_has_ended_is_not_why_somebody_has_disabled_it(server: Server, herd: Herd) -> None:
+    ours = ' (reason "it exited with 1")'
+    server.answers["status"] = reply(f"({service('vm', ours=ours, **{'enabled?': '#f'})})")
+    said = (await herd("status", "vm")).stdout.decode()
+    assert "  It is disabled.\n  Provides" in said
+    assert "  Reason: it exited with 1\n" in said
 
 
 OURS = (

@@ -223,6 +223,33 @@ def test_a_killed_supervisor_is_no_event_for_a_service(herdpy, trace):
     assert trace.read_text() == "base starts\nbase stops\n"
 
 
+def test_one_that_is_disabled_by_hand_keeps_the_reason_of_its_end(herdpy, eventually):
+    herdpy.declare("sleeper", 'command = ["sleep", "1000"]')
+    herdpy.start()
+    herdpy.ok("start", "sleeper")
+    herdpy.ok("disable", "sleeper")
+    os.kill(herdpy.status("sleeper")["pid"], signal.SIGKILL)
+    eventually(lambda: herdpy.status("sleeper")["status"] == "stopped")
+    said = herdpy.ok("status", "sleeper")
+    assert "Reason: it was killed by SIGKILL\n" in said
+    assert "Why:" not in said
+
+
+def test_one_that_is_disabled_while_it_waits_to_be_respawned_does_so_no_longer(herdpy, eventually):
+    herdpy.declare("failing", 'command = ["false"]\nrespawn-delay = 1000')
+    herdpy.start()
+    herdpy.herd("start", "failing")
+    eventually(lambda: "to be respawned" in (herdpy.status("failing")["stage"] or ""))
+    herdpy.ok("disable", "failing")
+    eventually(lambda: herdpy.status("failing")["status"] == "stopped")
+    told = herdpy.status("failing")
+    assert (told["reason"], told["stage"], told["startup-failures"]) == ("it exited with 1", None, [])
+    refused = herdpy.herd("start", "failing").stdout
+    assert "cannot start failing: it is disabled; enable it with: herd enable failing\n" in refused
+    herdpy.ok("enable", "failing")
+    assert herdpy.status("failing")["status"] == "stopped"
+
+
 def test_what_ended_while_there_was_no_supervisor_is_treated_by_its_policy(herdpy, eventually):
     herdpy.declare("sleeper", 'command = ["sleep", "1000"]')
     herdpy.start()
