@@ -22,6 +22,9 @@ LARGEST_LIMIT = 2**53
 """Of what a resource limit can be, but for unlimited."""
 
 
+PASSING = frozenset({"CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH"})
+"""With one of these, a process passes through directories whatever their modes are (capabilities(7))."""
+
 LONGEST = 160 * 1024
 """Bytes of command and environment in JSON: the keeper, which executes them, is told in one message
 (herdpy.keeper.message, LIMIT)."""
@@ -183,7 +186,8 @@ def preparation(declaration: Declaration, facts: HostFacts) -> tuple[Step, ...]:
         return ()
     files = tuple(configuration.credentials.items())
     directory = facts.credentials_directory(declaration.name)
-    return (PlaceCredentials(directory=directory, files=files, user=configuration.user),)
+    passes = not PASSING.isdisjoint(configuration.ambient_capabilities)
+    return (PlaceCredentials(directory=directory, files=files, user=configuration.user, passes_everywhere=passes),)
 
 
 def aftermath(declaration: Declaration, facts: HostFacts) -> tuple[Step, ...]:

@@ -27,12 +27,15 @@ class PlaceCredentials(msgspec.Struct, frozen=True, kw_only=True):
     """(the credential's name, the path of what it holds) of each."""
     user: str | None
     """Whose they are to be; None means: ours."""
+    passes_everywhere: bool = False
+    """Whether that user's process can look into every directory, by its capabilities."""
 
     async def run(self, context: Context) -> None:
         """Read everything first, then make the directory anew: it appears whole or not at all.
 
         Raises:
-            StartFailure: a file cannot be read, there is no such user, or the copies cannot be made.
+            StartFailure: a file cannot be read, there is no such user, the copies cannot be made, or the user cannot
+                come by them.
         """
 
         # Threads: files may lie on a file system that hangs, users in a network's directory.
@@ -58,6 +61,12 @@ class PlaceCredentials(msgspec.Struct, frozen=True, kw_only=True):
     def _place(self, uid: int, contents: dict[str, bytes]) -> None:
         parent, name = os.path.split(self.directory)
         files.make_passage(parent)
+        barred = None if self.passes_everywhere else _barred(parent, uid)
+        if barred is not None:
+            raise StartFailure(
+                f"its user {self.user} cannot come by its credentials in {self.directory}: only the owner of {barred} "
+                f"can pass through that; chmod o+x {barred}, or give herdpy another state directory"
+            )
         beside = os.path.join(parent, f".{name}")  # no service's name begins so
         _remove(beside)
         _remove(self.directory)
@@ -98,6 +107,23 @@ def _remove(path: str) -> None:
         import shutil  # it imports every compression there is, which a boot need not wait for
 
         shutil.rmtree(path)
+
+
+def _barred(directory: str, uid: int) -> str | None:
+    """Which directory on the way to this one, itself included, only another user can pass through; None if none.
+
+    Where a group, or an access control list, lets somebody through, that may be the user: then the mode has group bits
+    (acl(5), "Correspondence between ACL entries and file permission bits").
+    """
+    if uid in (0, os.geteuid()):
+        return None
+    way = os.path.realpath(directory)
+    while way != "/":
+        seen = os.stat(way)
+        if seen.st_uid != uid and not seen.st_mode & 0o011:
+            return way
+        way = os.path.dirname(way)
+    return None
 
 
 def _uid(user: str) -> int:

@@ -2,9 +2,12 @@
 
 import os
 import stat
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from herdpy.preparation.credentials import LARGEST, PlaceCredentials, RemoveCredentials
@@ -23,6 +26,14 @@ def secret(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def reachable() -> Iterator[Path]:
+    """A directory that every user can pass through: pytest's are their owner's alone."""
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o711)
+        yield Path(directory)
+
+
 def placing(tmp_path: Path, user: str | None = None, **files: Path) -> PlaceCredentials:
     sources = tuple((name, str(path)) for name, path in files.items())
     return PlaceCredentials(directory=str(tmp_path / "credentials" / "a"), files=sources, user=user)
@@ -34,13 +45,13 @@ def seen(path: Path) -> tuple[int, int]:
 
 @pytest.mark.parametrize("umask", [0o000, 0o077])
 @pytest.mark.parametrize("user", [None, pytest.param("nobody", marks=needs_root), pytest.param("1", marks=needs_root)])
-async def test_only_the_user_can_read_them(tmp_path: Path, secret: Path, user: str | None, umask: int) -> None:
+async def test_only_the_user_can_read_them(reachable: Path, secret: Path, user: str | None, umask: int) -> None:
     ours = os.umask(umask)
     try:
-        await placing(tmp_path, user, one=secret, two=secret).run(CONTEXT)
+        await placing(reachable, user, one=secret, two=secret).run(CONTEXT)
     finally:
         os.umask(ours)
-    directory = tmp_path / "credentials" / "a"
+    directory = reachable / "credentials" / "a"
     uid = {None: os.geteuid(), "nobody": 65534, "1": 1}[user]
     assert seen(directory.parent) == (0o711 if os.geteuid() == 0 else 0o700, os.geteuid())
     assert seen(directory) == (0o700, uid)
@@ -48,6 +59,25 @@ async def test_only_the_user_can_read_them(tmp_path: Path, secret: Path, user: s
     assert seen(directory / "one") == (0o400, uid)
     assert (directory / "one").read_bytes() == b"\0the secret\n"
     assert os.listdir(directory.parent) == ["a"]
+
+
+@needs_root
+async def test_a_user_who_cannot_come_by_them_is_told_of(reachable: Path, secret: Path) -> None:
+    state = reachable / "state"
+    state.mkdir(mode=0o700)
+    with pytest.raises(StartFailure) as failure:
+        await placing(state, "nobody", one=secret).run(CONTEXT)
+    where = f"{state}/credentials/a: only the owner of {state} can pass through that; chmod o+x {state}"
+    assert str(failure.value).startswith(f"its user nobody cannot come by its credentials in {where}, or ")
+    assert not (state / "credentials" / "a").exists()
+    step = msgspec.structs.replace(placing(state, "nobody", one=secret), passes_everywhere=True)
+    await step.run(CONTEXT)
+    for mode in (0o701, 0o710):  # a group may be one of the user's
+        state.chmod(mode)
+        await placing(state, "nobody", one=secret).run(CONTEXT)
+    state.chmod(0o700)
+    os.chown(state, 65534, -1)
+    await placing(state, "nobody", one=secret).run(CONTEXT)
 
 
 async def test_they_are_placed_anew_and_removed(tmp_path: Path, secret: Path) -> None:
