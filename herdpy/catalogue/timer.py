@@ -216,6 +216,8 @@ def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
                 record=record if configuration.persistent else None,
                 catch_up=configuration.seconds("catch_up"),
                 at_start=configuration.run_at_start,
+                # What was asked of a maker is started once, and may have been due at once; it comes from no file.
+                makes_up=configuration.at is not None and not declaration.source,
             ),
             aftermath=command.aftermath(declaration, facts),  # of a run that the stop has stopped
             stop=command.stop(configuration),

@@ -90,6 +90,8 @@ class _Attendance:
     async def _begin_anew(self) -> None:
         if self._timer.record is not None:
             await self._read_record(self._timer.record)
+        if self._timer.makes_up:
+            self._memory.last = 0.0
         if self._timer.at_start:
             await self._want("at start", time.time())
         await self._remember()

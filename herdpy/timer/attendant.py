@@ -32,6 +32,8 @@ class RunOnSchedule(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds up to which a run that was missed is made up for; None means: however late."""
     at_start: bool = False
     """Whether it also runs when the service starts."""
+    makes_up: bool = False
+    """Whether it runs when the service starts if its one moment has passed by then."""
 
     async def run(self, context: AttendantContext) -> End:
         """Run the command when it is due, until it never is again.

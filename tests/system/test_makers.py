@@ -98,6 +98,15 @@ def test_schedule_runs_once_and_is_gone(herdpy: Any, eventually: Eventually, tmp
     assert 1 <= float(ran) - begin < 30
 
 
+def test_what_is_scheduled_for_now_runs_at_once(herdpy: Any, eventually: Eventually, tmp_path: Path) -> None:
+    file = tmp_path / "ran"
+    herdpy.start()
+    for number, duration in enumerate(("0 seconds", "1ms"), 1):
+        herdpy.ok("schedule", "timer", "in", duration, "-N", "soon", "--", "sh", "-c", f"echo ran >>{file}")
+        eventually(lambda: "soon" not in names(herdpy))
+        assert file.read_text() == "ran\n" * number
+
+
 def test_what_is_scheduled_is_kept_by_the_next_supervisor(herdpy: Any, eventually: Eventually, tmp_path: Path) -> None:
     file = tmp_path / "ran"
     herdpy.start()
