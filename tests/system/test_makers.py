@@ -54,6 +54,22 @@ def test_spawn_answers_the_name_it_chose(herdpy: Any) -> None:
     assert names(herdpy) == {"root", "transient"}, "the stop of their maker stops them, and they are gone"
 
 
+def test_a_restart_that_would_be_the_end_of_what_was_made_is_refused(herdpy: Any) -> None:
+    herdpy.start()
+    herdpy.ok("schedule", "timer", "in", "1h", "-N", "later", "--", "echo", "important")
+    refused = herdpy.herd("restart", "timer")
+    assert refused.returncode == 1
+    why = "later would be stopped with it; it is transient, and a stop would be its end"
+    assert f"cannot restart timer: {why}" in refused.stdout + refused.stderr
+    assert herdpy.status("later")["status"] == "running"
+    for name in ("one", "other"):
+        herdpy.ok("spawn", "transient", "-N", name, "--", "sleep", "1000")
+    refused = herdpy.herd("restart", "transient")
+    assert "one, other would be stopped with it; they are transient" in refused.stdout + refused.stderr
+    herdpy.ok("stop", "transient")
+    herdpy.ok("restart", "transient")
+
+
 def test_spawned_services_outlive_the_supervisor(herdpy: Any, eventually: Eventually) -> None:
     herdpy.start()
     herdpy.ok("spawn", "transient", "-N", "kept", "--", "sleep", "1000")
