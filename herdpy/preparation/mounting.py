@@ -111,7 +111,9 @@ async def _run(context: Context, command: list[str], failure: str, advice: str =
         completed = await context.command(command)
         if completed.status == 0:
             return
-        said = completed.output.strip().rpartition("\n")[2].removeprefix(f"{command[0]}: ").rstrip(".")
+        # Its last line is mostly a hint at the kernel's log; the reason is before that.
+        lines = [line.strip() for line in completed.output.splitlines() if line.strip() and "dmesg" not in line]
+        said = lines[-1].removeprefix(f"{command[0]}: ").removeprefix(f"{command[-1]}: ").rstrip(".") if lines else ""
         raise StartFailure("; ".join(filter(None, (f"{failure}: {said or 'no reason given'}", advice))))
     raise StartFailure(f"{failure}: {command[0]} was not done after {PATIENCE:g} s")
 

@@ -102,6 +102,14 @@ def test_a_mount_that_fails_says_why_in_one_line(jailed, tmp_path, more, said):
     assert f"cannot start gone: {said.format(tmp_path)}" in refused.stdout
 
 
+def test_the_reason_of_a_failure_is_told_not_where_else_to_look(jailed, tmp_path):
+    jailed.declare("gone", f'type = "mount"\nfile-system = "nosuchfs"\nmount-point = "{tmp_path}"\n')
+    jailed.start()
+    refused = jailed.herd("start", "gone")
+    assert f"cannot start gone: none cannot be mounted on {tmp_path}: special device none does not" in refused.stdout
+    assert "dmesg" not in refused.stdout
+
+
 def test_loopback_is_brought_up(jailed):
     jailed.declare("loopback", 'type = "host"\nstate = "loopback"\n')
     jailed.start()
