@@ -139,6 +139,12 @@ def mounted_on(mount_point: str) -> Entry | None:
 
 
 def _entry(mount_point: str) -> Entry | None:
+    """Of a symlink, what is mounted where it leads to. Only what is not mounted is looked at: the server of what is may
+    not answer."""
+    return _listed(mount_point) or _listed(os.path.realpath(mount_point))
+
+
+def _listed(mount_point: str) -> Entry | None:
     found = None
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
         for line in table:

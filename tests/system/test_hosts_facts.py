@@ -110,6 +110,17 @@ def test_the_reason_of_a_failure_is_told_not_where_else_to_look(jailed, tmp_path
     assert "dmesg" not in refused.stdout
 
 
+def test_a_mount_point_that_is_a_symlink_is_mounted_once_and_unmounted(jailed, tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    jailed.declare("link", tmpfs(tmp_path / "link"))
+    jailed.start()
+    jailed.ok("start", "link")
+    assert mounted(jailed, tmp_path / "real").count("tmpfs") == 1
+    jailed.ok("stop", "link")
+    assert mounted(jailed, tmp_path / "real") == ""
+
+
 def test_loopback_is_brought_up(jailed):
     jailed.declare("loopback", 'type = "host"\nstate = "loopback"\n')
     jailed.start()
