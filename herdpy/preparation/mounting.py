@@ -6,6 +6,7 @@ is read from /proc/self/mountinfo (proc(5)).
 
 import os
 import re
+from contextlib import suppress
 
 import msgspec
 import trio
@@ -16,8 +17,11 @@ from herdpy.threads import in_thread
 STATE = "mount"
 """The detail that says whose the mount is."""
 FOUND = "was there already, and stays there"
+MOUNTING = "being mounted"
 PATIENCE = 60.0
 """Seconds for mount(8) and umount(8): a server that does not answer must not hold a start for ever."""
+UNDOING = 10.0
+"""Seconds for umount(8) after a start that came to nothing."""
 ESCAPED = re.compile(r"\\([0-7]{3})")
 
 
@@ -42,16 +46,31 @@ class Mount(msgspec.Struct, frozen=True, kw_only=True):
         if there is not None:
             if not self._is_as_declared(there):
                 raise StartFailure(self._taken(there))
-            if context.details.get(STATE) is None:
+            before = context.details.get(STATE)
+            if before is None:
                 context.detail(STATE, FOUND)
+            elif before == MOUNTING:  # by the last supervisor
+                context.detail(STATE, "mounted")
             return
         if os.geteuid() != 0:
             raise StartFailure(self._for_root())
         await in_thread(self._see_to_directory, abandon_on_cancel=True)
+        context.detail(STATE, MOUNTING)
+        await context.keep_details()
         options = ["-o", ",".join(self.options)] if self.options else []
         command = ["mount", "-t", self.file_system, *options, "--", self.device, self.mount_point]
-        await _run(context, command, f"{self.device} cannot be mounted on {self.mount_point}")
+        try:
+            await _run(context, command, f"{self.device} cannot be mounted on {self.mount_point}")
+        except BaseException:  # mount(8) may have done it all the same
+            context.detail(STATE, None)
+            await self._undo(context)
+            raise
         context.detail(STATE, "mounted")
+
+    async def _undo(self, context: Context) -> None:
+        with trio.move_on_after(UNDOING, shield=True), suppress(StartFailure):
+            if await in_thread(self._look, abandon_on_cancel=True) is not None:
+                await context.command(["umount", "--", self.mount_point])
 
     def lack(self) -> str | None:
         """What is wrong, and how to mend it; what is mounted there may be asked."""

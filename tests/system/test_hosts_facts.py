@@ -1,6 +1,7 @@
 """Mounts, and what holds of the whole host: in namespaces of their own, so that the host notices nothing."""
 
 import os
+import shutil
 import subprocess
 
 import pytest
@@ -119,6 +120,42 @@ def test_a_mount_point_that_is_a_symlink_is_mounted_once_and_unmounted(jailed, t
     assert mounted(jailed, tmp_path / "real").count("tmpfs") == 1
     jailed.ok("stop", "link")
     assert mounted(jailed, tmp_path / "real") == ""
+
+
+@pytest.fixture
+def slow_mount(jailed, tmp_path):
+    """Lets mount(8) go on long after it has mounted, and write its PID."""
+    (tmp_path / "bin").mkdir()
+    slow = tmp_path / "bin" / "mount"
+    slow.write_text(f'#!/bin/sh\n{shutil.which("mount")} "$@"\necho $$ > {tmp_path}/slow\nexec sleep 1000\n')
+    slow.chmod(0o755)
+    jailed.environment["PATH"] = f"{tmp_path}/bin:{os.environ['PATH']}"
+    return tmp_path / "slow"
+
+
+def test_a_start_that_is_stopped_leaves_no_mount(jailed, eventually, tmp_path, slow_mount):
+    (tmp_path / "slow-one").mkdir()
+    jailed.declare("slow-one", tmpfs(tmp_path / "slow-one"))
+    jailed.start()
+    starting = jailed.herd_in_background("start", "slow-one")
+    eventually(slow_mount.exists)
+    assert "tmpfs" in mounted(jailed, tmp_path / "slow-one")
+    jailed.ok("stop", "slow-one")
+    assert starting.wait(60) == 1
+    assert mounted(jailed, tmp_path / "slow-one") == ""
+
+
+def test_what_a_killed_supervisor_has_mounted_is_unmounted_at_the_stop(jailed, eventually, tmp_path, slow_mount):
+    (tmp_path / "slow-one").mkdir()
+    jailed.declare("slow-one", tmpfs(tmp_path / "slow-one"))
+    jailed.start()
+    starting = jailed.herd_in_background("start", "slow-one")
+    eventually(slow_mount.exists)
+    os.kill(jailed.supervisor(), 9)
+    assert starting.wait(60) == 0
+    assert jailed.status("slow-one")["details"]["mount"] == "mounted"
+    jailed.ok("stop", "slow-one")
+    assert mounted(jailed, tmp_path / "slow-one") == ""
 
 
 def test_loopback_is_brought_up(jailed):
