@@ -30,6 +30,7 @@ class Entry(msgspec.Struct, frozen=True):
 
     device: str
     file_system: str
+    is_read_only: bool
 
 
 class Mount(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +45,7 @@ class Mount(msgspec.Struct, frozen=True, kw_only=True):
     async def run(self, context: Context) -> None:
         there = await in_thread(self._look, abandon_on_cancel=True)
         if there is not None:
-            if not self._is_as_declared(there):
+            if not await in_thread(self._is_as_declared, there, abandon_on_cancel=True):
                 raise StartFailure(self._taken(there))
             before = context.details.get(STATE)
             if before is None:
@@ -82,7 +83,8 @@ class Mount(msgspec.Struct, frozen=True, kw_only=True):
         return None if self.create_mount_point or os.path.isdir(self.mount_point) else self._no_directory()
 
     def _taken(self, there: Entry) -> str:
-        what = f"{there.device} ({there.file_system}) is mounted on {self.mount_point} already"
+        how = ", writable" if self._is_too_writable(there) else ""
+        what = f"{there.device} ({there.file_system}{how}) is mounted on {self.mount_point} already"
         return f"{what}; unmount it: umount {self.mount_point}"
 
     def _for_root(self) -> str:
@@ -95,10 +97,20 @@ class Mount(msgspec.Struct, frozen=True, kw_only=True):
         return mounted_on(self.mount_point)
 
     def _is_as_declared(self, there: Entry) -> bool:
-        if self.file_system == "none":  # a bind mount shows the type of what is bound
+        if self._is_too_writable(there):
+            return False
+        if self.file_system == "none" or not {"bind", "rbind"}.isdisjoint(self.options):
+            return _is_same_file(self.device, self.mount_point)  # it shows the device and the type of what is bound
+        is_of_type = self.file_system == "auto" or there.file_system in self.file_system.split(",")
+        return is_of_type and self._is_device(there.device)
+
+    def _is_too_writable(self, there: Entry) -> bool:
+        return "ro" in self.options and not there.is_read_only
+
+    def _is_device(self, shown: str) -> bool:
+        if self.device in {"none", shown} or "=" in self.device:
             return True
-        same_device = self.device in {"none", there.device} or "=" in self.device
-        return there.file_system == self.file_system and same_device
+        return os.path.realpath(self.device) in {os.path.realpath(shown), _file_of_loop(shown)}
 
     def _see_to_directory(self) -> None:
         if os.path.isdir(self.mount_point):
@@ -157,6 +169,22 @@ def mounted_on(mount_point: str) -> Entry | None:
     return entry
 
 
+def _is_same_file(one: str, other: str) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
+
+
+def _file_of_loop(device: str) -> str | None:
+    """The file that is behind a loop device (loop(4)), if it is one."""
+    try:
+        with open(f"/sys/block/{os.path.basename(device)}/loop/backing_file", encoding="utf-8") as file:
+            return file.read().removesuffix("\n")
+    except OSError:
+        return None
+
+
 def _entry(mount_point: str) -> Entry | None:
     """Of a symlink, what is mounted where it leads to. Only what is not mounted is looked at: the server of what is may
     not answer."""
@@ -168,9 +196,11 @@ def _listed(mount_point: str) -> Entry | None:
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
         for line in table:
             before, _, after = line.partition(" - ")
-            if _unescaped(before.split()[4]) == mount_point:
-                file_system, device = after.split()[:2]
-                found = Entry(_unescaped(device), file_system)
+            fields = before.split()
+            if _unescaped(fields[4]) == mount_point:
+                file_system, device, options = after.split()[:3]
+                is_read_only = "ro" in (*fields[5].split(","), *options.split(","))
+                found = Entry(_unescaped(device), file_system, is_read_only)
     return found
 
 

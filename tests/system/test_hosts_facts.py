@@ -158,6 +158,53 @@ def test_what_a_killed_supervisor_has_mounted_is_unmounted_at_the_stop(jailed, e
     assert mounted(jailed, tmp_path / "slow-one") == ""
 
 
+def test_a_bind_mount_is_there_only_when_its_directory_is_bound(jailed, tmp_path):
+    for name in ("source", "bound"):
+        (tmp_path / name).mkdir()
+    text = 'type = "mount"\nfile-system = "none"\noptions = ["bind"]\nunmount = false\n'
+    jailed.declare("bound", f'{text}device = "{tmp_path}/source"\nmount-point = "{tmp_path}/bound"\n')
+    jailed.start()
+    assert inside(jailed, "mount", "-t", "tmpfs", "foreign", str(tmp_path / "bound")).returncode == 0
+    refused = jailed.herd("start", "bound")
+    assert f"cannot start bound: foreign (tmpfs) is mounted on {tmp_path}/bound already" in refused.stdout
+    assert inside(jailed, "umount", str(tmp_path / "bound")).returncode == 0
+    for _ in range(2):
+        jailed.ok("start", "bound")
+        jailed.ok("stop", "bound")
+
+
+def test_what_is_to_be_read_only_is_not_there_when_it_is_writable(jailed, tmp_path):
+    (tmp_path / "old").mkdir()
+    jailed.declare("old", tmpfs(tmp_path / "old", 'options = ["ro"]\nunmount = false\n'))
+    jailed.start()
+    assert inside(jailed, "mount", "-t", "tmpfs", "none", str(tmp_path / "old")).returncode == 0
+    refused = jailed.herd("start", "old")
+    assert f"none (tmpfs, writable) is mounted on {tmp_path}/old already; unmount it" in refused.stdout
+    assert inside(jailed, "umount", str(tmp_path / "old")).returncode == 0
+    for _ in range(2):
+        jailed.ok("start", "old")
+        jailed.ok("stop", "old")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/loop-control"), reason="this host has no loop devices")
+def test_an_image_and_a_symlink_to_it_are_known_again(jailed, tmp_path):
+    image, link = tmp_path / "image", tmp_path / "link"
+    with image.open("wb") as file:
+        file.truncate(4 * 1024 * 1024)
+    subprocess.run(["mkfs.ext4", "-q", image], check=True, timeout=60)
+    link.symlink_to(image)
+    for device in (image, link):
+        where = tmp_path / f"{device.name}-mounted"
+        text = f'type = "mount"\ndevice = "{device}"\nmount-point = "{where}"\ncreate-mount-point = true\n'
+        jailed.declare(device.name, f'{text}file-system = "auto"\noptions = ["loop"]\nunmount = false\n')
+    jailed.start()
+    for name in ("image", "link"):
+        for _ in range(2):
+            jailed.ok("start", name)
+            jailed.ok("stop", name)
+        assert inside(jailed, "umount", f"{tmp_path}/{name}-mounted").returncode == 0
+
+
 def test_loopback_is_brought_up(jailed):
     jailed.declare("loopback", 'type = "host"\nstate = "loopback"\n')
     jailed.start()
