@@ -121,3 +121,89 @@ def _refusal(registry: "Registry", life: "Life") -> str | None:
     return life.refusal_to_start()
 
 
+async def promise(registry: "Registry", names: Sequence[str]) -> Restart:
+    """Note what is to be started again, although it is stopped by something else than a restart; it ends when that is
+    done."""
+    first, *others = names
+    return await _begin(registry, _Note(first, _ENDED, tuple(others)))
+
+
+async def _begin(registry: "Registry", note: _Note) -> Restart:
+    begun = Restart(registry, f"{NOTE}{time.monotonic_ns()}", note)
+    registry.restarting.append(begun)
+    await begun.remember()
+    return begun
+
+
+def entailed(registry: "Registry", names: Iterable[str]) -> tuple[str, ...]:
+    """These, and what else runs again only if a restart of these sees to it: it is down for the sake of another one,
+    which is overtaken by this one."""
+    found = dict.fromkeys(names)
+    others = list(registry.restarting)
+    while overtaken := [other for other in others if not found.keys().isdisjoint(other.names)]:
+        found |= dict.fromkeys(name for other in overtaken for name in other.names)
+        others = [other for other in others if other not in overtaken]
+    return tuple(found)
+
+
+async def forgo(registry: "Registry", life: "Life") -> None:
+    """A service is stopped by hand: no restart that is under way starts it again, nor what requires it."""
+    names = _leaning(registry, life)
+    for under_way in registry.restarting:
+        if names.isdisjoint(under_way.names):
+            continue
+        under_way.others = {name: None for name in under_way.others if name not in names}
+        if under_way.service in names:
+            under_way.service = None
+        await under_way.remember()
+
+
+def _leaning(registry: "Registry", life: "Life") -> set[str]:
+    """A service and what requires it, and so on; their canonical names."""
+    found = [life]
+    for one in found:
+        requirers = [registry.lives[name] for name in registry.requirers(one)]
+        found += [other for other in requirers if other not in found]
+    return {one.name for one in found}
+
+
+def begun(registry: "Registry") -> list[Restart]:
+    """Each restart that the last supervisor left behind."""
+    return [
+        Restart(registry, key, msgspec.json.decode(text, type=_Note))
+        for key, text in registry.line.notes.items()
+        if key.startswith(NOTE)
+    ]
+
+
+async def finish(registry: "Registry") -> None:
+    """See the restarts through that the last supervisor had begun."""
+    async with trio.open_nursery() as nursery:
+        for under_way in tuple(registry.restarting):
+            nursery.start_soon(_finish, registry, under_way)
+
+
+async def _finish(registry: "Registry", under_way: Restart) -> None:
+    life = registry.lives.get(under_way.service or "")
+    try:
+        if life is not None and not registry.closing:
+            log("restart-goes-on", service=life.name)
+            before = None if under_way.process is None else registry.line.held.get(under_way.process)
+            # Of what had no process, the state that it was left in tells: one that was stopping, or had stopped, did so
+            # for this restart. By now whoever waits for it may have begun to start it.
+            was = read_note(life.name, registry.line.notes.get(key_of_state(life.name)))
+            is_yet_to_stop = under_way.process is None and was is not None and was.status in ("starting", "running")
+            if is_yet_to_stop or (before is not None and not before.has_ended):
+                await life.stop()
+            await _start_again(registry, life, under_way)
+    finally:
+        await under_way.end()
+
+
+async def _start_again(registry: "Registry", life: "Life", under_way: Restart) -> Outcome:
+    outcome = await life.start()
+    if not outcome.done:
+        return outcome
+    others = [registry.lives[name] for name in under_way.others if name in registry.lives]
+    lines = await registry.start_all(others)
+    return Outcome(not lines, (*outcome.lines, *lines))

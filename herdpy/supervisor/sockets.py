@@ -301,7 +301,7 @@ async def _is_kept(bound: socket.socket, wanted: Socket) -> bool:
     from herdpy.activation.binding import NotBound, adjust
 
     try:
-        return not await in_thread(_is_lost, bound, wanted) and await in_thread(adjust, bound, wanted)
+        return await in_thread(lambda: not _is_lost(bound, wanted) and adjust(bound, wanted))
     except NotBound as refusal:
         raise StartFailure(f"cannot listen on {wanted}: {refusal}") from None
 
