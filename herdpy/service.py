@@ -217,6 +217,13 @@ class AttendantContext(Context, Protocol):
         """Wait for the end of a process that a predecessor was executing, as :meth:`execute` does."""
         ...
 
+    def adapt(self, become: "Callable[[Attendant], bool]") -> None:
+        """Have this called when the service gets another attendant while it runs, as it is declared then.
+
+        Args:
+            become: returns whether the attendant goes on as that one; else it is cancelled, and the other one run.
+        """
+
     async def request(self) -> Request:
         """Wait for what is asked of the attendant, by :meth:`ActionContext.ask`."""
         ...

@@ -15,6 +15,7 @@ from herdpy.service import Fact, Service, plain
 from herdpy.timer import schedule
 from herdpy.timer.actions import RUNS, TRIGGER
 from herdpy.timer.attendant import Overlap, RunOnSchedule
+from herdpy.timer.change import TimerChange
 from herdpy.timer.duration import in_words, seconds_in
 from herdpy.timer.zone import NoZone, offset_of
 
@@ -223,6 +224,7 @@ def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
             stop=command.stop(configuration),
             facts=tuple(_facts(declaration, facts)),
             actions=(TRIGGER, RUNS),
+            on_change=TimerChange() if configuration.on_change == "next-start" else configuration.on_change,
         ),
     )
 

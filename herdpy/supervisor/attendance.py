@@ -78,6 +78,11 @@ class Attendance:
         if not self._scope.cancelled_caught:
             self._on_end()
 
+    def become(self, attendant: Attendant) -> bool:
+        """Let it go on as another one; whether it does."""
+        become = self._context.become
+        return become is not None and not self._gone.is_set() and become(attendant)
+
     async def leave(self) -> None:
         """End it, with the processes that it executes, and wait until it has ended."""
         self._scope.cancel()
@@ -115,6 +120,7 @@ class _Context(StepContext):
         self._left = left
         self._remember = remember
         self._questions = questions
+        self.become: Callable[[Attendant], bool] | None = None
         self.connections = life.connections
 
     async def remember(self, text: str) -> None:
@@ -132,6 +138,9 @@ class _Context(StepContext):
 
     async def drop(self, connection: Connection) -> None:
         await self._life.sockets.drop(connection)
+
+    def adapt(self, become: Callable[[Attendant], bool]) -> None:
+        self.become = become
 
     async def request(self) -> Request:
         return await self._questions.receive()

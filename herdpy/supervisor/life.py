@@ -1168,8 +1168,10 @@ class Life:
 
     async def _attend_anew(self, before: Service) -> None:
         """Let its attendant be the one that it has as it is declared now, with what the last one remembered."""
-        attendance = self._attendance
-        if attendance is not None and self.service.attendant != before.attendant:
+        attendance, attendant = self._attendance, self.service.attendant
+        if attendance is None or attendant == before.attendant:
+            return
+        if attendant is None or not attendance.become(attendant):
             self._attendance = None
             await attendance.leave()
             self._attend({})

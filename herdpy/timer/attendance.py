@@ -11,13 +11,13 @@ from functools import partial
 import msgspec
 import trio
 
-from herdpy.service import AttendantContext, End, Request, StartFailure
+from herdpy.service import Attendant, AttendantContext, End, Request, StartFailure
 from herdpy.threads import in_thread
 from herdpy.timer import words
 from herdpy.timer.attendant import RunOnSchedule
 from herdpy.timer.duration import in_words
 from herdpy.timer.memory import RUNS_KEPT, Memory, Record, Run, Why, read_memory, read_record, write_record
-from herdpy.timer.timing import Timing
+from herdpy.timer.timing import Schedule, Timing
 from herdpy.timer.zone import NoZone
 
 PUNCTUAL = 60.0
@@ -40,22 +40,36 @@ async def attend(timer: RunOnSchedule, context: AttendantContext) -> End:
         timing = Timing(timer.schedule, context.name, timer.jitter)
     except NoZone as problem:
         raise StartFailure(str(problem)) from None
+    timings = [timing]
     try:
         async with trio.open_nursery() as nursery:
-            end = await _Attendance(timer, context, timing, nursery).attend()
+            end = await _Attendance(timer, context, timings, nursery).attend()
             nursery.cancel_scope.cancel()
     finally:
-        timing.alarm.close()
+        for timing in timings:
+            timing.alarm.close()
     return end
 
 
+def _kept(schedule: Schedule) -> str:
+    return msgspec.json.encode(schedule).decode()
+
+
 class _Attendance:
-    def __init__(self, timer: RunOnSchedule, context: AttendantContext, timing: Timing, nursery: trio.Nursery) -> None:
+    def __init__(
+        self, timer: RunOnSchedule, context: AttendantContext, timings: list[Timing], nursery: trio.Nursery
+    ) -> None:
         self._timer = timer
         self._context = context
-        self._timing = timing
+        self._timings = timings
+        """The one that it goes by, after those that it went by, and that nobody has closed yet."""
         self._nursery = nursery
-        self._memory = Memory(anchor=timing.anchor, last=timing.anchor)
+        anchor = self._timing.anchor
+        self._memory = Memory(anchor=anchor, last=anchor, schedule=_kept(timer.schedule))
+        self._pause = trio.CancelScope()
+        """Of the wait for what is due next."""
+        self._limit: float | None = None
+        """The max-duration of the run that is under way."""
         self._scope = trio.CancelScope()
         """Of the run that is under way."""
         self._stopped_because: str | None = None
@@ -70,16 +84,25 @@ class _Attendance:
         self._pen = trio.CapacityLimiter(1)
         """Of the thread that writes the record: one that hangs is not overtaken."""
 
+    @property
+    def _timing(self) -> Timing:
+        return self._timings[-1]
+
     async def attend(self) -> End:
+        self._context.adapt(self._become)
         remembered = read_memory(self._context.memory)
         if remembered is not None:
             await self._take_over(remembered)
         else:
             await self._begin_anew()
         self._nursery.start_soon(self._answer)
-        await self._keep_time()
-        while self._run is not None:  # another one may have begun before this task was told
-            await self._idle.wait()
+        while True:
+            timing = self._timing
+            await self._keep_time()
+            while self._run is not None:  # another one may have begun before this task was told
+                await self._idle.wait()
+            if timing is self._timing:
+                break
         last = self._memory.past[0] if self._memory.past else None
         if last is None:
             return End(reason="it was due before it was started, and never is again", wanted=True)
@@ -113,7 +136,10 @@ class _Attendance:
     async def _take_over(self, memory: Memory) -> None:
         """Go on where a predecessor in another supervisor ended."""
         self._memory = memory
-        self._timing.anchor = memory.anchor
+        if memory.schedule in ("", _kept(self._timer.schedule)):
+            self._timing.anchor = memory.anchor
+        else:  # its declaration was changed meanwhile
+            self._count_anew()
         run, waiting = memory.current, memory.waiting
         for key in self._context.left:
             if run is None or key != run.key:
@@ -132,12 +158,40 @@ class _Attendance:
             scope.cancel()
             await self._context.resume(key)
 
+    # Another declaration.
+
+    def _become(self, attendant: Attendant) -> bool:
+        """Go by what is declared now."""
+        if not isinstance(attendant, RunOnSchedule):
+            return False
+        before, self._timer = self._timer, attendant
+        if (before.schedule, before.jitter) != (attendant.schedule, attendant.jitter):
+            anchor = self._timing.anchor
+            self._timings.append(Timing(attendant.schedule, self._context.name, attendant.jitter))
+            if before.schedule == attendant.schedule:
+                self._timing.anchor = anchor
+            else:
+                self._count_anew()
+            self._pause.cancel()
+        return True
+
+    def _count_anew(self) -> None:
+        """Let nothing have been due before now: the schedule is another one, perhaps of another clock."""
+        self._memory.last = self._memory.anchor = self._timing.anchor
+        self._memory.schedule = _kept(self._timer.schedule)
+
     # Waiting.
 
     async def _keep_time(self) -> None:
         """Run when it is due, and return when it never is again."""
-        memory, timing = self._memory, self._timing
+        memory = self._memory
         while True:
+            if len(self._timings) > 1:
+                await self._write_record()
+                await self._remember()
+            while len(self._timings) > 1:
+                self._timings.pop(0).alarm.close()
+            timing = self._timing
             memory.last = timing.mend(memory.last)
             now = timing.alarm.now()
             missed = timing.latest(memory.last, now)
@@ -146,7 +200,12 @@ class _Attendance:
             await self._tell()
             if self._due is None or due is None:
                 return
-            if not await timing.alarm.wait(self._due):
+            is_set = False
+            with trio.CancelScope() as self._pause:
+                is_set = not await timing.alarm.wait(self._due)
+            if timing is not self._timing:
+                continue
+            if is_set:
                 self._context.log("clock-was-set", now=words.moment(time.time()))
                 continue
             now = timing.alarm.now()
@@ -212,9 +271,10 @@ class _Attendance:
 
     def _spawn(self, run: Run) -> None:
         """Let a run that is remembered take its course."""
-        if self._timer.max_duration is not None:
+        self._limit = self._timer.max_duration
+        if self._limit is not None:
             taken = time.clock_gettime(time.CLOCK_BOOTTIME) - run.began_uptime
-            self._scope.deadline = trio.current_time() + self._timer.max_duration - taken
+            self._scope.deadline = trio.current_time() + self._limit - taken
         self._nursery.start_soon(self._carry_out, run)
 
     async def _carry_out(self, run: Run) -> None:
@@ -233,7 +293,7 @@ class _Attendance:
                 failure = End(reason=str(caught))
         if run.ended is None:  # it never had a process, or has one that not even SIGKILL ends
             await self._ended(run, failure)
-        await self._clear_away()
+        await self._clear_away(timer)
         waiting = self._memory.waiting
         if waiting is None:
             self._run = None
@@ -246,11 +306,10 @@ class _Attendance:
         run.ended = time.time()
         run.seconds = time.clock_gettime(time.CLOCK_BOOTTIME) - run.began_uptime
         run.reason, run.code = end.reason, end.code
-        limit = self._timer.max_duration
         if end.was_stopped and self._stopped_because is not None:
             run.reason = f"{self._stopped_because} ({end.reason})"
-        elif end.was_stopped and limit is not None and trio.current_time() >= self._scope.deadline:
-            run.reason = f"it was stopped after {in_words(limit)}, its max-duration ({end.reason})"
+        elif end.was_stopped and self._limit is not None and trio.current_time() >= self._scope.deadline:
+            run.reason = f"it was stopped after {in_words(self._limit)}, its max-duration ({end.reason})"
         self._memory.current = None
         self._context.log("timer-run-ended", reason=run.reason, code=end.code, seconds=round(run.seconds, 3))
         await self._close(run)
@@ -261,9 +320,9 @@ class _Attendance:
         await self._write_record()
         await self._remember()
 
-    async def _clear_away(self) -> None:
+    async def _clear_away(self, timer: RunOnSchedule) -> None:
         with trio.move_on_after(CLEARING_PATIENCE):
-            for step in self._timer.aftermath:
+            for step in timer.aftermath:
                 try:
                     await step.run(self._context)
                 except (StartFailure, OSError) as error:

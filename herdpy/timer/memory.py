@@ -49,6 +49,8 @@ class Memory(msgspec.Struct):
     waiting: Run | None = None
     past: list[Run] = []
     """Newest first."""
+    schedule: str = ""
+    """The schedule that the moments are of, in JSON; empty in what a former release remembered."""
 
 
 class Record(msgspec.Struct):

@@ -158,11 +158,11 @@ def test_a_run_that_is_asked_for_while_the_last_one_ends_is_not_lost(
     herdpy: Any, eventually: Eventually, tmp_path: Path
 ) -> None:
     file = tmp_path / "began"
-    at = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + 3))
-    declare(herdpy, "once", f"echo $$ >>{file}", f"at = {at}", "persistent = true", 'overlap = "queue"')
     slow_disk(herdpy, "once")
     herdpy.start()
-    herdpy.ok("start", "once")
+    at = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + 4))
+    declare(herdpy, "once", f"echo $$ >>{file}", f"at = {at}", "persistent = true", 'overlap = "queue"')
+    eventually(lambda: herdpy.herd("start", "once").returncode == 0)
     eventually(lambda: len(began(file)) == 1)
     assert herdpy.ok("trigger", "once") == "A run of once begins when the one under way has ended.\n"
     eventually(lambda: herdpy.status("once")["status"] == "stopped")
@@ -328,6 +328,51 @@ def test_run_at_start_runs_at_the_start_alone(herdpy: Any, eventually: Eventuall
     kill_supervisor(herdpy, eventually)
     assert runs(herdpy, "eager")["past"][0]["why"] == "at start"
     assert len(began(file)) == 1
+
+
+def comes_at(herdpy: Any, name: str) -> str:
+    return time.strftime("%m-%d %H:%M", time.localtime(runs(herdpy, name)["to-come"][0]))
+
+
+def test_a_changed_schedule_takes_effect_when_it_is_written(
+    herdpy: Any, eventually: Eventually, tmp_path: Path
+) -> None:
+    file, gate = tmp_path / "began", tmp_path / "gate"
+    os.mkfifo(gate)
+    script = f"echo $$ >>{file}; read line <{gate}"
+    declare(herdpy, "edited", script, 'every = "1h"', "auto-start = true")
+    herdpy.start()
+    herdpy.ok("trigger", "edited")
+    eventually(lambda: began(file))
+    declare(herdpy, "edited", script, 'cron = "0 4 1 1 *"', "auto-start = true")
+    eventually(lambda: comes_at(herdpy, "edited") == "01-01 04:00")
+    assert "01-01 04:00" in herdpy.status("edited")["details"]["next run"]
+    assert runs(herdpy, "edited")["under-way"]["why"] == "triggered", "a run that is under way goes on"
+    kill_supervisor(herdpy, eventually)
+    assert comes_at(herdpy, "edited") == "01-01 04:00"
+    declare(herdpy, "edited", f"echo other >>{file}", 'cron = "0 5 2 2 *"', "auto-start = true")
+    eventually(lambda: comes_at(herdpy, "edited") == "02-02 05:00")
+    gate.write_text("go on\n")
+    eventually(lambda: [run["reason"] for run in runs(herdpy, "edited")["past"]] == ["it exited with 0"])
+    herdpy.ok("trigger", "edited")
+    eventually(lambda: began(file)[1:] == ["other"])
+    declare(herdpy, "edited", f"echo soon >>{file}", "every = 0.5", "auto-start = true")
+    eventually(lambda: "soon" in began(file))
+
+
+def test_a_schedule_that_is_changed_while_nobody_looks_makes_up_for_nothing(
+    herdpy: Any, eventually: Eventually, tmp_path: Path
+) -> None:
+    file = tmp_path / "began"
+    declare(herdpy, "edited", f"echo $$ >>{file}", 'every = "1h"', "auto-start = true")
+    herdpy.start()
+    assert runs(herdpy, "edited")["to-come"]
+    os.kill(herdpy.supervisor(), signal.SIGSTOP)
+    declare(herdpy, "edited", f"echo $$ >>{file}", 'cron = "0 4 1 1 *"', "auto-start = true")
+    kill_supervisor(herdpy, eventually)
+    eventually(lambda: comes_at(herdpy, "edited") == "01-01 04:00")
+    assert runs(herdpy, "edited")["past"] == []
+    assert began(file) == []
 
 
 def test_a_stopped_timer_says_so(herdpy: Any) -> None:
