@@ -73,7 +73,7 @@ def asked(arguments: Sequence[str]) -> Asked:
     options: dict[str, str | dict[str, str]] = {}
     before = iter(arguments[:end])
     for word in before:
-        if not word.startswith("-") or word == "-":
+        if not word.startswith("-") or word == "-" or word[1].isdecimal():  # -5 is no option, but no duration either
             words.append(word)
             continue
         option, value = _option(word, before)

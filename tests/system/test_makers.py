@@ -147,6 +147,7 @@ def test_what_cannot_be_scheduled_is_said(herdpy: Any) -> None:
         (("at", "25:00", "--", "true"), "'25:00' is no time"),
         (("at", "2020-01-01T07:00", "--", "true"), "has passed"),
         (("in", "soon", "--", "true"), "'soon' is no duration"),
+        (("in", "-5", "minutes", "--", "true"), "'-5 minutes' is no duration"),
         (("at", "07:00"), "the command is missing"),
     ):
         refused = herdpy.herd("schedule", "timer", *arguments)
