@@ -167,7 +167,7 @@ async def test_a_status_shows_lines_from_before_the_last_rotation(log: Path, her
     assert await recent() == lines(9, 9)
 
 
-@pytest.mark.parametrize("content", [b"", b"no stamp\n", gzip.compress(b"x" * 20)[:-9]])
+@pytest.mark.parametrize("content", [b"", b"no stamp\n", gzip.compress(b"x" * 20)[:-9]], ids=["empty", "none", "cut"])
 async def test_an_archive_without_a_stamp_hides_none_before_it(log: Path, herd: Herd, content: bytes) -> None:
     log.with_name("foo.log.20261120T000000Z").write_text(lines(3))
     log.with_name("foo.log.20261121T000000Z").write_text(lines(3, 3))
