@@ -11,6 +11,7 @@ from herdpy.catalogue import command
 from herdpy.catalogue.command import CommandConfiguration
 from herdpy.catalogue.common import Declaration, ServiceType, Unsuitable, as_service, rotation_facts
 from herdpy.catalogue.facts import HostFacts
+from herdpy.preparation.executable import Executable
 from herdpy.service import Fact, Service, plain
 from herdpy.timer import schedule
 from herdpy.timer.actions import RUNS, TRIGGER
@@ -201,14 +202,24 @@ def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
         wanted = configuration.schedule()
     except NoZone as problem:  # of a declaration that was right before tzdata went away
         raise Unsuitable("time-zone", str(problem)) from None
+    process = command.process(declaration, facts)
+    executable = Executable(
+        program=process.command[0],
+        directory=process.directory,
+        path=process.environment.get("PATH"),
+        user=process.user,
+        group=process.group,
+    )
+    is_made = not declaration.source  # by a maker, which started it at once, and once only; it comes from no file
     record = os.path.join(facts.directories.state, "timers", f"{declaration.name}.json")
     return (
         as_service(
             declaration,
             documentation=f"Run {os.path.basename(configuration.command[0])}: {configuration.schedule_words()}.",
+            prepare=(executable,) if is_made else (),
             attendant=RunOnSchedule(
                 schedule=wanted,
-                process=command.process(declaration, facts),
+                process=process,
                 prepare=command.preparation(declaration, facts),
                 aftermath=command.aftermath(declaration, facts),
                 overlap=configuration.overlap,
@@ -217,8 +228,7 @@ def services(declaration: Declaration, facts: HostFacts) -> tuple[Service, ...]:
                 record=record if configuration.persistent else None,
                 catch_up=configuration.seconds("catch_up"),
                 at_start=configuration.run_at_start,
-                # What was asked of a maker is started once, and may have been due at once; it comes from no file.
-                makes_up=configuration.at is not None and not declaration.source,
+                makes_up=configuration.at is not None and is_made,  # it may have been due at once
             ),
             aftermath=command.aftermath(declaration, facts),  # of a run that the stop has stopped
             stop=command.stop(configuration),

@@ -149,6 +149,10 @@ def test_what_cannot_be_scheduled_is_said(herdpy: Any) -> None:
         (("in", "soon", "--", "true"), "'soon' is no duration"),
         (("in", "-5", "minutes", "--", "true"), "'-5 minutes' is no duration"),
         (("at", "07:00"), "the command is missing"),
+        (("in", "1h", "--user=nobodyy", "--", "true"), "there is no user nobodyy"),
+        (("in", "1h", "--group=nobodyy", "--", "true"), "there is no group nobodyy"),
+        (("in", "1h", "--", "/no/such"), "/no/such cannot be executed: No such file or directory"),
+        (("in", "1h", "--", "no-such"), "no-such cannot be executed: it is not in /"),
     ):
         refused = herdpy.herd("schedule", "timer", *arguments)
         assert refused.returncode == 1
