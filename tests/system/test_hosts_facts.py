@@ -20,7 +20,7 @@ def inside(herdpy, *command):
     """Run a command where herdpy runs."""
     pid = str(herdpy.process.pid)
     return subprocess.run(
-        ["nsenter", "--target", pid, "--mount", "--net", *command], capture_output=True, text=True, timeout=60
+        ["nsenter", "--target", pid, "--mount", "--net", "--root", *command], capture_output=True, text=True, timeout=60
     )
 
 

@@ -59,7 +59,7 @@ class Host:
         """Run a command in the jail, which must succeed unless told otherwise."""
         pid = str(self.herdpy.process.pid)
         completed = subprocess.run(
-            ["nsenter", "--target", pid, "--mount", "--net", *command],
+            ["nsenter", "--target", pid, "--mount", "--net", "--root", *command],
             capture_output=True,
             text=True,
             timeout=PATIENCE,
