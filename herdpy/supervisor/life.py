@@ -961,6 +961,9 @@ class Life:
                 # Nobody waits for a respawn; so it waits, for what may fail again and again before it comes up.
                 if self._due is None or not self._registry.is_to_come(self.service.requirement):
                     raise
+                # Another one: in the same, a one-shot that has failed would fail at once, again and again.
+                transaction = self._registry.transaction(is_by_hand=False)
+                await trio.lowlevel.checkpoint()
         self.tell_stage(None)
 
     async def _prepare(self) -> None:

@@ -196,8 +196,9 @@ class Reloading:
         promised = None
         if gone and (leaning or to_start):
             promised = await promise(registry, [life.name for life in (*leaning, *to_start)])
-        for life in gone:  # which members run on is not its business any more
-            await life.replace(msgspec.structs.replace(life.service, members=()), at_once=True)
+        for life in gone:
+            if life.service.members:  # whether they run on is not its business any more
+                await life.replace(msgspec.structs.replace(life.service, members=()), at_once=True)
         stopped: list[str] = []
         are_gone = trio.Event()
         nursery.start_soon(self._remove, gone, leaning, problems, stopped, are_gone)
@@ -269,7 +270,8 @@ class Reloading:
             async with trio.open_nursery() as nursery:
                 for life in gone:
                     nursery.start_soon(stop, life)
-        left = [life for life in gone if life in self._going]  # else it is declared again by now, or has been forgotten
+        # Else it is declared again by now, or transient, and was forgotten when it had stopped.
+        left = [life for life in gone if life in self._going and self._registry.lives.get(life.name) is life]
         while left:  # what requires others before those
             reasons: dict[Life, NotRegistered] = {}
             for life in left:

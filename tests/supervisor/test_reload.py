@@ -411,3 +411,16 @@ def test_what_is_killed_with_a_process_is_what_it_was_started_with(herdpy, tmp_p
     eventually(lambda: (tmp_path / "all").read_text() == "up\nTERM\n")
     assert (tmp_path / "main").read_text() == "up\n"
     (tmp_path / "over").touch()
+
+
+def test_a_transient_service_that_is_declared_no_longer_is_gone(herdpy):
+    path = herdpy.declare("brief", STARTED + "transient = true\n")
+    herdpy.declare("other", STARTED)
+    herdpy.start()
+    before = pid_of(herdpy, "other")
+    pid_of(herdpy, "brief")
+    supervisor = herdpy.supervisor()
+    path.unlink()
+    herdpy.ok("reload")
+    assert names(herdpy) == {"other"}
+    assert (pid_of(herdpy, "other"), herdpy.supervisor()) == (before, supervisor)
