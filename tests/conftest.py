@@ -128,7 +128,8 @@ class Herdpy:
         self.services = directory / "services"
         self.state = directory / "state"
         self.log = directory / "log"
-        self.configuration = directory / "configuration"
+        self.own = directory / "herdpy.toml"
+        """herdpy's own file, if it is there."""
         self.socket = directory / "run" / "socket"
         self.services.mkdir()
         self.process: subprocess.Popen[str] | Heir | None = None
@@ -142,6 +143,11 @@ class Herdpy:
         path.write_text(text)
         return path
 
+    def configure(self, settings: str) -> Path:
+        """Write herdpy's own file."""
+        self.own.write_text(settings)
+        return self.own
+
     def command(self) -> list[str]:
         return [
             *self.prefix,
@@ -150,6 +156,7 @@ class Herdpy:
             *("--socket", str(self.socket)),
             *("--state-dir", str(self.state)),
             *("--log-dir", str(self.log)),
+            *(("--config", str(self.own)) if self.own.exists() else ()),
             "--pid",
         ]
 

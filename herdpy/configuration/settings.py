@@ -1,4 +1,4 @@
-"""herdpy's own file, ``herdpy.toml``: who may use the control socket, how long a shutdown may take."""
+"""herdpy's own file, ``herdpy.toml``: who may use the control socket, how long a shutdown may take, and so on."""
 
 import grp
 from collections.abc import Iterator
@@ -27,6 +27,8 @@ class OwnFile(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_
     control: Control = Control()
     shutdown_timeout: Annotated[float, msgspec.Meta(gt=0, le=86400)] = 90.0
     """Seconds from the beginning of a shutdown until what still runs is killed."""
+    automatic_reload: bool = True
+    """Whether declarations take effect when they are written; else when a reload is asked for."""
 
     def check(self) -> Iterator[tuple[str, str]]:
         """What the types of the fields cannot say: (key path, problem) of each mistake."""
@@ -43,6 +45,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     operate_gids: frozenset[int] = frozenset()
     shutdown_timeout: float = 90.0
     """Seconds."""
+    automatic_reload: bool = True
 
 
 def read_settings(file: str, *, is_root: bool) -> tuple[Settings, tuple[Mistake, ...]]:
@@ -76,6 +79,7 @@ def _settings(own: OwnFile) -> Settings:
         read_gids=gids(own.control.read_groups),
         operate_gids=gids(own.control.operate_groups),
         shutdown_timeout=own.shutdown_timeout,
+        automatic_reload=own.automatic_reload,
     )
 
 

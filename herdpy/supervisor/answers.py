@@ -258,9 +258,8 @@ class Answers:
         """Load, unload or reload; returns whether it is done, and the reply."""
         if not command.arguments:
             await self._registry.forget_unloaded()
-            verdict = await self._reloading.reload()
-            done = not verdict.mistakes and not verdict.problems
-            return done, write_reply([done], messages=in_words(verdict, is_done=True).splitlines())
+            done, words = await self._reloading.reload_on_request()
+            return done, write_reply([done], messages=words.splitlines())
         service = Symbol(ROOT[0])
         (what,) = command.arguments
         done = True

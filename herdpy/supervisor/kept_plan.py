@@ -39,15 +39,17 @@ class Unfinished(msgspec.Struct, frozen=True):
     """The canonical names of what was not in that one."""
 
 
-async def keep(line: KeeperLine, directory: str, plan: Plan) -> None:
-    """Write down a plan that has no mistake, into the state directory. That it cannot be written is only logged."""
+async def keep(line: KeeperLine, directory: str, plan: Plan) -> bool:
+    """Write down a plan that has no mistake, into the state directory; returns whether that could be done. That it
+    cannot be written is only logged."""
     content = msgspec.json.encode(_Kept(VERSION, _declarations(plan)))
     try:
         await in_thread(files.replace, os.path.join(directory, NAME), content, 0o600)
     except OSError as error:
         log("plan-not-kept", directory=directory, reason=error.strerror)
-    else:
-        await line.note(NOTE, str(zlib.crc32(content)))
+        return False
+    await line.note(NOTE, str(zlib.crc32(content)))
+    return True
 
 
 def kept(directory: str, remake: Callable[[str], tuple[Service, ...]]) -> Plan | None:

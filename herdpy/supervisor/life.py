@@ -1426,7 +1426,7 @@ class Life:
 
     def _see_to_replacement(self) -> None:
         if self.is_to_be_told:
-            self._registry.reload_soon()
+            self._registry.tell_soon(self)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -49,8 +49,8 @@ class Registry:
         self.exit_status = 0
         """What herdpy ends with."""
         self.closing = False
-        self.reload_soon: Callable[[], None] = lambda: None
-        """Has the declarations compared with what there is: a service can be told now that it is declared otherwise."""
+        self.tell_soon: Callable[[Life], None] = lambda life: None
+        """Has a service take that it is declared otherwise, which it could not be told before."""
         self._requirers: dict[str, list[Life]] = {}
         """Who requires a name."""
         self.registered: set[str] = set()

@@ -11,7 +11,8 @@ from herdpy.service import Service, StartFailure
 from herdpy.supervisor import kept_plan
 from herdpy.supervisor.announcing import announce_reload, announce_reloaded
 from herdpy.supervisor.comparison import Change, Comparison, compare
-from herdpy.supervisor.declared import DeclaredPlan
+from herdpy.supervisor.comparison import change as change_of
+from herdpy.supervisor.declared import DeclaredPlan, Remake
 from herdpy.supervisor.life import Life
 from herdpy.supervisor.log import log
 from herdpy.supervisor.note import key_of_state
@@ -23,11 +24,17 @@ from herdpy.threads import in_thread
 LAYERS = "layers"
 """The key of the note that tells which directories of declarations there were."""
 
+UNDER_WAY = "reload"
+"""The key of the note of a reload that is not over: the next supervisor has to finish it."""
+
 FAILING = 5.0
 """Seconds that a start may take to fail, of which something required is gone."""
 
 STOPPING = 5.0
 """Seconds that what is declared no longer may take to stop, and the rest of the reload and the next one wait for it."""
+
+RECENT = 60.0
+"""Seconds after which who asks for a reload is not told any more of what has taken effect by itself."""
 
 State = tuple[int, int, int]
 """Of a directory: its device, its inode, and when its status last changed, in nanoseconds: when an entry came or went,
@@ -44,6 +51,16 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     comparison: Comparison | None = None
     problems: tuple[str, ...] = ()
     """What could not be done of it, in sentences."""
+
+
+class Lately(msgspec.Struct, frozen=True, kw_only=True):
+    """A reload that nobody waited for, for it came by itself or by a signal."""
+
+    ended: float
+    """Seconds, by trio's clock."""
+    is_done: bool
+    """Whether nothing went wrong."""
+    words: str
 
 
 class Reloading:
@@ -75,12 +92,31 @@ class Reloading:
         """What is declared no longer, and being stopped."""
         self._is_behind = False
         """Whether the kept plan is another one than what is carried out."""
+        self._by_itself: set[trio.Event] = set()
+        """Set at the end of each of the reloads that nobody waits for."""
+        self._lately: Lately | None = None
+        """The last one of these that had anything to do."""
 
     def go_on_with(self, unfinished: kept_plan.Unfinished) -> None:
         """Let the next reload do what the last supervisor had left to do."""
         notes = self._registry.line.notes
         self._added = frozenset(name for name in unfinished.added if key_of_state(name) not in notes)
         self._is_behind = True
+
+    def asked_for(self, declared: DeclaredPlan, remake: Remake) -> DeclaredPlan:
+        """What a supervisor is to go on with when nothing takes effect by itself: not with what was written since the
+        last reload.
+
+        Args:
+            declared: what the files say.
+            remake: as of :func:`~herdpy.supervisor.kept_plan.kept`.
+        """
+        line = self._registry.line
+        is_successor = "supervisor" in line.notes and not line.began_anew
+        if declared.settings.automatic_reload or not is_successor or UNDER_WAY in line.notes:
+            return declared
+        plan = kept_plan.kept(self._state, remake)
+        return declared if plan is None else msgspec.structs.replace(declared, plan=plan)
 
     def declared(self) -> DeclaredPlan:
         """What the files say. A directory that was there and is gone is a mistake. It may wait for a disk."""
@@ -118,6 +154,40 @@ class Reloading:
         }
         return Verdict(plan=declared.plan, comparison=compare(before, services))
 
+    async def reload_on_request(self) -> tuple[bool, str]:
+        """Reload for somebody who waits for it; returns whether all of it is done, and what, in words.
+
+        Whoever has written a file and asks for a reload may find that it has taken effect by itself meanwhile; that is
+        what is waited for, then, and told.
+        """
+        verdict = await self.reload()
+        is_done = not verdict.mistakes and not verdict.problems
+        words = in_words(verdict, is_done=True)
+        if not is_done or verdict.comparison is None or not verdict.comparison.is_empty:
+            return is_done, words
+        for over in [*self._by_itself]:
+            await over.wait()
+        lately = self._lately
+        if lately is None or (age := trio.current_time() - lately.ended) > RECENT:
+            return is_done, words
+        return lately.is_done, f"nothing has changed since a reload by itself, {age:.0f} s ago:\n{lately.words}"
+
+    async def reload_by_itself(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Reload for nobody, and remember what was done."""
+        over = trio.Event()
+        self._by_itself.add(over)
+        try:
+            verdict = await self.reload(task_status)
+        finally:
+            self._by_itself.remove(over)
+            over.set()
+        for problem in verdict.problems:
+            log("reload-problem", reason=problem)
+        if verdict.comparison is not None and not verdict.comparison.is_empty:
+            self._lately = Lately(
+                ended=trio.current_time(), is_done=not verdict.problems, words=in_words(verdict, is_done=True)
+            )
+
     async def reload(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> Verdict:
         """Do what :meth:`look` says. Nothing else is changed by it, and nothing at all when there is a mistake.
 
@@ -131,6 +201,22 @@ class Reloading:
             task_status.started()
         return msgspec.structs.replace(verdict, problems=tuple(problems))
 
+    async def tell(self, life: Life) -> None:
+        """Have a service that could not be told before that it is declared otherwise, for it did not run, take that."""
+        problems: list[str] = []
+        async with trio.open_nursery() as nursery, self._lock:
+            if life.replacement is None or not life.is_to_be_told:
+                return
+            of_life = change_of(life.service, life.replacement)
+            problem = await self._change(life, of_life)
+            if problem is not None:
+                problems.append(problem)
+            elif of_life.effect.kind == "restart":
+                await nursery.start(self._restart, life, problems)
+        log("told", service=life.name, keys=" ".join(key for key, _, _ in of_life.keys))
+        for problem in problems:
+            log("reload-problem", reason=problem)
+
     async def _carry_out(self, nursery: trio.Nursery, problems: list[str]) -> Verdict:
         """Reload, one at a time; see :meth:`_apply`."""
         verdict = await self.look()
@@ -143,6 +229,7 @@ class Reloading:
         comparison = verdict.comparison
         await self.remember_layers()
         if not comparison.is_empty:
+            await self._registry.line.note(UNDER_WAY, "")
             await announce_reload(self._registry.line)
         await self._apply(comparison, nursery, problems)
         self._added = frozenset()
@@ -151,8 +238,9 @@ class Reloading:
             added, removed, changed = comparison.added, comparison.removed, comparison.changed
             log("reloaded", added=len(added), removed=len(removed), changed=len(changed))
         if self._is_behind or not comparison.is_empty:
-            await kept_plan.keep(self._registry.line, self._state, verdict.plan)
-            self._is_behind = False
+            self._is_behind = not await kept_plan.keep(self._registry.line, self._state, verdict.plan)
+            if not self._is_behind:
+                await self._registry.line.note(UNDER_WAY, None)
         return verdict
 
     async def _apply(self, comparison: Comparison, nursery: trio.Nursery, problems: list[str]) -> None:

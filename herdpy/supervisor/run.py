@@ -65,14 +65,14 @@ async def supervise(
         if number in (signal.SIGTERM, signal.SIGINT):
             shutdown.ask()
         elif number == signal.SIGHUP:
-            nursery.start_soon(reloading.reload)
+            nursery.start_soon(reloading.reload_by_itself)
 
     when_none_is_left(lambda: log("no-thread", reason=f"whoever needs another thread waits for it; {TOO_MANY}"))
     shutdown = Shutdown()
     line = KeeperLine(descriptor, on_signal)
     registry = Registry(line, paths.log, shutdown)
     reloading = Reloading(registry, declare, paths.state, paths.layers)
-    registry.reload_soon = lambda: nursery.start_soon(reloading.reload)
+    registry.tell_soon = lambda life: nursery.start_soon(reloading.tell, life)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(own_log.write)
         nursery.start_soon(line.run)
@@ -81,7 +81,7 @@ async def supervise(
         was_second = line.is_second
         if not was_second:  # else it begins when it is in charge: until then, the other one says what happens
             log(events.BEGIN, pid=os.getpid())
-        declared = reloading.declared()
+        declared = reloading.asked_for(reloading.declared(), remake)
         if line.is_second and declared.plan is None:
             await line.unprepared(_refusal(declared))
             await trio.sleep_forever()  # the keeper ends us
@@ -149,15 +149,19 @@ async def supervise(
             nursery.start_soon(_start_automatic, registry, noted, begun)
         else:
             begun.set()
-        later: list[Callable[[], Awaitable[None]]] = [
+        later: list[Callable[[], Awaitable[object]]] = [
             reloading.remember_layers,
             own_log.start,
             partial(_let_read, paths.log, groups),
-            partial(_watch, began, reloading),
         ]
-        if unfinished is not None or any(life.is_to_be_told for life in registry.lives.values()):
+        if settings.automatic_reload:
+            later.append(partial(_watch, began, reloading))
+        for life in registry.lives.values():
+            if life.is_to_be_told and unfinished is None:
+                registry.tell_soon(life)
+        if unfinished is not None:
             log("reload-goes-on")
-            nursery.start_soon(reloading.reload)
+            nursery.start_soon(reloading.reload_by_itself)
         elif declared.plan is not None:
             later.append(partial(kept_plan.keep, line, paths.state, declared.plan))
         nursery.start_soon(_do_later, begun, later)
@@ -195,7 +199,7 @@ def _prepare() -> None:
     gc.freeze()
 
 
-async def _do_later(begun: trio.Event, works: list[Callable[[], Awaitable[None]]]) -> None:
+async def _do_later(begun: trio.Event, works: list[Callable[[], Awaitable[object]]]) -> None:
     """Do what no service waits for when those that start with herdpy run, or after a while.
 
     Args:
@@ -212,7 +216,7 @@ async def _do_later(begun: trio.Event, works: list[Callable[[], Awaitable[None]]
             nursery.start_soon(_persist, works.pop(0))
 
 
-async def _persist(work: Callable[[], Awaitable[None]]) -> None:
+async def _persist(work: Callable[[], Awaitable[object]]) -> None:
     """Do it, however often: what it imports cannot be read without a descriptor, or while the package is replaced."""
     while True:
         try:
@@ -240,7 +244,7 @@ async def _watch(since: float, reloading: Reloading) -> None:
     from herdpy.supervisor.watching import watch  # late: no boot waits for it
 
     async with trio.open_nursery() as nursery:
-        await watch(reloading.states, since, partial(nursery.start, reloading.reload))
+        await watch(reloading.states, since, partial(nursery.start, reloading.reload_by_itself))
 
 
 async def _start_automatic(registry: Registry, noted: Container[str], begun: trio.Event) -> None:

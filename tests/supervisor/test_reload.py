@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 
 SLEEP = 'command = ["sleep", "1000"]\n'
@@ -33,34 +34,84 @@ def test_a_file_that_is_written_takes_effect_by_itself(herdpy, eventually):
     assert pid_of(herdpy, "old") == before
 
 
+def test_who_asks_for_a_reload_that_came_by_itself_is_told_what_it_did(herdpy, eventually):
+    herdpy.declare("same", SLEEP)
+    herdpy.start()
+    herdpy.declare("bad", 'command = ["/nonexistent"]\nauto-start = true\n')
+    eventually(lambda: "bad" in names(herdpy))
+    told = herdpy.herd("reload")
+    assert told.returncode == 1
+    first, *lines = told.stdout.splitlines()
+    assert re.fullmatch(r"nothing has changed since a reload by itself, \d+ s ago:", first)
+    added = f"+ bad: added and started ({herdpy.services}/bad.toml)"
+    assert lines[:3] == [added, "1 unchanged", "what could not be done:"]
+    assert "/nonexistent" in lines[3]
+
+
+def test_nothing_that_is_written_takes_effect_by_itself_unless_wanted(herdpy, eventually):
+    own = herdpy.configure("automatic-reload = false")
+    path = herdpy.declare("one", STARTED)
+    herdpy.start()
+    before = pid_of(herdpy, "one")
+    eventually((herdpy.state / "plan.json").exists)
+    herdpy.declare("two", STARTED)
+    path.write_text(STARTED.replace("1000", "2000"))
+    os.kill(herdpy.supervisor(), signal.SIGKILL)  # what takes over goes on with what was asked for
+    assert names(herdpy) == {"one"}
+    status = herdpy.status("one")
+    assert (status["pid"], "from its next start on" in status["details"]) == (before, False)
+    herdpy.ok("reload")
+    assert names(herdpy) == {"one", "two"}
+    herdpy.ok("restart", "one")
+    assert herdpy.status("one")["command"] == ["sleep", "2000"]
+    own.write_text("")
+    os.kill(herdpy.supervisor(), signal.SIGKILL)
+    herdpy.declare("three", STARTED)
+    eventually(lambda: "three" in names(herdpy))
+
+
+def test_a_reload_on_request_whose_supervisor_is_killed_is_finished_by_the_next_one(herdpy, tmp_path, eventually):
+    ready = f'environment = {{ READY = "{tmp_path}/ready" }}\n'
+    stubborn = json.dumps(["sh", "-c", "trap '' TERM; : >$READY; while [ ! -e $READY.end ]; do sleep 0.1; done"])
+    herdpy.configure("automatic-reload = false")
+    path = herdpy.declare("stubborn", f"command = {stubborn}\n{ready}grace-period = 1000\nauto-start = true\n")
+    herdpy.start()
+    eventually((tmp_path / "ready").exists)
+    path.unlink()
+    herdpy.declare("new", STARTED)
+    with herdpy.herd_in_background("reload") as client:
+        eventually(lambda: herdpy.status("stubborn")["status"] == "stopping")
+        client.kill()
+    os.kill(herdpy.supervisor(), signal.SIGKILL)
+    (tmp_path / "ready.end").touch()
+    eventually(lambda: names(herdpy) == {"new"})
+    eventually(lambda: herdpy.status("new")["status"] == "running")
+
+
 def test_each_kind_of_change_is_told_beforehand_and_then_done(herdpy):
     for name in ("gone", "same", "told", "later", "soon"):
         herdpy.declare(name, STARTED)
+    herdpy.configure("automatic-reload = false")
     herdpy.start()
     pids = {name: pid_of(herdpy, name) for name in ("same", "told", "later", "soon")}
     herdpy.ok("start", "gone")
-    os.kill(herdpy.supervisor(), signal.SIGSTOP)  # so that it sees all at once
-    try:
-        (herdpy.services / "gone.toml").unlink()
-        herdpy.declare("told", STARTED + 'documentation = "other words"\n')
-        herdpy.declare("later", STARTED.replace("1000", "2000"))
-        herdpy.declare("soon", STARTED.replace("1000", "2000") + 'on-change = "restart"\n')
-        herdpy.declare("fresh", SLEEP)
-    finally:
-        os.kill(herdpy.supervisor(), signal.SIGCONT)
+    (herdpy.services / "gone.toml").unlink()
+    herdpy.declare("told", STARTED + 'documentation = "other words"\n')
+    herdpy.declare("later", STARTED.replace("1000", "2000"))
+    herdpy.declare("soon", STARTED.replace("1000", "2000") + 'on-change = "restart"\n')
+    herdpy.declare("fresh", SLEEP)
     text = herdpy.ok("plan")
     told = plan(herdpy)
-    if told["added"]:  # not done yet
-        assert [service["name"] for service in told["added"]] == ["fresh"]
-        assert told["removed"] == ["gone"]
-        assert {one["name"]: one["effect"] for one in told["changed"]} == {
-            "told": "now",
-            "later": "next-start",
-            "soon": "restart",
-        }
-        assert told["unchanged"] == ["same"]
-        assert '    command: ["sleep","1000"] -> ["sleep","2000"]\n' in text
-    herdpy.ok("reload", "root")
+    assert [service["name"] for service in told["added"]] == ["fresh"]
+    assert told["removed"] == ["gone"]
+    assert {one["name"]: one["effect"] for one in told["changed"]} == {
+        "told": "now",
+        "later": "next-start",
+        "soon": "restart",
+    }
+    assert told["unchanged"] == ["same"]
+    assert '    command: ["sleep","1000"] -> ["sleep","2000"]\n' in text
+    assert herdpy.ok("reload", "root") == text
     assert names(herdpy) == {"same", "told", "later", "soon", "fresh"}
     assert {name: pid_of(herdpy, name) == pid for name, pid in pids.items()} == {
         "same": True,
@@ -341,6 +392,7 @@ def test_one_that_does_not_stop_holds_up_only_what_may_be_its_successor(herdpy, 
     stubborn = json.dumps(["sh", "-c", "trap '' TERM; : >$READY; while [ ! -e $READY.end ]; do sleep 0.1; done"])
     herdpy.declare("stubborn", f"command = {stubborn}\n{ready}grace-period = 1000\nauto-start = true\n")
     herdpy.declare("soon", STARTED + 'on-change = "restart"\n')
+    herdpy.configure("automatic-reload = false")
     herdpy.start()
     eventually((tmp_path / "ready").exists)
     (herdpy.services / "stubborn.toml").unlink()

@@ -37,10 +37,7 @@ def place(herdpy) -> Iterator[Path]:
 
 
 def begin(herdpy, settings: str) -> None:
-    own = herdpy.directory / "herdpy.toml"
-    own.write_text(settings)
-    plain = herdpy.command()
-    herdpy.command = lambda: [*plain, "--config", str(own)]
+    herdpy.configure(settings)
     herdpy.declare("foo", FOO)
     herdpy.start()
 
@@ -138,9 +135,8 @@ def test_the_socket_is_never_open_to_others_and_is_closed_when_groups_lose_their
         return status.st_gid, stat.S_IMODE(status.st_mode)
 
     assert (seen(directory), seen(path)) == ((READERS, 0o710), (READERS, 0o660))
-    own = herdpy.directory / "herdpy.toml"
     for settings, right in ((GROUPS["two"], {READERS, OPERATORS}), (GROUPS["one"], {READERS}), ("", set())):
-        own.write_text(settings)
+        herdpy.configure(settings)
         os.kill(herdpy.supervisor(), signal.SIGKILL)
         herdpy.ok("status")
         for gid in (READERS, OPERATORS, OTHERS):
@@ -235,12 +231,11 @@ def test_one_user_cannot_take_all_connections(herdpy, place):
     ],
 )
 def test_a_wrong_file_is_told_in_one_line_by_check_and_at_the_beginning(herdpy, settings, complaint):
-    own = herdpy.directory / "herdpy.toml"
-    own.write_text(settings)
+    own = herdpy.configure(settings)
     program, *options = herdpy.command()
     options.remove("--pid")
     for words in (["check"], []):
-        done = herdpy.run(program, *words, *options, "--config", str(own))
+        done = herdpy.run(program, *words, *options)
         assert done.returncode == 2
         lines = [line for line in done.stderr.splitlines() if str(own) in line]
         assert len(lines) == 1

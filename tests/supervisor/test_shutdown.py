@@ -13,10 +13,7 @@ TOLD = "root: waiting for {} to stop; what still runs in {} s is killed\n"
 
 
 def begin(herdpy, seconds: float) -> None:
-    own = herdpy.directory / "herdpy.toml"
-    own.write_text(f"shutdown-timeout = {seconds}\n")
-    plain = herdpy.command()
-    herdpy.command = lambda: [*plain, "--config", str(own)]
+    herdpy.configure(f"shutdown-timeout = {seconds}\n")
     herdpy.declare("quick", 'command = ["sleep", "1000"]\n')
     for name in ("stubborn-1", "stubborn-2"):
         herdpy.declare(name, STUBBORN)
@@ -90,10 +87,7 @@ def test_it_is_told_again_and_again(herdpy):
 
 
 def test_a_shutdown_of_many_names_some(herdpy):
-    own = herdpy.directory / "herdpy.toml"
-    own.write_text("shutdown-timeout = 1\n")
-    plain = herdpy.command()
-    herdpy.command = lambda: [*plain, "--config", str(own)]
+    herdpy.configure("shutdown-timeout = 1\n")
     for number in range(8):
         herdpy.declare(f"s{number}", f"{STUBBORN}auto-start = true\n")
     herdpy.start()

@@ -49,6 +49,7 @@ class Host:
 
     def start(self):
         self.herdpy.prefix = JAIL
+        self.herdpy.configure("automatic-reload = false\n")
         self.herdpy.start()
 
     def declare(self, virtlogd="", libvirtd=""):
