@@ -257,7 +257,7 @@ class Answers:
     async def _change(self, command: Command, action: str) -> tuple[bool, bytes]:
         """Load, unload or reload; returns whether it is done, and the reply."""
         if not command.arguments:
-            await self._registry.forget_unloaded()
+            await self._registry.let_back([*self._registry.unloaded])
             done, words = await self._reloading.reload_on_request()
             return done, write_reply([done], messages=words.splitlines())
         service = Symbol(ROOT[0])

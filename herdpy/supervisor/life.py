@@ -1395,7 +1395,7 @@ class Life:
             await self._sockets.keep(self.service)
         await self._enter("stopped")
         if self.service.transient and not self._next_starts:
-            await self._registry.unregister(self)
+            await self._registry.unregister_spent(self)
 
     async def _close_sockets(self) -> None:
         if self._sockets is not None:
@@ -1462,7 +1462,7 @@ class Life:
         if wanted:
             await self._begin_start(*wanted)
         elif self.service.transient and self.is_idle and not self._is_over:  # it was kept for them
-            await self._registry.unregister(self)
+            await self._registry.unregister_spent(self)
 
     def _refuse_next_starts_if_closing(self) -> None:
         """In a shutdown nobody need wait for the stop to be told that there is no start after it."""

@@ -1,5 +1,6 @@
 """All services of the plan, each with its life."""
 
+import zlib
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TypeVar
@@ -25,7 +26,7 @@ from herdpy.threads import in_thread
 _Item = TypeVar("_Item")
 
 UNLOADED = "unloaded:"
-"""What the keys of the notes begin with that tell what was unloaded by hand."""
+"""What the keys of the notes begin with that tell what stays away although it is declared."""
 AT_A_STRETCH = 20
 """Lives that begin, start or stop before others have their turn: some milliseconds."""
 
@@ -59,8 +60,9 @@ class Registry:
         """The restarts that are under way: what is part of one keeps its sockets meanwhile."""
         self.stopping_by_hand: list[Life] = []
         """What somebody is stopping: no restart brings it back."""
-        self.unloaded: set[str] = set()
-        """Canonical names of what is in a file of the plan, but was unloaded by hand."""
+        self.unloaded: dict[str, str] = {}
+        """By canonical name, what is in a file of the plan, but was unloaded by hand, or is transient and has stopped;
+        the checksum of the declaration that stays away, empty for any."""
         self.begun = trio.Event()
         """Set when every life goes on by itself: before, none can be asked for anything."""
         self._nursery: trio.Nursery
@@ -78,9 +80,11 @@ class Registry:
             remake: makes a service that runs but is not in the plan, from the declaration in its note.
         """
         self._plan, self._remake = plan, remake
-        self.unloaded = {key.removeprefix(UNLOADED) for key in self.line.notes if key.startswith(UNLOADED)}
+        self.unloaded = {
+            key.removeprefix(UNLOADED): text for key, text in self.line.notes.items() if key.startswith(UNLOADED)
+        }
         for service in plan.services:
-            if service.name not in self.unloaded:
+            if not self.is_away(service):
                 self._add(service)
         self._add_registered()
         self.restarting = restart.begun(self)
@@ -258,13 +262,30 @@ class Registry:
         is_declared = life.name not in self.registered and not life.service.transient
         await self.unregister(life)
         if is_declared:
-            self.unloaded.add(life.name)
-            await self.line.note(f"{UNLOADED}{life.name}", "")
+            await self._keep_away(life.name, "")
 
-    async def forget_unloaded(self) -> None:
-        """Let what was unloaded come back with the next reload."""
-        while self.unloaded:
-            await self.line.note(f"{UNLOADED}{self.unloaded.pop()}", None)
+    async def unregister_spent(self, life: Life) -> None:
+        """Forget a transient service that has stopped, also if a file of the plan declares it: then a reload does not
+        bring it back by itself, unless it is declared otherwise by then."""
+        is_declared = life.name not in self.registered and not self.requirers(life)
+        await self.unregister(life)
+        if is_declared:
+            await self._keep_away(life.name, _checksum(life.service))
+
+    async def _keep_away(self, name: str, checksum: str) -> None:
+        self.unloaded[name] = checksum
+        await self.line.note(f"{UNLOADED}{name}", checksum)
+
+    def is_away(self, service: Service) -> bool:
+        """Whether it stays away although it is declared."""
+        away = self.unloaded.get(service.name)
+        return away is not None and away in ("", _checksum(service))
+
+    async def let_back(self, names: Iterable[str]) -> None:
+        """Let come back with the next reload what stays away."""
+        for name in names:
+            if self.unloaded.pop(name, None) is not None:
+                await self.line.note(f"{UNLOADED}{name}", None)
 
     async def unregister(self, life: Life) -> None:
         """Forget a service that is stopped.
@@ -609,6 +630,10 @@ def _sorted(held_ones: Iterable[Held]) -> _Found:
         else:
             found.leftovers.append(held)
     return found
+
+
+def _checksum(service: Service) -> str:
+    return f"{zlib.crc32(service.declaration.encode()):08x}"
 
 
 def _concerned(changed: Iterable[str]) -> set[str] | None:

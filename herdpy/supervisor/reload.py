@@ -142,7 +142,7 @@ class Reloading:
         if declared.plan is None:
             return Verdict(mistakes=declared.mistakes)
         registry = self._registry
-        services = tuple(service for service in declared.plan.services if service.name not in registry.unloaded)
+        services = tuple(service for service in declared.plan.services if not registry.is_away(service))
         names = {service.name for service in services}
         kept = [registry.lives[name] for name in registry.registered - names]
         if kept:
@@ -262,6 +262,7 @@ class Reloading:
         down = [other.name for life in gone for other in (life, *registry.stopped_with(life))]
         leaning = [registry.lives[name] for name in entailed(registry, down) if name in registry.lives]
         leaning = [life for life in leaning if life not in gone]
+        await registry.let_back(service.name for service in comparison.added)
         added = [registry.lives.get(service.name) or registry.add(service) for service in comparison.added]
         restarted: list[Life] = []
         for change in comparison.changed:
@@ -374,6 +375,7 @@ class Reloading:
                 break
             left = list(reasons)
         self._going -= {*gone}
+        await self._registry.let_back(life.name for life in gone if life.name not in self._registry.lives)
         with trio.move_on_after(FAILING):
             for life in leaning:
                 await life.start_is_over()

@@ -465,6 +465,27 @@ def test_what_is_killed_with_a_process_is_what_it_was_started_with(herdpy, tmp_p
     (tmp_path / "over").touch()
 
 
+def test_a_transient_service_that_has_stopped_is_brought_back_by_its_own_change_or_by_hand(herdpy, eventually):
+    path = herdpy.declare("brief", STARTED + "transient = true\n")
+    herdpy.start()
+    herdpy.ok("start", "brief")
+    herdpy.ok("stop", "brief")
+    herdpy.declare("other", SLEEP)
+    eventually(lambda: "other" in names(herdpy))
+    assert names(herdpy) == {"other"}
+    os.kill(herdpy.supervisor(), signal.SIGKILL)
+    assert names(herdpy) == {"other"}
+    path.write_text(path.read_text().replace("1000", "2000"))
+    eventually(lambda: "brief" in names(herdpy) and herdpy.status("brief")["status"] == "running")
+    herdpy.ok("stop", "brief")
+    assert "+ brief: added and started" in herdpy.ok("reload")
+    path.unlink()
+    herdpy.ok("reload")
+    assert names(herdpy) == {"other"}
+    path.write_text(STARTED.replace("1000", "2000") + "transient = true\n")  # as it was
+    eventually(lambda: "brief" in names(herdpy))
+
+
 def test_a_transient_service_that_is_declared_no_longer_is_gone(herdpy):
     path = herdpy.declare("brief", STARTED + "transient = true\n")
     herdpy.declare("other", STARTED)
