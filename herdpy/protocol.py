@@ -219,6 +219,7 @@ def write_service(
     activation: str | None = None,
     endpoints: "Iterable[tuple[str, str]]" = (),
     given_up: bool = False,
+    members: "Sequence[str]" = (),
 ) -> Raw:
     """Return a service as a status or a start tells it. Worth keeping until the service's state changes.
 
@@ -241,6 +242,7 @@ def write_service(
         activation: of a service with sockets: ``lazy``, ``eager`` or ``inetd``; told with its endpoints.
         endpoints: where it listens: name and address of each socket.
         given_up: whether it is disabled because it ended too often, as ``reason`` says.
+        members: what is started and stopped with it, of a target.
     """
     count, interval = respawn_limit
     return Raw(
@@ -258,7 +260,8 @@ def write_service(
         f" (actions ({' '.join([write_symbol(name) for name in actions])}))"
         f" (command ({' '.join([write_string(word) for word in command])}))"
         + ("" if activation is None else _sockets(activation, endpoints))
-        + (" (given-up? #t))" if given_up else ")")
+        + (" (given-up? #t)" if given_up else "")
+        + (f" (members ({' '.join([write_symbol(name) for name in members])})))" if members else ")")
     )
 
 

@@ -125,6 +125,8 @@ def service(fields: "Fields") -> "dict[str, object]":
     if "actions" in fields:
         document["actions"] = plain(fields["actions"])
         document["command"] = command or None
+    if "members" in fields:
+        document["members"] = plain(fields["members"])
     if "endpoints" in fields:
         document["activation"] = plain(fields.get("activation"))
         document["endpoints"] = [{"name": name, "address": address} for name, address in status.endpoints(fields)]

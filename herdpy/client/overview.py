@@ -105,7 +105,7 @@ def graph(services: "list[Fields]") -> str:
             color = text_color = "purple" if status.state(service) == "stopped" else "gray"
         node = _quoted(status.name(service))
         lines.append(f"  {node} [shape = {shape}, color = {color}, fontcolor = {text_color}, style = {style}];\n")
-        for requirement in status.items(service, "requires"):
+        for requirement in status.required(service):
             required = canonical.get(str(requirement))
             if required is None:
                 required = str(requirement)

@@ -62,6 +62,11 @@ def details(service: "Fields") -> list[tuple[str, str]]:
     return [(str(pair.head), str(pair.tail)) for pair in items(service, "details") if isinstance(pair, Pair)]
 
 
+def required(service: "Fields") -> "list[str]":
+    """Return what it cannot run without: what it requires and, as a target, its members, by the names that it uses."""
+    return [str(name) for key in ("requires", "members") for name in items(service, key)]
+
+
 def endpoints(service: "Fields") -> list[tuple[str, str]]:
     """Return where it listens: the name and the address of each socket."""
     return [(str(pair.head), str(pair.tail)) for pair in items(service, "endpoints") if isinstance(pair, Pair)]
@@ -122,7 +127,7 @@ def description(service: "Fields", colors: Palette, history: int, usage: "Fields
         if reason and is_given_up:
             add(f"  Why: {reason}. To lift it: herd enable {canonical}")
     if is_new:
-        for key in ("provides", "requires"):
+        for key in ("provides", "requires", "members"):
             if words := " ".join(map(str, items(service, key))):
                 add(f"{key.capitalize()}: {words}")
         actions = [str(action) for action in items(service, "actions")]

@@ -1,4 +1,4 @@
-"""``herd tree``: which service requires which, and how they are."""
+"""``herd tree``: which service requires which, or has it as a member, and how they are."""
 
 import json
 
@@ -43,7 +43,7 @@ def rows(services: "list[Fields]", top: str) -> "Iterator[Row]":
     named = {str(alias): service for service in services for alias in status.items(service, "provides")}
     canonical = {alias: status.name(service) for alias, service in named.items()}
     required = {
-        name: list(dict.fromkeys(canonical.get(str(word), str(word)) for word in status.items(service, "requires")))
+        name: list(dict.fromkeys(canonical.get(word, word) for word in status.required(service)))
         for name, service in ((status.name(service), service) for service in services)
     }
     if top not in canonical:

@@ -612,6 +612,7 @@ def describe(life: Life) -> Raw:
         activation=_activation(service),
         endpoints=life.endpoints,
         given_up=life.is_given_up,
+        members=service.members,
     )
 
 

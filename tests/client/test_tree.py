@@ -34,6 +34,17 @@ root: running
     assert server.commands[0].startswith("(shepherd-command (version 0) (action status) (service root) (arguments ())")
 
 
+async def test_members_hang_below_their_target(server: Server, herd: Herd) -> None:
+    web = service("web", requires="(db)")
+    server.answers["status root"] = reply(
+        f"(({service('root')} {service('all', members='(web db)')} {web} {service('db')}))"
+    )
+    assert (await herd("tree")).stdout.decode() == (
+        "root: stopped\n`- all: stopped\n   |- db: stopped\n   `- web: stopped\n      `- db: stopped\n"
+    )
+    assert '  "all" -> "web";' in (await herd("graph")).stdout.decode().splitlines()
+
+
 async def test_the_tree_of_one(server: Server, herd: Herd) -> None:
     server.answers["status root"] = reply(f"(({' '.join(HOST)}))")
     below = "libvirtd: failed to start\n`- virtlogd: stopped, disabled\n"
