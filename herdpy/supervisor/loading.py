@@ -70,6 +70,11 @@ async def load(
         for service in changed
         if service.name in lives and not lives[service.name].is_idle
     ]
+    moved = [
+        lives[service.name]
+        for service in changed
+        if service.name in lives and lives[service.name].service.sockets != service.sockets
+    ]
     try:
         await registry.register(changed)
     except NotRegistered as problem:
@@ -85,7 +90,9 @@ async def load(
     lines += [
         f"{name} is declared no longer; it goes on until: herd unload root {name}" for name in gone if name in lives
     ]
-    failed = await registry.start_all(lives[name] for name in new if lives[name].service.auto_start)
+    taken = [await life.take_sockets() for life in moved]
+    failed = [line for outcome in taken if not outcome.done for line in outcome.lines]
+    failed += await registry.start_all(lives[name] for name in new if lives[name].service.auto_start)
     return not failed, (*lines, *failed)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,13 @@ def kill(herdpy) -> None:
 def names(herdpy) -> list[str]:
     lines = herdpy.ok("status").splitlines()
     return sorted(line[3:] for line in lines if line.startswith(" ") and line[3:] != "root")
+
+
+@pytest.fixture
+def sockets():
+    """A directory with a path that is short enough for sockets."""
+    with tempfile.TemporaryDirectory(prefix="load-") as directory:
+        yield Path(directory)
 
 
 @pytest.fixture
@@ -177,3 +185,19 @@ def test_what_should_have_started_and_did_not_is_a_failure(herdpy, elsewhere):
     assert loaded.returncode == 1
     assert "cannot start bad: /nowhere cannot be executed: No such file or directory\n" in loaded.stdout
     assert names(herdpy) == ["bad"]
+
+
+def test_a_lazy_service_that_is_loaded_again_listens_where_it_is_to_now(herdpy, elsewhere, sockets):
+    lazy = 'command = ["sleep", "1000"]\nsockets = ["unix:{}"]\nactivation = "lazy"\nauto-start = true\n'
+    herdpy.start()
+    path = elsewhere("web", lazy.format(sockets / "one"))
+    herdpy.ok("load", "root", path)
+    for place in ("two", "three"):
+        elsewhere("web", lazy.format(sockets / place))
+        herdpy.ok("reload", "root", path)
+        assert [path.name for path in sockets.iterdir()] == [place]
+    (sockets / "file").write_text("precious")
+    elsewhere("web", lazy.format(sockets / "file"))
+    refused = herdpy.herd("reload", "root", path)
+    assert refused.returncode == 1
+    assert f"cannot listen on unix:{sockets / 'file'}: there is a file" in refused.stdout
