@@ -99,7 +99,8 @@ async def restart(
         if not stop.done:
             return stop
         if under_way.service is None:
-            return Outcome(False, (f"cannot start {life.name}: it was stopped meanwhile",))
+            lines = await _start_others(registry, under_way)
+            return Outcome(False, (f"cannot start {life.name}: it was stopped meanwhile", *lines))
         # From now on a stop would undo what the restart is about.
         under_way.process = _ENDED
         # Others too: a start of theirs that waited for this one has failed meanwhile, and was nothing to stop.
@@ -204,6 +205,10 @@ async def _start_again(registry: "Registry", life: "Life", under_way: Restart) -
     outcome = await life.start()
     if not outcome.done:
         return outcome
-    others = [registry.lives[name] for name in under_way.others if name in registry.lives]
-    lines = await registry.start_all(others)
+    lines = await _start_others(registry, under_way)
     return Outcome(not lines, (*outcome.lines, *lines))
+
+
+async def _start_others(registry: "Registry", under_way: Restart) -> tuple[str, ...]:
+    """Start what is to run again besides; returns why some did not, in sentences."""
+    return await registry.start_all(registry.lives[name] for name in under_way.others if name in registry.lives)
