@@ -1,14 +1,30 @@
 """A restart ends with everything running again, whatever happens to the supervisor meanwhile."""
 
+import contextlib
 import json
 import os
 import signal
 
-SLOW = json.dumps(["sh", "-c", "trap 'sleep 0.5; exit 0' TERM; : > $READY; while :; do sleep 0.02; done"])
+WAIT = "while [ -e $READY.held ]; do sleep 0.02; done"
+HELD = json.dumps(["sh", "-c", f"trap '{WAIT}; exit 0' TERM; : > $READY; while :; do sleep 0.02; done"])
+
+
+@contextlib.contextmanager
+def held(tmp_path, name: str):
+    """Let a service that is to stop not do so yet."""
+    path = tmp_path / f"{name}-ready.held"
+    path.touch()
+    yield
+    path.unlink()
+
+
+def commands(herdpy, action: str, service: str) -> int:
+    """How many commands herdpy has been given."""
+    return (herdpy.log / "herdpy.log").read_text().count(f" command action={action} service={service}")
 
 
 def declare(herdpy, tmp_path, name: str, more: str = "") -> None:
-    herdpy.declare(name, f'command = {SLOW}\nenvironment = {{ READY = "{tmp_path}/{name}-ready" }}\n{more}')
+    herdpy.declare(name, f'command = {HELD}\nenvironment = {{ READY = "{tmp_path}/{name}-ready" }}\n{more}')
 
 
 def start_both(herdpy, tmp_path, eventually) -> dict[str, int]:
@@ -26,9 +42,12 @@ def pids(herdpy) -> dict[str, int]:
 
 def test_one_that_the_supervisor_did_not_live_to_see_through_ends_with_all_running(herdpy, tmp_path, eventually):
     before = start_both(herdpy, tmp_path, eventually)
-    client = herdpy.herd_in_background("restart", "base")
-    for name in ("top", "base"):  # each is killed in the middle of its stop
-        eventually(lambda name=name: herdpy.status(name)["status"] == "stopping")
+    with held(tmp_path, "base"):
+        with held(tmp_path, "top"):
+            client = herdpy.herd_in_background("restart", "base")
+            eventually(lambda: herdpy.status("top")["status"] == "stopping")
+            os.kill(herdpy.supervisor(), signal.SIGKILL)  # in the middle of each stop
+        eventually(lambda: herdpy.status("base")["status"] == "stopping")
         os.kill(herdpy.supervisor(), signal.SIGKILL)
     eventually(lambda: all(herdpy.status(name)["status"] == "running" for name in before))
     assert client.wait(60) == 0, "the next supervisors were not asked"
@@ -146,9 +165,12 @@ def test_what_is_stopped_by_hand_meanwhile_stays_so(herdpy, tmp_path, eventually
             os.kill(herdpy.supervisor(), signal.SIGKILL)  # the next one knows that, too
             (tmp_path / "open").touch()
         else:
-            stopping = herdpy.herd_in_background("stop", "middle")
-            eventually(lambda: herdpy.status("middle")["status"] == "stopping")
-            restarting = herdpy.herd_in_background("restart", "base")
+            with held(tmp_path, "middle"):
+                stopping = herdpy.herd_in_background("stop", "middle")
+                eventually(lambda: herdpy.status("middle")["status"] == "stopping")
+                before = commands(herdpy, "restart", "base")
+                restarting = herdpy.herd_in_background("restart", "base")
+                eventually(lambda: commands(herdpy, "restart", "base") > before)  # noqa: B023 - called at once
             assert stopping.wait(60) == 0
         assert restarting.wait(60) == 0
         found = {name: herdpy.status(name)["status"] for name in ("base", "other", "middle", "top")}
@@ -157,8 +179,11 @@ def test_what_is_stopped_by_hand_meanwhile_stays_so(herdpy, tmp_path, eventually
 
 def test_a_stop_of_the_service_itself_ends_it(herdpy, tmp_path, eventually):
     start_both(herdpy, tmp_path, eventually)
-    restarting = herdpy.herd_in_background("restart", "base")
-    eventually(lambda: herdpy.status("top")["status"] == "stopping")
-    herdpy.ok("stop", "base")
+    with held(tmp_path, "top"):
+        restarting = herdpy.herd_in_background("restart", "base")
+        eventually(lambda: herdpy.status("top")["status"] == "stopping")
+        stopping = herdpy.herd_in_background("stop", "base")
+        eventually(lambda: commands(herdpy, "stop", "base"))
+    assert stopping.wait(60) == 0
     assert restarting.wait(60) == 1
     assert {herdpy.status(name)["status"] for name in ("base", "top")} == {"stopped"}
