@@ -14,7 +14,11 @@ import pytest
 
 from herdpy import protocol
 
-LINGERING = json.dumps(["sh", "-c", "trap 'sleep 1; exit 0' TERM; echo > $READY; while :; do sleep 0.02; done"])
+WAIT = "while [ -e $READY.held ]; do sleep 0.02; done"
+LINGERING = json.dumps(
+    ["sh", "-c", f"trap '{WAIT}; exit 0' TERM; : > $READY.held; : > $READY; while :; do sleep 0.02; done"]
+)
+"""Does not stop before the file READY.held is removed."""
 
 
 def ask(herdpy, action: str, service: str, *arguments: str, patience: float = 30) -> protocol.Reply:
@@ -46,6 +50,7 @@ def test_what_nobody_wants_any_more_is_not_started_after_its_stop(herdpy, tmp_pa
     start = in_background(herdpy, "start", "top")
     eventually(lambda: herdpy.status("top")["status"] == "starting")
     assert ask(herdpy, "stop", "top").result == ["top"]
+    ready.with_suffix(".held").unlink()
     stop.join()
     start.join()
     assert herdpy.status("base")["status"] == "stopped"
@@ -157,6 +162,7 @@ def test_a_shutdown_that_is_gone_on_with_is_in_no_hurry(herdpy, tmp_path, eventu
     herdpy.process.send_signal(signal.SIGTERM)
     eventually(lambda: herdpy.status("base")["status"] == "stopping")
     os.kill(supervisor, signal.SIGKILL)
+    ready.with_suffix(".held").unlink()
     assert herdpy.process.wait(60) == 0
     assert "supervisor-back" in herdpy.said()
     assert "shutdown-hurries" not in herdpy.said()
@@ -201,6 +207,7 @@ def test_what_only_a_stopped_start_wanted_does_not_bring_back_what_was_stopped(h
     start = in_background(herdpy, "start", "top")
     eventually(lambda: herdpy.status("middle")["status"] == "starting")
     ask(herdpy, "stop", "top")
+    (tmp_path / "ready.held").unlink()
     stop.join()
     start.join()
     eventually(lambda: herdpy.status("middle")["status"] != "starting")

@@ -68,26 +68,30 @@ def test_a_one_shot_that_fails_fails_what_requires_it(herdpy, trace):
     assert "Will not be respawned." in herdpy.ok("status", "once")
 
 
-def test_a_one_shot_under_way_outlives_the_supervisor(herdpy, eventually, trace):
+def test_a_one_shot_under_way_outlives_the_supervisor(herdpy, eventually, trace, gate):
+    wait = WAITS.format(gate)
     herdpy.declare(
-        "once", says(trace, "begin", f"sleep 1; echo end >> {trace}") + "one-shot = true\nauto-start = true\n"
+        "once", says(trace, "begin", f"{wait}; echo end >> {trace}") + "one-shot = true\nauto-start = true\n"
     )
     herdpy.start()
     eventually(trace.exists)
     os.kill(herdpy.supervisor(), signal.SIGKILL)
+    gate.touch()
     eventually(lambda: herdpy.status("once")["status"] == "stopped")
     assert trace.read_text().split() == ["begin", "end"]
     assert herdpy.status("once")["startup-failures"] == []
 
 
-def test_a_one_shot_that_ended_while_there_was_no_supervisor_is_not_repeated(herdpy, eventually, trace):
-    herdpy.declare("once", says(trace, "begin", f"sleep 0.5; echo end >> {trace}; exit 4") + "one-shot = true\n")
+def test_a_one_shot_that_ended_while_there_was_no_supervisor_is_not_repeated(herdpy, eventually, trace, gate):
+    wait = WAITS.format(gate)
+    herdpy.declare("once", says(trace, "begin", f"{wait}; echo end >> {trace}; exit 4") + "one-shot = true\n")
     herdpy.start()
     herdpy.herd("status", "once")
     client = herdpy.herd_in_background("start", "once")
     eventually(trace.exists)
     supervisor = herdpy.supervisor()
     os.kill(supervisor, signal.SIGSTOP)
+    gate.touch()
     eventually(lambda: "end" in trace.read_text())
     os.kill(supervisor, signal.SIGKILL)
     client.wait(60)

@@ -224,7 +224,7 @@ def test_a_stop_while_the_process_gets_ready(herdpy: Any, eventually: Callable[.
     assert not path.exists()
 
 
-LINGERING = ["sh", "-c", "trap 'sleep 0.5; exit' TERM; echo is up; while :; do sleep 0.02; done"]
+LINGERING = "trap 'while [ -e {held} ]; do sleep 0.02; done; exit' TERM; echo is up; while :; do sleep 0.02; done"
 
 
 @pytest.mark.parametrize("killed", [False, True])
@@ -232,8 +232,10 @@ def test_nobody_who_connects_is_refused_while_it_is_restarted(
     herdpy: Any, eventually: Callable[..., None], sockets: Path, killed: bool
 ) -> None:
     """Also of what is restarted with it; and a supervisor that is killed meanwhile changes nothing."""
-    path = sockets / "socket"
-    herdpy.declare("web", listing([f"unix:{path}"], LINGERING, 'activation = "eager"', '[ready]\nlog-line = "is up"'))
+    path, held = sockets / "socket", sockets / "held"
+    held.touch()
+    command = ["sh", "-c", LINGERING.format(held=held)]
+    herdpy.declare("web", listing([f"unix:{path}"], command, 'activation = "eager"', '[ready]\nlog-line = "is up"'))
     herdpy.declare("top", listing(["127.0.0.1:0"], ["sleep", "1000"], 'activation = "eager"\nrequirement = ["web"]'))
     herdpy.start()
     herdpy.ok("start", "top")
@@ -246,6 +248,7 @@ def test_nobody_who_connects_is_refused_while_it_is_restarted(
     while restarting.poll() is None:
         for place in places:
             connect(place).close()
+        held.unlink(missing_ok=True)
         threading.Event().wait(0.02)  # the backlog has room for thousands
     assert restarting.wait(PATIENCE) == 0
     assert herdpy.status("web")["pid"] != before
