@@ -101,7 +101,8 @@ class Mount(msgspec.Struct, frozen=True, kw_only=True):
             return False
         if self.file_system == "none" or not {"bind", "rbind"}.isdisjoint(self.options):
             return _is_same_file(self.device, self.mount_point)  # it shows the device and the type of what is bound
-        is_of_type = self.file_system == "auto" or there.file_system in self.file_system.split(",")
+        wanted = self.file_system.split(",")
+        is_of_type = "auto" in wanted or not types_of(there.file_system).isdisjoint(wanted)
         return is_of_type and self._is_device(there.device)
 
     def _is_too_writable(self, there: Entry) -> bool:
@@ -167,6 +168,14 @@ def mounted_on(mount_point: str) -> Entry | None:
         if entry is not None and entry.file_system == "autofs":
             return None
     return entry
+
+
+def types_of(shown: str) -> set[str]:
+    """What mount(8) may have been told to mount, by the type that the kernel shows of it."""
+    kind, _, program = shown.partition(".")
+    if kind in ("fuse", "fuseblk"):  # mount.fuse3(8): -t PROGRAM and -t fuse.PROGRAM are the same
+        return {shown, kind, program} if program else {shown, "fuse", "ntfs", "ntfs-3g"}
+    return {shown, "nfs"} if shown == "nfs4" else {shown}  # nfs(5): the version is negotiated
 
 
 def _is_same_file(one: str, other: str) -> bool:
