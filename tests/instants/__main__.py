@@ -163,7 +163,7 @@ def _round(fleet: Fleet, operation: Operation, series: Series, call: Call | None
             threads = [fleet.newborn(program, before[program])]
         else:
             threads = _threads(series.program, before)
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):  # the latter: a thread that has just ended
             victim = os.pidfd_open(threads[0] if len(threads) == 1 else before[program])
         strace = Strace(threads, call, fleet.directory / "trace")
 

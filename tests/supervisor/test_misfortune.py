@@ -134,9 +134,9 @@ def test_a_respawn_at_once_whose_program_is_gone_by_then_is_told_as_any_other(he
 
 def test_what_waits_for_what_is_left_before_it_is_respawned_at_once_can_be_stopped(herdpy, tmp_path, eventually):
     ready = tmp_path / "ready"
-    stubborn = f"trap '' TERM; echo $$ > {ready}; while :; do sleep 0.02; done"
+    stubborn = f"trap '' TERM; echo $$ > {ready}; while [ ! -e {tmp_path}/over ]; do sleep 0.02; done"
     script = 'setsid sh -c "$STUBBORN" & exec sleep 1000'
-    more = f"respawn-delay = 0\ngrace-period = 1.5\nenvironment = {{ STUBBORN = {json.dumps(stubborn)} }}"
+    more = f"respawn-delay = 0\ngrace-period = 600\nenvironment = {{ STUBBORN = {json.dumps(stubborn)} }}"
     herdpy.declare("one", f"command = {json.dumps(['sh', '-c', script])}\n{more}")
     herdpy.start()
     herdpy.ok("start", "one")
@@ -145,7 +145,10 @@ def test_what_waits_for_what_is_left_before_it_is_respawned_at_once_can_be_stopp
     os.kill(herdpy.status("one")["pid"], signal.SIGKILL)
     eventually(lambda: str(herdpy.status("one")["stage"]).startswith("waiting for what is left of it: "))
     assert herdpy.status("one")["status"] == "starting"
-    herdpy.ok("stop", "one")
+    stop = herdpy.herd_in_background("stop", "one")
+    eventually(lambda: "command action=stop service=one" in (herdpy.log / "herdpy.log").read_text())
+    (tmp_path / "over").touch()
+    assert stop.wait(60) == 0
     assert herdpy.status("one")["status"] == "stopped"
     assert gone(stray)
     assert about(herdpy, "one").count("service-started") == 1

@@ -3,6 +3,7 @@
 import json
 import os
 import pwd
+import select
 import shutil
 import signal
 import socket
@@ -248,10 +249,16 @@ def test_the_console_is_a_shell_in_the_guest(machines):
         env=machines.environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        text=True,
     ) as console:
-        said, _ = console.communicate("\necho $((6 * 7)) on $(hostname)\n", timeout=60)
-    assert "42 on build-vm" in said
+        console.stdin.write(b"\necho $((6 * 7)) on $(hostname)\n")
+        console.stdin.flush()
+        said = b""
+        while b"42 on build-vm" not in said:
+            assert select.select([console.stdout], [], [], 60)[0], said
+            piece = os.read(console.stdout.fileno(), 65536)
+            assert piece, said
+            said += piece
+        console.communicate(timeout=60)
     assert "42 on build-vm" in (machines.log / "build-vm-console.log").read_text()
 
 

@@ -88,7 +88,8 @@ def elapsed(act: Callable[[], object]) -> float:
 def steady() -> dict[str, object]:
     """Its status; it may take a while until the next supervisor answers."""
     answers: list[str] = []
-    wait(lambda: answers.append(herd("--json", "status", "steady")) or answers[-1], 120)
+    # What is no status tells, in JSON too, why there is none.
+    wait(lambda: answers.append(herd("--json", "status", "steady")) or '"pid"' in answers[-1], 120)
     status: dict[str, object] = json.loads(answers[-1])
     return status
 

@@ -124,8 +124,8 @@ def test_several_at_once_beside_the_build_machine(childhurds, guest_image):
     ("hello", "reason"),
     [
         ("wrong", 'what answers at 127.0.0.1:11004 is no secret service: it said "(hello (world 0))"; check that'),
-        ("none", "it was not ready after 25 s: booting"),
-        ("half", "it was not ready after 25 s: booting"),
+        ("none", "it was not ready after 40 s: booting"),
+        ("half", "it was not ready after 40 s: booting"),
         ("dies", "the guest powered itself off"),
         ("reboots", "the guest rebooted"),
     ],
@@ -133,7 +133,7 @@ def test_several_at_once_beside_the_build_machine(childhurds, guest_image):
 def test_a_guest_that_does_not_take_its_secrets(childhurds, hello, reason):
     (childhurds.secrets / "hurd-vm" / "etc").mkdir(parents=True)
     (childhurds.secrets / "hurd-vm" / "etc" / "much").write_bytes(bytes(5_000_000))
-    childhurds.linux(hello, text="respawn = false\nstart-timeout = 25" if hello in ("none", "half") else "")
+    childhurds.linux(hello, text="respawn = false\nstart-timeout = 40" if hello in ("none", "half") else "")
     childhurds.start()
     lines = failure(childhurds)
     assert reason in lines[0]
