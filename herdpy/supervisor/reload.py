@@ -181,8 +181,6 @@ class Reloading:
         finally:
             self._by_itself.remove(over)
             over.set()
-        for problem in verdict.problems:
-            log("reload-problem", reason=problem)
         if verdict.comparison is not None and not verdict.comparison.is_empty:
             self._lately = Lately(
                 ended=trio.current_time(), is_done=not verdict.problems, words=in_words(verdict, is_done=True)
@@ -209,13 +207,10 @@ class Reloading:
                 return
             of_life = change_of(life.service, life.replacement)
             problem = await self._change(life, of_life)
-            if problem is not None:
-                problems.append(problem)
-            elif of_life.effect.kind == "restart":
-                await nursery.start(self._restart, life, problems)
-        log("told", service=life.name, keys=" ".join(key for key, _, _ in of_life.keys))
-        for problem in problems:
-            log("reload-problem", reason=problem)
+            if problem is None:
+                log("service-changed", service=life.name, words=of_life.effect.words)
+                if of_life.effect.kind == "restart":
+                    await nursery.start(self._restart, life, problems)
 
     async def _carry_out(self, nursery: trio.Nursery, problems: list[str]) -> Verdict:
         """Reload, one at a time; see :meth:`_apply`."""
@@ -370,6 +365,7 @@ class Reloading:
                     reasons[life] = reason
             if len(reasons) == len(left):
                 for life, why in reasons.items():
+                    log("service-stays", service=life.name, reason=f"it is no longer declared, but {why}")
                     stays = f"{life.name} is no longer declared, but stays: {why}"
                     problems += lines.get(life.name) or (stays,)
                 break
@@ -389,6 +385,7 @@ class Reloading:
             try:
                 await effect.step.run(life.context)
             except StartFailure as failure:
+                log("service-stays", service=life.name, reason=failure)
                 return f"{life.name} stays as it is: {failure}"
         await life.replace(change.after, at_once=effect.kind == "now" and is_told)
         return None
