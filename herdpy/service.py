@@ -166,6 +166,8 @@ class ProcessContext(Context, Protocol):
     """Where its output goes."""
     log_begin: int
     """The size that this file had before the process was spawned, in bytes."""
+    log_since: float
+    """A time before it was spawned, when all was in the file that was written before; in seconds since the epoch."""
 
     async def adopt(self, pid: int) -> None:
         """Take another process of the service's for its main one: a daemon that its first process forked.

@@ -1,8 +1,10 @@
 """Services that are ready when they say so in what they write."""
 
+import contextlib
 import os
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
@@ -18,6 +20,8 @@ STAMP = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ")
 CHUNK = 64 * 1024
 LONGEST_LINE = 64 * 1024
 """Bytes of a line that are looked at."""
+AS_IT_WAS = -1
+"""Instead of an inode: that of the file that was the log before the process was spawned."""
 
 
 class LogLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +36,7 @@ class LogLine(msgspec.Struct, frozen=True, kw_only=True):
         """
         pattern = compiled(self.pattern)
         context.progress(f"waiting until it writes a line that matches {self.pattern}")
-        log = _Log(context.log_file, context.log_begin)
+        log = _Log(context.log_file, context.log_begin, context.log_since)
 
         def is_there() -> bool:
             return any(pattern.search(line) for line in log.new_lines())
@@ -66,16 +70,21 @@ def compiled(pattern: str) -> Any:
 
 
 class _Log:
-    """The lines of a log from an offset on, through all its rotations.
+    """The lines that a process writes to a log, through all its rotations.
 
     Nothing stays open from one look to the next: a look may be abandoned in its thread.
+
+    Args:
+        offset: the log's size before the process was spawned, in bytes.
+        since: when that was, in seconds since the epoch.
     """
 
-    def __init__(self, path: str, offset: int) -> None:
+    def __init__(self, path: str, offset: int, since: float) -> None:
         self._path = path
+        self._since = since
         self._is_rotated = re.compile(re.escape(os.path.basename(path)) + r"\.(\d{8}T\d{6}Z)(|\.gz|\.zst)")
-        self._inode: int | None = None
-        """Of the file that was the log when we last looked."""
+        self._inode: int | None = AS_IT_WAS
+        """Of the file that was the log when we last looked; None when it was put aside."""
         self._offset = offset
         """How much of it was read, in bytes."""
         self._rotated: set[str] | None = None
@@ -89,14 +98,15 @@ class _Log:
             log = open(self._path, "rb")  # noqa: SIM115 - closed below
         except OSError:
             yield from self._rotated_since(None)  # it is made when the next line comes
+            if self._inode == AS_IT_WAS:
+                self._begin(None)
             return
         with log:
             state = os.fstat(log.fileno())
-            if self._rotated is None and state.st_size >= self._offset:
-                self._inode = state.st_ino  # else it was rotated since our process was spawned, before we looked
             yield from self._rotated_since(state.st_ino)
-            if self._inode != state.st_ino or state.st_size < self._offset:
+            if self._inode not in (state.st_ino, AS_IT_WAS) or state.st_size < self._offset:
                 self._begin(state.st_ino)
+            self._inode = state.st_ino
             log.seek(self._offset)
             yield from self._rest_of(log)
 
@@ -106,16 +116,37 @@ class _Log:
     def _rotated_since(self, log: int | None) -> Iterator[str]:
         """The lines of files that were put aside since the last look: first the rest of what was the log then."""
         rotated = self._list()
-        if self._rotated is None:
-            last = max(rotated, default=None)
-            new = [last] if last is not None and self._inode is None else []
-        else:
-            new = sorted(rotated.keys() - self._rotated)
+        new = self._written(rotated) if self._rotated is None else sorted(rotated.keys() - self._rotated)
         self._rotated = set(rotated)
         for stamp in new:
             if rotated[stamp] != log:
                 yield from self._read(stamp)
                 self._begin(None)
+
+    def _written(self, rotated: Iterable[str]) -> list[str]:
+        """Before the first look: those that the process may have written to."""
+        states = {stamp: state for stamp in sorted(rotated) if (state := self._state(stamp)) is not None}
+        written = [stamp for stamp, state in states.items() if state.st_mtime >= self._since]
+        earlier = [stamp for stamp in states if stamp not in written]
+        # The first is what was the log when it was spawned, unless its first line found that full.
+        was_full = (
+            bool(earlier)
+            and states[earlier[-1]].st_size == self._offset
+            and earlier[-1] >= time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._since))
+        )
+        if was_full or (written and states[written[0]].st_size < self._offset and self._is_plain(written[0])):
+            self._begin(None)
+        return written
+
+    def _state(self, stamp: str) -> os.stat_result | None:
+        """Of a rotated file, which may be compressed at this moment: that has the time of its last line, too."""
+        for end in ("", ".gz", ".zst"):
+            with contextlib.suppress(FileNotFoundError):
+                return os.lstat(f"{self._path}.{stamp}{end}")
+        return None
+
+    def _is_plain(self, stamp: str) -> bool:
+        return os.path.lexists(f"{self._path}.{stamp}")
 
     def _list(self) -> dict[str, int]:
         """The rotated files' stamps, with their inodes."""

@@ -157,6 +157,7 @@ class ProcessContext(StepContext):
         self.process = process
         self.log_file = life.log_file
         self.log_begin = _log_begin(incarnation.held)
+        self.log_since = life.began
         self._incarnation = incarnation
 
     @property

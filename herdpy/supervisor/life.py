@@ -261,6 +261,12 @@ class Life:
         return self._sockets
 
     @property
+    def began(self) -> float:
+        """When the start began that is under way, or the last respawn; in seconds since the epoch."""
+        begun = next((change.at for change in self.changes if change.status == "starting"), 0.0)
+        return max([begun, *self.respawns[:1]])
+
+    @property
     def is_given_up(self) -> bool:
         """Whether it is disabled because it was respawned too often."""
         return self._given_up

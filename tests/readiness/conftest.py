@@ -1,6 +1,7 @@
 """A step's context that only remembers what it was told, for steps tried without a supervisor."""
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ class Beside:
         self.pid = os.getpid()
         self.log_file = str(log_file)
         self.log_begin = 0
+        self.log_since = time.time() - 1
         self.own: set[int] = set()
         """Processes that can be adopted."""
         self.adopted: list[int] = []

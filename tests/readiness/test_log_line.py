@@ -1,6 +1,9 @@
 """Lines of a log, as they come."""
 
 import gzip
+import os
+import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -100,6 +103,7 @@ async def test_a_rotation_hides_no_line(log: Path, beside: Any, begin: Callable[
 def compress(rotated: Path) -> None:
     with gzip.open(f"{rotated}.gz", "wb") as file:
         file.write(rotated.read_bytes())
+    shutil.copystat(rotated, f"{rotated}.gz")
     rotated.unlink()
 
 
@@ -108,6 +112,7 @@ async def test_rotated_files_that_are_compressed_already(
     log: Path, beside: Any, begin: Callable[..., Any], after: int
 ) -> None:
     append(log, STAMP + b"ready before it was spawned\n")
+    os.utime(log, (beside.log_since - 1, beside.log_since - 1))
     compress(put_aside(log, 0))
     append(log, STAMP + b"booting\n")
     waiting = begin(lambda: LogLine(pattern="^ready").run(beside))
@@ -132,6 +137,41 @@ async def test_a_rotation_before_one_looked_for_the_first_time(
     await has_looked()
     assert not waiting.is_done.is_set()
     await begin(lambda: LogLine(pattern="^ready now").run(beside)).done()
+
+
+@pytest.mark.parametrize("is_compressed", [False, True])
+@pytest.mark.parametrize("after", range(4))
+async def test_many_rotations_before_one_looked_for_the_first_time(
+    log: Path, beside: Any, begin: Callable[..., Any], after: int, is_compressed: bool
+) -> None:
+    append(log, STAMP + b"ready, says one of long ago\n")
+    os.utime(log, (beside.log_since - 1, beside.log_since - 1))
+    put_aside(log, 1)
+    append(log, STAMP + b"ready, says an earlier process\n")
+    beside.log_begin = log.stat().st_size
+    for number in range(4):
+        append(log, STAMP + (b"ready now\n" if number == after else b"still booting, and in many more words\n"))
+        if number < 3:
+            rotated = put_aside(log, 2 + number)
+            if is_compressed:
+                compress(rotated)
+    waiting = begin(lambda: LogLine(pattern="^ready, says").run(beside))
+    await begin(lambda: LogLine(pattern="^ready now").run(beside)).done()
+    assert not waiting.is_done.is_set()
+
+
+async def test_a_log_that_was_full_when_the_process_was_spawned(
+    log: Path, beside: Any, begin: Callable[..., Any]
+) -> None:
+    """Its first line is the first of the next file, which is longer by now."""
+    append(log, STAMP + b"ready, says an earlier process\n")
+    beside.log_begin = log.stat().st_size
+    os.utime(log, (beside.log_since - 1, beside.log_since - 1))
+    log.rename(log.with_name(time.strftime(f"{log.name}.%Y%m%dT%H%M%SZ", time.gmtime())))
+    append(log, STAMP + b"ready now\n" + STAMP + b"and some more words that make it long\n")
+    waiting = begin(lambda: LogLine(pattern="^ready, says").run(beside))
+    await begin(lambda: LogLine(pattern="^ready now").run(beside)).done()
+    assert not waiting.is_done.is_set()
 
 
 async def test_a_log_that_is_made_anew_is_read_from_its_beginning(

@@ -132,8 +132,11 @@ def test_a_line_that_comes_between_rotations_while_the_supervisor_is_killed(herd
     starting = herdpy.herd_in_background("start", "a")
     eventually(lambda: is_waiting(herdpy, "matches ^Ready"))
     replace_supervisor(herdpy, eventually)
-    eventually(lambda: is_waiting(herdpy, "matches ^Ready"))
+    os.kill(supervisor := herdpy.supervisor(), signal.SIGSTOP)  # all of it is written before it looks
     go.touch()
+    log = herdpy.log / "a.log"
+    eventually(lambda: log.exists() and log.read_text().endswith(" 3000\n"))
+    os.kill(supervisor, signal.SIGCONT)
     eventually(lambda: herdpy.status("a")["status"] == "running")
     starting.wait(60)
 
