@@ -1,6 +1,7 @@
 """exec and offload, with a real OpenSSH at both ends: sshd as the guest, one process for each connection."""
 
 import getpass
+import grp
 import io
 import os
 import shutil
@@ -25,6 +26,16 @@ from .conftest import HERD, Herd, Server, Terminal, reply
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/usr/bin")
 needs_sshd = pytest.mark.skipif(SSHD is None, reason="needs Debian's openssh-server")
+
+
+def _can_have_terminals() -> bool:
+    """sshd gives a session's terminal to the group tty, which only root may, unless they are made so."""
+    main, terminal = os.openpty()
+    try:
+        return os.geteuid() == 0 or os.fstat(terminal).st_gid == grp.getgrnam("tty").gr_gid
+    finally:
+        os.close(main)
+        os.close(terminal)
 
 
 class Guest:
@@ -106,6 +117,7 @@ async def test_255_is_explained(guest: Guest, herd: Herd, server: Server) -> Non
 
 
 @needs_sshd
+@pytest.mark.skipif(not _can_have_terminals(), reason="terminals are not the group tty's here, and only root could")
 async def test_a_shell_gets_the_terminal(guest: Guest, herd: Herd, terminal: Terminal) -> None:
     await terminal.run([*HERD, "exec", "vm"], herd.environment)
     await terminal.type(b"tty && echo size $((40 + 2))\n")

@@ -366,7 +366,8 @@ async def test_following_ends_with_its_reader_and_by_ctrl_c_and_leaves_no_tail(
 
     async with following(herd) as process:
         await receive(process.stdout, lines(3))
-        assert tails()
+        assert callable(eventually)
+        eventually(tails)
         assert process.stdout is not None
         await process.stdout.aclose()
         with trio.fail_after(60):
@@ -382,7 +383,6 @@ async def test_following_ends_with_its_reader_and_by_ctrl_c_and_leaves_no_tail(
         await receive(process.stdout, lines(3))
         process.send_signal(signal.SIGKILL)
         await process.wait()
-    assert callable(eventually)
     eventually(lambda: not tails())
 
 

@@ -141,6 +141,8 @@ def test_what_is_scheduled_is_kept_by_the_next_supervisor(herdpy: Any, eventuall
 
 
 def test_what_cannot_be_scheduled_is_said(herdpy: Any) -> None:
+    only_root = None if os.geteuid() == 0 else "only root can "
+    no_user, no_group = only_root or "there is no user nobodyy", only_root or "there is no group nobodyy"
     herdpy.start()
     for arguments, problem in (
         (("--", "true"), "it takes a time: at TIME, or in DURATION"),
@@ -149,8 +151,8 @@ def test_what_cannot_be_scheduled_is_said(herdpy: Any) -> None:
         (("in", "soon", "--", "true"), "'soon' is no duration"),
         (("in", "-5", "minutes", "--", "true"), "'-5 minutes' is no duration"),
         (("at", "07:00"), "the command is missing"),
-        (("in", "1h", "--user=nobodyy", "--", "true"), "there is no user nobodyy"),
-        (("in", "1h", "--group=nobodyy", "--", "true"), "there is no group nobodyy"),
+        (("in", "1h", "--user=nobodyy", "--", "true"), no_user),
+        (("in", "1h", "--group=nobodyy", "--", "true"), no_group),
         (("in", "1h", "--", "/no/such"), "/no/such cannot be executed: No such file or directory"),
         (("in", "1h", "--", "no-such"), "no-such cannot be executed: it is not in /"),
     ):

@@ -224,8 +224,13 @@ def test_one_that_is_removed_is_made_anew_and_still_nobody_s_else(
 
 
 @contextmanager
-def traced(*options: str, pids: tuple[int, ...]) -> Iterator[None]:
-    """Have these under strace(1), for a while."""
+def traced(*options: str, pids: tuple[int, ...], end: int = signal.SIGINT) -> Iterator[None]:
+    """Have these under strace(1), for a while.
+
+    Args:
+        end: what strace is ended with. For SIGINT it stops each of them, which does not work with one that waits for
+            the child of its vfork, while strace delays that child.
+    """
     strace = subprocess.Popen(
         ["strace", "-f", "-qq", *options, *(f"--attach={pid}" for pid in pids)],
         stdout=subprocess.DEVNULL,
@@ -237,7 +242,7 @@ def traced(*options: str, pids: tuple[int, ...]) -> Iterator[None]:
                 assert strace.poll() is None
         yield
     finally:
-        strace.send_signal(signal.SIGINT)
+        strace.send_signal(end)
         strace.wait(PATIENCE)
 
 

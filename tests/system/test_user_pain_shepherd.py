@@ -118,7 +118,8 @@ def test_40981_a_signal_to_a_child_before_its_exec_is_the_child_s(herdpy, way):
         return found[0] if found else 0
 
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-        with traced("-e", "trace=execve", "-e", "inject=execve:delay_enter=60000000", pids=(keeper,)):
+        delay = ("-e", "trace=execve", "-e", "inject=execve:delay_enter=60000000")
+        with traced(*delay, pids=(keeper,), end=signal.SIGKILL):
             starting = herdpy.herd_in_background("start", "one")
             os.kill(until(before_its_exec), number)
         starting.wait(PATIENCE)  # it goes on when nobody delays it any more
