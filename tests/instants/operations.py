@@ -60,6 +60,10 @@ def _herd(fleet: Fleet, *arguments: str, attach: Attach = lambda: None, refusal:
     return said.strip()
 
 
+BY_HAND = ("worker", "teller")
+"""Those that do not start with herdpy."""
+
+
 def _begin(fleet: Fleet, name: str) -> str:
     expected = fleet.expected[name]
     expected.status, expected.begun = "running", expected.begun + 1
@@ -163,9 +167,13 @@ def _succeed(fleet: Fleet, _: Attach) -> str:
 def _shut_down(fleet: Fleet, _: Attach) -> str:
     """Stop everything, whoever has to finish it, and start another herdpy."""
     programs = fleet.programs()
-    for expected in fleet.expected.values():
+    for name, expected in fleet.expected.items():
         if expected.status == "running":
-            expected.begun, expected.ended, expected.pending = expected.begun + 1, expected.ended + 1, False
+            expected.ended, expected.pending = expected.ended + 1, False
+            if name in BY_HAND:
+                expected.status = "stopped"
+            else:
+                expected.begun += 1
     said = _herd(fleet, "stop", "root")
     wait_until(fleet.is_gone, PATIENCE)
     assert not fleet.has_services(), "herdpy was stopped, and services run"
