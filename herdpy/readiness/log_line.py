@@ -125,28 +125,24 @@ class _Log:
 
     def _written(self, rotated: Iterable[str]) -> list[str]:
         """Before the first look: those that the process may have written to."""
-        states = {stamp: state for stamp in sorted(rotated) if (state := self._state(stamp)) is not None}
-        written = [stamp for stamp, state in states.items() if state.st_mtime >= self._since]
-        earlier = [stamp for stamp in states if stamp not in written]
+        found = {stamp: seen for stamp in sorted(rotated) if (seen := self._seen(stamp)) is not None}
+        written = [stamp for stamp, (last, _) in found.items() if last >= self._since]
+        earlier = [stamp for stamp in found if stamp not in written]
         # The first is what was the log when it was spawned, unless its first line found that full.
-        was_full = (
-            bool(earlier)
-            and states[earlier[-1]].st_size == self._offset
-            and earlier[-1] >= time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._since))
-        )
-        if was_full or (written and states[written[0]].st_size < self._offset and self._is_plain(written[0])):
+        begin = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._since))
+        was_full = bool(earlier) and earlier[-1] >= begin and found[earlier[-1]][1] == self._offset
+        size = found[written[0]][1] if written else None
+        if was_full or (size is not None and size < self._offset):
             self._begin(None)
         return written
 
-    def _state(self, stamp: str) -> os.stat_result | None:
-        """Of a rotated file, which may be compressed at this moment: that has the time of its last line, too."""
+    def _seen(self, stamp: str) -> tuple[float, int | None] | None:
+        """When a rotated file was last written to, and its size; None for that of one that is compressed by now."""
         for end in ("", ".gz", ".zst"):
             with contextlib.suppress(FileNotFoundError):
-                return os.lstat(f"{self._path}.{stamp}{end}")
+                state = os.lstat(f"{self._path}.{stamp}{end}")
+                return state.st_mtime, None if end else state.st_size
         return None
-
-    def _is_plain(self, stamp: str) -> bool:
-        return os.path.lexists(f"{self._path}.{stamp}")
 
     def _list(self) -> dict[str, int]:
         """The rotated files' stamps, with their inodes."""

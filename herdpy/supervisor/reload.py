@@ -178,13 +178,13 @@ class Reloading:
         self._by_itself.add(over)
         try:
             verdict = await self.reload(task_status)
+            if verdict.comparison is not None and not verdict.comparison.is_empty:
+                self._lately = Lately(
+                    ended=trio.current_time(), is_done=not verdict.problems, words=in_words(verdict, is_done=True)
+                )
         finally:
             self._by_itself.remove(over)
             over.set()
-        if verdict.comparison is not None and not verdict.comparison.is_empty:
-            self._lately = Lately(
-                ended=trio.current_time(), is_done=not verdict.problems, words=in_words(verdict, is_done=True)
-            )
 
     async def reload(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> Verdict:
         """Do what :meth:`look` says. Nothing else is changed by it, and nothing at all when there is a mistake.
@@ -222,6 +222,9 @@ class Reloading:
             log("reload-refused", mistakes=len(verdict.mistakes))
             return verdict
         comparison = verdict.comparison
+        names = {service.name for service in verdict.plan.services}
+        spent = [name for name, checksum in self._registry.unloaded.items() if checksum and name not in names]
+        await self._registry.let_back(spent)  # a file that is put back is a new one
         await self.remember_layers()
         if not comparison.is_empty:
             await self._registry.line.note(UNDER_WAY, "")
@@ -233,10 +236,15 @@ class Reloading:
             added, removed, changed = comparison.added, comparison.removed, comparison.changed
             log("reloaded", added=len(added), removed=len(removed), changed=len(changed))
         if self._is_behind or not comparison.is_empty:
-            self._is_behind = not await kept_plan.keep(self._registry.line, self._state, verdict.plan)
-            if not self._is_behind:
-                await self._registry.line.note(UNDER_WAY, None)
+            await self.keep(verdict.plan)
         return verdict
+
+    async def keep(self, plan: Plan) -> None:
+        """It is carried out: let the next supervisor go on with it."""
+        line = self._registry.line
+        self._is_behind = not await kept_plan.keep(line, self._state, plan)
+        if not self._is_behind:
+            await line.note(UNDER_WAY, None)
 
     async def _apply(self, comparison: Comparison, nursery: trio.Nursery, problems: list[str]) -> None:
         """Carry it out; in the nursery go on starts that the next supervisor would finish.

@@ -149,21 +149,22 @@ async def supervise(
             nursery.start_soon(_start_automatic, registry, noted, begun)
         else:
             begun.set()
-        later: list[Callable[[], Awaitable[object]]] = [
+        later: list[Callable[[], Awaitable[None]]] = [
             reloading.remember_layers,
             own_log.start,
             partial(_let_read, paths.log, groups),
         ]
         if settings.automatic_reload:
             later.append(partial(_watch, began, reloading))
-        for life in registry.lives.values():
-            if life.is_to_be_told and unfinished is None:
-                registry.tell_soon(life)
         if unfinished is not None:
             log("reload-goes-on")
             nursery.start_soon(reloading.reload_by_itself)
-        elif declared.plan is not None:
-            later.append(partial(kept_plan.keep, line, paths.state, declared.plan))
+        else:
+            for life in registry.lives.values():
+                if life.is_to_be_told:
+                    registry.tell_soon(life)
+            if declared.plan is not None:
+                later.append(partial(reloading.keep, declared.plan))
         nursery.start_soon(_do_later, begun, later)
         del declared, plan, unfinished  # what has come of them is in the registry, and may be replaced there
         await shutdown.asked.wait()
@@ -199,7 +200,7 @@ def _prepare() -> None:
     gc.freeze()
 
 
-async def _do_later(begun: trio.Event, works: list[Callable[[], Awaitable[object]]]) -> None:
+async def _do_later(begun: trio.Event, works: list[Callable[[], Awaitable[None]]]) -> None:
     """Do what no service waits for when those that start with herdpy run, or after a while.
 
     Args:
@@ -216,7 +217,7 @@ async def _do_later(begun: trio.Event, works: list[Callable[[], Awaitable[object
             nursery.start_soon(_persist, works.pop(0))
 
 
-async def _persist(work: Callable[[], Awaitable[object]]) -> None:
+async def _persist(work: Callable[[], Awaitable[None]]) -> None:
     """Do it, however often: what it imports cannot be read without a descriptor, or while the package is replaced."""
     while True:
         try:

@@ -478,10 +478,15 @@ def test_a_transient_service_that_has_stopped_is_brought_back_by_its_own_change_
     eventually(lambda: "brief" in names(herdpy) and herdpy.status("brief")["status"] == "running")
     herdpy.ok("stop", "brief")
     assert "+ brief: added and started" in herdpy.ok("reload")
+    herdpy.ok("stop", "brief")
     path.unlink()
-    herdpy.ok("reload")
-    assert names(herdpy) == {"other"}
+    herdpy.declare("third", SLEEP)
+    eventually(lambda: "third" in names(herdpy))
     path.write_text(STARTED.replace("1000", "2000") + "transient = true\n")  # as it was
+    eventually(lambda: "brief" in names(herdpy))
+    path.unlink()
+    eventually(lambda: "brief" not in names(herdpy))
+    path.write_text(STARTED.replace("1000", "2000") + "transient = true\n")
     eventually(lambda: "brief" in names(herdpy))
 
 
