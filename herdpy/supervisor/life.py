@@ -158,6 +158,7 @@ class Life:
         "_starters",
         "_stop_asked",
         "_stoppers",
+        "_untold",
         "changes",
         "details",
         "done",
@@ -228,6 +229,8 @@ class Life:
         self._incarnation: Incarnation | None = None
         self._predecessor: Incarnation | None = None
         """What has ended, and is to be buried in the same request that its successor is spawned with."""
+        self._untold: tuple[str, str] | None = None
+        """The process of which the last supervisor was about to tell so, by its id, and how it ended."""
         self._attendance: Attendance | None = None
         self._actions: tuple[tuple[trio.CancelScope, Flag], ...] = ()
         """What its actions are doing; the flag is set when that is over."""
@@ -757,6 +760,7 @@ class Life:
         Args:
             along: with what it will be asked for next; whatever is begun before that calls :meth:`KeeperLine.settle`.
         """
+        before = None if self._predecessor is None else self._predecessor.held
         note = Note(
             NOTE_VERSION,
             self.status,
@@ -779,6 +783,7 @@ class Life:
             self.service.stop.signal,
             self.service.stop.grace_period,
             self._given_up,
+            None if before is None else (before.id, processes.end_of(before).reason),
         )
         try:
             if self._noted_declaration != self.service.declaration:
@@ -1346,10 +1351,14 @@ class Life:
     def _tell_of_predecessor(self) -> None:
         """Its last lines are in its log, so that its end can be told."""
         if self._predecessor is not None:
-            log("service-exited", service=self.name, reason=processes.end_of(self._predecessor.held).reason)
-            if self._due is not None:
-                log("service-respawning", service=self.name, delay=0.0)
+            self._tell_end(processes.end_of(self._predecessor.held).reason)
             self._predecessor = None
+
+    def _tell_end(self, reason: str) -> None:
+        """Tell of an end that is followed at once."""
+        log("service-exited", service=self.name, reason=reason)
+        if self._due is not None:
+            log("service-respawning", service=self.name, delay=0.0)
 
     async def _keep_end(self, end: End) -> None:
         """Have it remembered how the process ended: from now on nobody else knows."""
@@ -1591,7 +1600,7 @@ class Life:
             self._history.deaths = note.deaths[: self.service.respawn.limit]
             self.memory, self._complaint, self._end = note.memory, note.complaint, note.end
             self._due, self._is_activating = note.due, note.activating and held is not None
-            self._given_up = note.given_up
+            self._given_up, self._untold = note.given_up, note.untold
             self.changes, self.respawns, self.failures = note.changes, note.respawns, note.failures
         if held is not None and self.status == "stopped":  # its note was refused, or is not understood
             self._note_change("running")
@@ -1641,6 +1650,9 @@ class Life:
     async def _go_on(self, held: Held | None) -> None:
         """Do what the last supervisor was doing when it ended."""
         ended = held is not None and held.has_ended
+        untold, self._untold = self._untold, None
+        if untold is not None and (held is None or held.id != untold[0]):
+            self._tell_end(untold[1])
         left, self._end = self._end if held is None else None, None
         match self.status:
             case "starting" if left is not None and self.service.one_shot:

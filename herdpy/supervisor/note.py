@@ -56,6 +56,9 @@ class Note(msgspec.Struct, omit_defaults=True):
     """the seconds from that to SIGKILL: for a supervisor that reads no declarations (herdpy/minimal)."""
     given_up: bool = False
     """Of a disabled one: whether it was respawned too often, not disabled by hand."""
+    untold: tuple[str, str] | None = None
+    """The process whose end is yet to be told, by its id, and the reason: it is buried along with the spawn of the next
+    one."""
 
 
 def key_of_state(name: str) -> str:

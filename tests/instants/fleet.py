@@ -351,6 +351,7 @@ class Fleet:
             *self._wrong_processes(states),
             *self._wrong_files(),
             *self._wrong_words(),
+            *self._untold_ends(),
         ]
 
     def _wrong_of(self, name: str, state: Any) -> Iterator[str]:
@@ -430,6 +431,14 @@ class Fleet:
             strange = {entry.name for entry in directory.iterdir()} - names
             if strange:
                 yield f"in {directory.name} there is {', '.join(sorted(strange))}"
+
+    def _untold_ends(self) -> Iterator[str]:
+        """Each end is told at least once; by a supervisor that was killed just then, and by the next one, twice."""
+        log = (self.herdpy.log / "herdpy.log").read_text(errors="replace")
+        told = re.findall(r" (?:service-exited|service-stopped|start-begins-anew) service=(\S+)", log)
+        for name, expected in self.expected.items():
+            if told.count(name) < expected.ended:
+                yield f"{name} has ended {expected.ended} times, of which {told.count(name)} are told"
 
     def _wrong_words(self) -> Iterator[str]:
         for path in (self.herdpy.log / "herdpy.log", self.directory / "errors"):
