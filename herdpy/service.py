@@ -21,13 +21,15 @@ class StartFailure(Exception):  # noqa: N818 - it names what happened to the ser
 
     ``str()`` is one sentence for the person who asked, without the service's name: what was tried, on what, what is
     wrong and, where there is one, the next step. ``details`` are further lines worth showing (a console's last words).
-    ``status`` is that of the process that ended otherwise than it should have (:attr:`End.exit_status`), if one did.
+    ``status`` is that of the process that ended otherwise than it should have (:attr:`End.exit_status`), if one did,
+    and ``code`` its exit code, unless it was killed.
     """
 
-    def __init__(self, reason: str, details: Sequence[str] = (), *, status: int = 1) -> None:
+    def __init__(self, reason: str, details: Sequence[str] = (), *, status: int = 1, code: int | None = None) -> None:
         super().__init__(reason)
         self.details = tuple(details)
         self.status = status or 1
+        self.code = code
 
 
 class ActionFailure(Exception):  # noqa: N818

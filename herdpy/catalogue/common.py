@@ -81,7 +81,9 @@ class Common(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     provision: tuple[str, ...] = ()
     """Further names of the service, after the declaration's."""
     respawn: bool | Literal["on-failure"] = True
-    """Whether it is started again when it ended by itself; ``"on-failure"``: unless it ended with success."""
+    """Whether it is started again when it ended by itself; ``"on-failure"``: unless it ended with success. A start that
+    nobody asked for, as at boot, is tried again, too, when it fails: after the delay, twice that and so on, up to the
+    delay's limit or a minute, and as often as the other limit allows."""
     respawn_limit: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 5
     """So many ends within the interval, and the service is disabled."""
     respawn_interval: Annotated[float, msgspec.Meta(gt=0)] = 7.0

@@ -323,7 +323,7 @@ class Incarnation:
         if winner == 1 or self.held.has_ended:
             end = await self._hear_out()
             why = "and left no process behind" if self.is_succeeded else "before it was ready"
-            raise StartFailure(f"{end.reason} {why}", await self._last_words(), status=end.exit_status)
+            raise StartFailure(f"{end.reason} {why}", await self._last_words(), status=end.exit_status, code=end.code)
 
     async def _become_ready(self, attempt: Attempt) -> None:
         # What a daemon answers, it answers once it has said that it is ready; but one that forks is listened to only

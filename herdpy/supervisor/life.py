@@ -36,7 +36,7 @@ from herdpy.supervisor.log import log
 from herdpy.supervisor.note import NOTE_VERSION, Change, Note, Status, key_of_declaration, key_of_state, read_note
 from herdpy.supervisor.outcome import Outcome, Reply, Unmet
 from herdpy.supervisor.recent import with_newest
-from herdpy.supervisor.respawn import History
+from herdpy.supervisor.respawn import History, patient
 from herdpy.supervisor.restart import forgo
 from herdpy.supervisor.sockets import Sockets, are_left
 
@@ -140,11 +140,13 @@ class Life:
         "_due",
         "_end",
         "_given_up",
+        "_has_run",
         "_history",
         "_hurry",
         "_inbox",
         "_incarnation",
         "_is_activating",
+        "_is_asked_for",
         "_is_awake",
         "_is_over",
         "_left",
@@ -219,6 +221,11 @@ class Life:
         """Whether it is disabled because it was respawned too often: whoever starts it by hand enables it."""
         self._is_activating = False
         """Whether the process of a lazy service is under way."""
+        self._has_run = True
+        """Whether it has run since it was started, as far as is known."""
+        self._is_asked_for = False
+        """Whether somebody has asked for the start that is under way, and is told if it fails; else it is tried again,
+        as a respawn is."""
         self._end: End | None = None
         """How its process ended, until that has been dealt with."""
         self._noted_declaration: str | None = None
@@ -828,8 +835,9 @@ class Life:
     # Starting.
 
     async def _begin_start(self, request: _Start, *others: _Start) -> None:
-        self._starters += tuple(start.reply for start in (request, *others))
-        by_hand = any(start.transaction is None for start in (request, *others))
+        requests = (request, *others)
+        self._starters += tuple(start.reply for start in requests)
+        by_hand = any(start.transaction is None for start in requests)
         refusal = self.refusal_to_start(request.arguments, by_hand=by_hand)
         if refusal is not None:
             self._answer_starters(Outcome(False, (f"cannot start {self.name}: {refusal}",)))
@@ -839,6 +847,8 @@ class Life:
             self.enabled, self._given_up = True, False
             self.failures = ()
         self._arguments = request.arguments
+        self._is_asked_for = any(start.transaction is None or start.transaction.is_by_hand for start in requests)
+        self._has_run = False
         self._history.forget()
         self._due = None
         self.respawns = ()
@@ -905,7 +915,7 @@ class Life:
             if self.service.lazy:
                 return
             await self._prepare()
-            await self._registry.start_members(self.service, of, lambda: self._is_start_wanted)
+            await self._until_met(self._registry.start_members, self.service.members, of)
             await self._try_attempts()
 
         return await self._outcome(work)
@@ -937,7 +947,7 @@ class Life:
             await self._bury_predecessor()
             self.reason = printable(str(failure))
             lines = (f"cannot start {self.name}: {self.reason}", *failure.details)
-            return Outcome(False, lines, status=failure.status)
+            return Outcome(False, lines, status=failure.status, code=failure.code)
         except Exception as error:
             lack = _lack(error)
             if lack is None:
@@ -964,18 +974,35 @@ class Life:
         if self.service.requirement or self.service.after:
             self.tell_stage(self._registry.words_for_awaited(self.service))
         await self._registry.start_before(self.service, transaction, self._nursery, wants=wants)
+        await self._until_met(self._registry.start_requirements, self.service.requirement, transaction)
+        self.tell_stage(None)
+
+    async def _until_met(
+        self,
+        start: Callable[[Service, "Transaction", Callable[[], bool]], Awaitable[None]],
+        names: Sequence[str],
+        transaction: "Transaction",
+    ) -> None:
+        """Start other services. When nobody has asked for that, it waits for what may fail again and again before it
+        comes up.
+
+        Raises:
+            Unmet: not all of them could be started.
+        """
         while True:
             try:
-                await self._registry.start_requirements(self.service, transaction, lambda: self._is_start_wanted)
-                break
-            except Unmet:
-                # Nobody waits for a respawn; so it waits, for what may fail again and again before it comes up.
-                if self._due is None or not self._registry.is_to_come(self.service.requirement):
+                await start(self.service, transaction, lambda: self._is_start_wanted)
+                return
+            except Unmet as unmet:
+                is_asked_for = self._due is None and (self._is_asked_for or self._is_activating)
+                if is_asked_for or not self._registry.is_to_come(names):
                     raise
+                if self._due is None and self._starters:
+                    waits = f"Service {self.name} waits for that."
+                    self._answer_starters(Outcome(False, (*unmet.details, waits), is_own=False))
                 # Another one: in the same, a one-shot that has failed would fail at once, again and again.
                 transaction = self._registry.transaction(is_by_hand=False)
                 await trio.lowlevel.checkpoint()
-        self.tell_stage(None)
 
     async def _prepare(self) -> None:
         try:
@@ -1065,9 +1092,11 @@ class Life:
             if outcome.is_failure:
                 self._note_failure()
                 log("service-failed-to-start", service=self.name, reason=self.reason)
-            end = End(reason=self.reason or "it could not be started")
+            code = outcome.code if outcome.code in self.service.respawn.final else None
+            end = End(reason=self.reason or "it could not be started", code=code)
+            is_tried_again = was_respawn or not (self._is_asked_for or self.service.one_shot)
             # What is down for want of another is no reason to count against it, nor would it help to try again.
-            if was_respawn and outcome.is_own and await self._respawn_or_rest(end, outcome):
+            if is_tried_again and outcome.is_own and await self._respawn_or_rest(end, outcome):
                 return
             await self._rest()
             self._answer_starters(outcome)
@@ -1080,7 +1109,7 @@ class Life:
             await self._rest()
             self._answer_starters(outcome)
             return
-        self._history.running_since = _now()
+        self._has_run, self._history.running_since = True, _now()
         self._attend({})
         await self._enter("running")
         log("service-started", service=self.name, pid=self.process and self.process.pid, **self.details)
@@ -1534,9 +1563,12 @@ class Life:
         if listens and end.code in policy.success and end.code not in policy.final and not policy.only_on_failure:
             await self._listen_again()
             return True
-        verdict = self._history.judge(policy, end, _now())
+        is_patient = failed is not None and not self._has_run
+        verdict = self._history.judge(patient(policy) if is_patient else policy, end, _now())
         self.reason = verdict.reason
-        if verdict.disables:
+        if verdict.disables and is_patient:  # whoever starts it, or what requires it, may try
+            self.reason = f"{end.reason} (tried {policy.limit} times)"
+        elif verdict.disables:
             self.enabled, self._given_up = False, True
             log("service-disabled", service=self.name, reason=self.reason)
         if verdict.delay is None:

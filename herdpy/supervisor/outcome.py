@@ -23,6 +23,8 @@ class Outcome(msgspec.Struct, frozen=True):
     """Of one that is not done: whether it failed, and was not only called off."""
     status: int = 1
     """Of a failed start: what herdpy ends with, if the service is essential."""
+    code: int | None = None
+    """Of a start that failed since its process ended: the exit code, unless it was killed."""
 
 
 NOT_YET = Outcome(False)

@@ -60,6 +60,18 @@ class History:
         return Verdict(_delay(policy, self.streak), end.reason)
 
 
+SHORTEST_DELAY, LONGEST_DELAY = 0.1, 60.0
+"""Seconds between two tries of a service that has not run yet, unless it asks for longer ones."""
+
+
+def patient(policy: Respawn) -> Respawn:
+    """A policy for a service that has not run yet: what keeps it from starting may take its time, and each try may
+    cost more than one of what fails at once."""
+    delay = max(policy.delay, SHORTEST_DELAY)
+    longest = policy.delay_limit if policy.delay_limit is not None else LONGEST_DELAY
+    return msgspec.structs.replace(policy, delay=delay, delay_limit=max(delay, longest))
+
+
 def _delay(policy: Respawn, streak: int) -> float:
     """Seconds until the next start after so many ends in a row."""
     if policy.delay_limit is None:
