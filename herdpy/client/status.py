@@ -144,7 +144,7 @@ def description(service: "Fields", colors: Palette, history: int, usage: "Fields
             or_more = " or more" if len(respawns) >= RESPAWNS_KEPT else ""
             add(f"Respawned {_count(len(respawns), 'time')}{or_more} since it was started.")
     failures = items(service, "startup-failures")
-    if current == "stopped" and failures:
+    if failures and (current == "stopped" or _is_tried_again(service, failures[0])):
         add(f"Failed to start at {_moment(failures[0])}.", colors.error)
     if stage := text(service, "stage"):
         add(f"Stage: {stage}")
@@ -162,6 +162,14 @@ def description(service: "Fields", colors: Palette, history: int, usage: "Fields
         for line in recent:
             add(f"  {line}")
     return "".join(lines)
+
+
+def _is_tried_again(service: "Fields", failure: object) -> bool:
+    """Tell of a service with this last failure to start whether that is what it was about to do right before."""
+    entered = changes(service)
+    if [state for state, _ in entered[:2]] != ["starting", "stopped"] or not isinstance(failure, int):
+        return False
+    return max(entered[0][1], failure) - min(entered[1][1], failure) <= 1
 
 
 def _recent(service: "Fields", history: int, add: "Callable[[str], None]") -> list[str]:

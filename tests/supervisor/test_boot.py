@@ -47,8 +47,10 @@ def test_who_waits_for_the_boot_is_told_that_it_is_tried_again(herdpy, eventuall
     herdpy.start()
     eventually(lambda: (herdpy.status("base")["stage"] or "").startswith("to be respawned at "))
     assert herdpy.status("base")["reason"] == "it exited with 7 before it was ready"
+    assert "\n  Failed to start at " in herdpy.ok("status", "base")
     (tmp_path / "gate").touch()
     herdpy.ok("start", "base")
+    assert "Failed to start" not in herdpy.ok("status", "base")
 
 
 def test_it_goes_on_in_the_next_supervisor(herdpy, eventually, tmp_path):
