@@ -59,6 +59,9 @@ CLEARING_PATIENCE = 10.0
 LONGEST_TOLD = 1000
 """Characters of a stage or a detail that are kept: all of a service's have to fit into one packet to the keeper."""
 
+SOON = 1.0
+"""Seconds that a start which nobody asked for waits for what is to be respawned; longer, and it has failed for now."""
+
 SETTLING_PAUSE = 1.0
 """Seconds until a lazy service listens again after what should not happen."""
 
@@ -111,6 +114,12 @@ class _TakeSockets(msgspec.Struct, frozen=True):
     reply: Reply
 
 
+class _Owe(msgspec.Struct, frozen=True):
+    """A start is owed to it, or is not any longer."""
+
+    is_owed: bool
+
+
 class _Restarted(msgspec.Struct, frozen=True):
     """A restart that it is part of is over, whatever came of it."""
 
@@ -122,7 +131,18 @@ class _Finished(msgspec.Struct, frozen=True):
 
 
 _Message = (
-    _Start | _Stop | _Switch | _Replace | _TakeSockets | _Ended | _Useless | _Left | _Waiting | _Restarted | _Finished
+    _Start
+    | _Stop
+    | _Switch
+    | _Replace
+    | _TakeSockets
+    | _Ended
+    | _Useless
+    | _Left
+    | _Waiting
+    | _Owe
+    | _Restarted
+    | _Finished
 )
 
 
@@ -166,6 +186,7 @@ class Life:
         "done",
         "enabled",
         "failures",
+        "is_owed",
         "is_waiting_on",
         "memory",
         "reason",
@@ -197,6 +218,9 @@ class Life:
         self.done: float | None = None
         self.is_waiting_on = False
         """Whether a start is under way that nobody has to wait for, as it may take for ever."""
+        self.is_owed = False
+        """Whether a start is owed to it: nobody was there to be told that it failed for want of another service. Then
+        it is started when that runs (:meth:`Registry.came_up`)."""
         self._changed: Flag | None = None
         self._registry = registry
         has_left = are_left(service.name, registry.line)
@@ -530,6 +554,11 @@ class Life:
             return str(refusal)
         return None
 
+    def owe(self, *, is_owed: bool) -> None:
+        """Let a start be owed to it, as it is down for want of another service; or not any longer."""
+        if not self._is_over and self.is_owed != is_owed:
+            self._put(_Owe(is_owed))
+
     @property
     def process(self) -> Held | None:
         """Its process, while there is one."""
@@ -638,7 +667,7 @@ class Life:
         return not self._starters or any(reply.is_wanted for reply in self._starters)
 
     def _stopped_meanwhile(self) -> Outcome:
-        return Outcome(False, (f"cannot start {self.name}: it was stopped meanwhile",))
+        return Outcome(False, (f"cannot start {self.name}: it was stopped meanwhile",), was_stopped=True)
 
     def _not_registered(self) -> Outcome:
         return Outcome(False, (f"Service {self.name} is no longer registered.",))
@@ -655,6 +684,9 @@ class Life:
                     self.reason = None
                 elif self._hurry is not None:  # it need not wait any longer
                     self._hurry.set()
+                if self.is_owed and not enabled:
+                    self._set_owed(is_owed=False)
+                    self.tell_stage(None)
                 await self._remember()
                 log("service-enabled" if enabled else "service-disabled", service=self.name)
                 reply.give(Outcome(True))
@@ -669,9 +701,15 @@ class Life:
                 given = " ".join(arguments)
                 reply.give(Outcome(False, (f"cannot start {self.name} with {given}: it is starting already",)))
             case _Start(_, reply, transaction), "starting" if not self._stoppers:
+                by_hand = transaction is None or transaction.is_by_hand
+                self._is_asked_for = self._is_asked_for and by_hand
+                if not by_hand and self._hurry is not None and self._delay > SOON:
+                    again = f"Service {self.name} is started again in {self._delay:.3g} s."
+                    reply.give(Outcome(False, (f"cannot start {self.name}: {self.reason}", again)))
+                    return
                 self._starters += (reply,)
                 reply.taken.set()
-                if self._hurry is not None and (transaction is None or transaction.is_by_hand):
+                if self._hurry is not None and by_hand:
                     await self._be_due_now()
             case _Start(_, reply, _), "running":
                 reply.give(Outcome(True, (f"Service {self.name} is already running.",)))
@@ -683,6 +721,7 @@ class Life:
             case _Stop(reply), "stopped" if self._actions:
                 self._nursery.start_soon(self._end_actions_of_stopped, reply)
             case _Stop(reply), "stopped":
+                await self._change_owed(is_owed=False)
                 reply.give(Outcome(True))
             case _Stop(reply), "starting":
                 self._stoppers += (reply,)
@@ -725,6 +764,8 @@ class Life:
                 self._act(self._dismiss, self._ended)
             case _Left(), _:
                 pass
+            case _Owe(is_owed), status:
+                await self._change_owed(is_owed=is_owed and self.enabled and status == "stopped")
             case _Restarted(reply), status:
                 if status == "stopped" and not self._is_restarting:
                     await self._close_sockets()
@@ -791,6 +832,8 @@ class Life:
             self.service.stop.grace_period,
             self._given_up,
             None if before is None else (before.id, processes.end_of(before).reason),
+            self._has_run,
+            self.is_owed,
         )
         try:
             if self._noted_declaration != self.service.declaration:
@@ -849,6 +892,7 @@ class Life:
         self._arguments = request.arguments
         self._is_asked_for = any(start.transaction is None or start.transaction.is_by_hand for start in requests)
         self._has_run = False
+        self._set_owed(is_owed=False)
         self._history.forget()
         self._due = None
         self.respawns = ()
@@ -915,7 +959,7 @@ class Life:
             if self.service.lazy:
                 return
             await self._prepare()
-            await self._until_met(self._registry.start_members, self.service.members, of)
+            await self._registry.start_members(self.service, of, lambda: self._is_start_wanted)
             await self._try_attempts()
 
         return await self._outcome(work)
@@ -939,7 +983,7 @@ class Life:
             await start()
         except Unmet as unmet:
             self.reason = str(unmet)
-            return Outcome(False, unmet.details, is_own=False)
+            return Outcome(False, unmet.details, is_own=False, was_stopped=unmet.was_stopped)
         except _CalledOff as why:
             await self._bury_predecessor()
             return Outcome(False, (f"cannot start {self.name}: {why}",), is_own=False, is_failure=False)
@@ -974,35 +1018,8 @@ class Life:
         if self.service.requirement or self.service.after:
             self.tell_stage(self._registry.words_for_awaited(self.service))
         await self._registry.start_before(self.service, transaction, self._nursery, wants=wants)
-        await self._until_met(self._registry.start_requirements, self.service.requirement, transaction)
+        await self._registry.start_requirements(self.service, transaction, lambda: self._is_start_wanted)
         self.tell_stage(None)
-
-    async def _until_met(
-        self,
-        start: Callable[[Service, "Transaction", Callable[[], bool]], Awaitable[None]],
-        names: Sequence[str],
-        transaction: "Transaction",
-    ) -> None:
-        """Start other services. When nobody has asked for that, it waits for what may fail again and again before it
-        comes up.
-
-        Raises:
-            Unmet: not all of them could be started.
-        """
-        while True:
-            try:
-                await start(self.service, transaction, lambda: self._is_start_wanted)
-                return
-            except Unmet as unmet:
-                is_asked_for = self._due is None and (self._is_asked_for or self._is_activating)
-                if is_asked_for or not self._registry.is_to_come(names):
-                    raise
-                if self._due is None and self._starters:
-                    waits = f"Service {self.name} waits for that."
-                    self._answer_starters(Outcome(False, (*unmet.details, waits), is_own=False))
-                # Another one: in the same, a one-shot that has failed would fail at once, again and again.
-                transaction = self._registry.transaction(is_by_hand=False)
-                await trio.lowlevel.checkpoint()
 
     async def _prepare(self) -> None:
         try:
@@ -1094,11 +1111,18 @@ class Life:
                 log("service-failed-to-start", service=self.name, reason=self.reason)
             code = outcome.code if outcome.code in self.service.respawn.final else None
             end = End(reason=self.reason or "it could not be started", code=code)
-            is_tried_again = was_respawn or not (self._is_asked_for or self.service.one_shot)
+            is_asked_for = self._is_asked_for and not was_respawn
+            # Of an essential one who has started herdpy is to hear.
+            is_tried_again = was_respawn or not (is_asked_for or self.service.one_shot or self.service.essential)
             # What is down for want of another is no reason to count against it, nor would it help to try again.
             if is_tried_again and outcome.is_own and await self._respawn_or_rest(end, outcome):
                 return
+            is_down_for_others = self.enabled and not (outcome.is_own or outcome.was_stopped or is_asked_for)
+            if is_down_for_others and not self.service.transient:
+                self._set_owed(is_owed=True)
             await self._rest()
+            if self.is_owed and is_down_for_others:
+                self._await_missing()
             self._answer_starters(outcome)
             if self.service.essential:
                 self._registry.end_with(self, outcome.status)
@@ -1108,12 +1132,16 @@ class Life:
             self.failures = ()
             await self._rest()
             self._answer_starters(outcome)
+            self._registry.came_up(self)
             return
+        if not self._has_run:
+            self._history.forget()  # what it took to get there is no ends of what ran
         self._has_run, self._history.running_since = True, _now()
         self._attend({})
         await self._enter("running")
         log("service-started", service=self.name, pid=self.process and self.process.pid, **self.details)
         self._answer_starters(outcome)
+        self._registry.came_up(self)
         self._see_to_replacement()
         if self.service.lazy and self._incarnation is None:
             self._watch_sockets()
@@ -1162,6 +1190,7 @@ class Life:
         """Be what it is declared to be now: a lazy service that has no process."""
         await self.sockets.rest()
         self._take_replacement()
+        self._is_asked_for = self._has_run = False
         await self._enter("starting")
         self._act(self._bring_up, self._started)
 
@@ -1233,7 +1262,8 @@ class Life:
 
     def _answer_starters(self, outcome: Outcome) -> None:
         if not outcome.done:
-            outcome = Outcome(False, (*outcome.lines, f"Service {self.name} could not be started."))
+            lines = (*outcome.lines, f"Service {self.name} could not be started.")
+            outcome = Outcome(False, lines, was_stopped=outcome.was_stopped)
         for reply in self._starters:
             reply.give(outcome)
         self._starters = ()
@@ -1452,6 +1482,28 @@ class Life:
         is_part = any(self.name in restart.names for restart in registry.restarting)
         return is_part and not registry.closing and not self.service.transient
 
+    def _set_owed(self, *, is_owed: bool) -> None:
+        """Let a start be owed to it, or not; for the next note."""
+        if is_owed != self.is_owed:
+            self.is_owed = is_owed
+            self._registry.note_owed(self)
+
+    async def _change_owed(self, *, is_owed: bool) -> None:
+        if is_owed != self.is_owed:
+            self._set_owed(is_owed=is_owed)
+            self.tell_stage(None)
+            if is_owed:
+                self._await_missing()
+            await self._remember()
+
+    def _await_missing(self) -> None:
+        """Tell what it is down for; that may have come up meanwhile."""
+        missing = self._registry.missing(self.service)
+        if missing:
+            self.tell_stage(f"waits for {', '.join(missing)}")
+        else:
+            self._registry.start_owed(self)
+
     def _take_replacement(self) -> None:
         replacement = self.replacement
         if replacement is not None:
@@ -1559,15 +1611,18 @@ class Life:
         policy = self.service.respawn
         if not policy.enabled or not self.enabled or self._registry.closing:
             return False
+        is_patient = failed is not None and not self._has_run
+        if is_patient and self.service.lazy:
+            await self._close_sockets()  # those that it could have
         listens = self.service.lazy and self._is_bound
         if listens and end.code in policy.success and end.code not in policy.final and not policy.only_on_failure:
             await self._listen_again()
             return True
-        is_patient = failed is not None and not self._has_run
         verdict = self._history.judge(patient(policy) if is_patient else policy, end, _now())
         self.reason = verdict.reason
         if verdict.disables and is_patient:  # whoever starts it, or what requires it, may try
             self.reason = f"{end.reason} (tried {policy.limit} times)"
+            self._set_owed(is_owed=True)
         elif verdict.disables:
             self.enabled, self._given_up = False, True
             log("service-disabled", service=self.name, reason=self.reason)
@@ -1633,6 +1688,8 @@ class Life:
             self.memory, self._complaint, self._end = note.memory, note.complaint, note.end
             self._due, self._is_activating = note.due, note.activating and held is not None
             self._given_up, self._untold = note.given_up, note.untold
+            self._has_run = note.has_run
+            self._set_owed(is_owed=note.owed and note.status == "stopped")
             self.changes, self.respawns, self.failures = note.changes, note.respawns, note.failures
         if held is not None and self.status == "stopped":  # its note was refused, or is not understood
             self._note_change("running")

@@ -59,6 +59,10 @@ class Note(msgspec.Struct, omit_defaults=True):
     untold: tuple[str, str] | None = None
     """The process whose end is yet to be told, by its id, and the reason: it is buried along with the spawn of the next
     one."""
+    has_run: bool = True
+    """Of one that is starting: whether it has run since it was started."""
+    owed: bool = False
+    """Of a stopped one: whether it is to be started when what it requires runs."""
 
 
 def key_of_state(name: str) -> str:

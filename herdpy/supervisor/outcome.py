@@ -1,6 +1,6 @@
 """What comes of a request to start or to stop, and how it reaches whoever asked."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 import trio
@@ -25,6 +25,8 @@ class Outcome(msgspec.Struct, frozen=True):
     """Of a failed start: what herdpy ends with, if the service is essential."""
     code: int | None = None
     """Of a start that failed since its process ended: the exit code, unless it was killed."""
+    was_stopped: bool = False
+    """Of a failed start: whether that, or what it requires, was stopped before it was over."""
 
 
 NOT_YET = Outcome(False)
@@ -83,4 +85,12 @@ class Reply:
 
 
 class Unmet(StartFailure):
-    """Other services, without which one cannot start, could not be started; ``details`` say why, in sentences."""
+    """Other services, without which one cannot start, could not be started; ``details`` say why, in sentences.
+
+    Attributes:
+        was_stopped: whether one of them was stopped before it had started.
+    """
+
+    def __init__(self, reason: str, details: Sequence[str], *, was_stopped: bool) -> None:
+        super().__init__(reason, details)
+        self.was_stopped = was_stopped

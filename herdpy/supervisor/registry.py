@@ -54,6 +54,8 @@ class Registry:
         """Has a service take that it is declared otherwise, which it could not be told before."""
         self._requirers: dict[str, list[Life]] = {}
         """Who requires a name."""
+        self._owed: dict[str, Life] = {}
+        """Those that a start is owed to, by canonical name."""
         self.registered: set[str] = set()
         """Canonical names of what is in no file of the plan, but was registered while herdpy runs."""
         self.restarting: list[restart.Restart] = []
@@ -103,6 +105,7 @@ class Registry:
             for life in self.lives.values():
                 life.give_back()
             self.lives, self.by_name, self._requirers, self.registered = {}, {}, {}, set()
+            self._owed = {}
             self.take_plan(self._plan, self._remake)
             return
         self._found = _sorted(self.line.held.values())
@@ -110,6 +113,7 @@ class Registry:
         for name in names:
             before = self.lives[name]
             before.give_back()
+            self._owed.pop(name, None)
             self._index(before, before.service, add=False)
             declared = before.replacement or before.service
             self._recall(name, self._add(declared))
@@ -136,6 +140,8 @@ class Registry:
         await trio.lowlevel.checkpoint()
         self._found = _Found({}, {}, [])
         self.begun.set()
+        if self._owed and not self.closing:  # what they waited for may have come up when nobody was there
+            nursery.start_soon(self._start_owed, list(self._owed.values()), None)
 
     def _add_registered(self) -> None:
         """Add what was registered while the last supervisor ran, by the notes that say so."""
@@ -300,6 +306,7 @@ class Registry:
             raise NotRegistered((f"{', '.join(requirers)} requires {life.name}",))
         self._index(life, life.service, add=False)
         del self.lives[life.name]
+        self._owed.pop(life.name, None)
         self.registered.discard(life.name)
         log("service-unregistered", service=life.name)
         await life.retire()
@@ -359,10 +366,42 @@ class Registry:
         )
         return f"waits for {', '.join(names)}" if names else None
 
-    def is_to_come(self, names: Iterable[str]) -> bool:
-        """Tell whether all these services run, or are being started, if only when that is due."""
-        lives = [self.by_name.get(name) for name in names]
-        return all(life is not None and life.status in ("starting", "running") for life in lives)
+    def missing(self, service: Service) -> list[str]:
+        """What a service requires, or has as a member, and does not run; canonical names."""
+        needed = (self.by_name.get(name) for name in (*service.requirement, *service.members))
+        return [life.name for life in dict.fromkeys(needed) if life is not None and life.status != "running"]
+
+    def start_owed(self, life: Life) -> None:
+        """Nothing is missing (any more) of what a service waited for that a start is owed to."""
+        if not self.closing:
+            self._nursery.start_soon(self._start_owed, [life], None)
+
+    def note_owed(self, life: Life) -> None:
+        """A start is owed to a service by now (:attr:`Life.is_owed`), or is not any longer."""
+        if life.is_owed:
+            self._owed[life.name] = life
+        else:
+            self._owed.pop(life.name, None)
+
+    def came_up(self, life: Life) -> None:
+        """A service runs, or is done: start what a start is owed to that requires it, or has it as a member."""
+        if not self._owed or self.closing:
+            return
+        found = [
+            other
+            for other in self._owed.values()
+            if not set(life.names).isdisjoint((*other.service.requirement, *other.service.members))
+        ]
+        if found:
+            self._nursery.start_soon(self._start_owed, found, life)
+
+    async def _start_owed(self, lives: Iterable[Life], done: Life | None) -> None:
+        """Start those that a start is owed to still.
+
+        Args:
+            done: as of :meth:`start_all`.
+        """
+        await self.start_all([life for life in lives if life.is_owed], done=done)
 
     async def leftovers_gone(self, name: str) -> None:
         """Wait until nothing is left of what the last supervisor's steps left of a service: its steps are repeated."""
@@ -407,7 +446,7 @@ class Registry:
         """
         failed = await self._start_each(service, service.requirement, "depends on", transaction, is_needed)
         if failed:
-            raise Unmet(f"{' and '.join(failed)}, which it requires, could not be started", _lines(failed))
+            raise _unmet(failed, "which it requires")
 
     async def start_members(self, service: Service, transaction: "Transaction", is_needed: Callable[[], bool]) -> None:
         """Start a service's members, all at once.
@@ -417,7 +456,7 @@ class Registry:
         """
         failed = await self._start_each(service, service.members, "has the member", transaction, is_needed)
         if failed:
-            raise Unmet(f"{' and '.join(failed)}, which belongs to it, could not be started", _lines(failed))
+            raise _unmet(failed, "which belongs to it")
 
     async def _start_each(
         self,
@@ -426,18 +465,21 @@ class Registry:
         relation: str,
         transaction: "Transaction",
         is_needed: Callable[[], bool],
-    ) -> dict[str, tuple[str, ...]]:
-        """Start services at once; returns why some could not be, in sentences, by their names."""
-        failed: dict[str, tuple[str, ...]] = {}
+    ) -> dict[str, Outcome]:
+        """Start services at once; returns what came of those that could not be, by their names."""
+        failed: dict[str, Outcome] = {}
 
         async def start(name: str) -> None:
             life = self.by_name.get(name)
             if life is None:  # of a service that runs although its declaration is gone
-                failed[name] = (f"Service {service.name} {relation} {name}, which is no longer declared.",)
+                failed[name] = Outcome(
+                    False, (f"Service {service.name} {relation} {name}, which is no longer declared.",)
+                )
                 return
             outcome = await transaction.start(life, is_needed)
             if not outcome.done:
-                failed[name] = (*outcome.lines, f"Service {service.name} {relation} {life.name}.")
+                lines = (*outcome.lines, f"Service {service.name} {relation} {life.name}.")
+                failed[name] = msgspec.structs.replace(outcome, lines=lines)
 
         await _each(start, names)
         return failed
@@ -507,17 +549,22 @@ class Registry:
             self.shutdown.ask()
 
     async def start_all(
-        self, services: Iterable[Life], task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+        self,
+        services: Iterable[Life],
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+        *,
+        done: Life | None = None,
     ) -> tuple[str, ...]:
         """Start services at once.
 
         Args:
+            done: what they have waited for; a one-shot need not be run again for that.
             task_status: told when the next supervisor would go on with each of these starts.
 
         Returns:
             Why some failed, in sentences; nothing when none did.
         """
-        transaction = Transaction(is_whole=False, is_by_hand=False)
+        transaction = Transaction(is_whole=False, is_by_hand=False, done=done)
         replies: list[Reply] = []
         try:  # no task for each: there may be many
             for number, life in enumerate(tuple(services), 1):
@@ -572,13 +619,17 @@ class Transaction:
     Args:
         is_whole: whether everything that is asked for by itself has been asked for: not while more comes.
         is_by_hand: whether somebody has asked for just this, and does not want to wait until something is due.
+        done: what has been started already.
     """
 
-    def __init__(self, *, is_whole: bool = True, is_by_hand: bool = True) -> None:
+    def __init__(self, *, is_whole: bool = True, is_by_hand: bool = True, done: Life | None = None) -> None:
         self.is_by_hand = is_by_hand
         self.asked_whole = Flag()
         """Set when it is: before, what does not start may be about to."""
         self._one_shots: dict[str, Reply] = {}
+        if done is not None and done.service.one_shot:
+            self._one_shots[done.name] = reply = Reply()
+            reply.give(Outcome(True))
         if is_whole:
             self.asked_whole.set()
 
@@ -664,5 +715,10 @@ async def _each(function: Callable[[_Item], Awaitable[None]], items: Iterable[_I
             nursery.start_soon(function, item)
 
 
-def _lines(failed: Mapping[str, Iterable[str]]) -> list[str]:
-    return [line for lines in failed.values() for line in lines]
+def _unmet(failed: Mapping[str, Outcome], which: str) -> Unmet:
+    """What a service is told of others, by their names, that it cannot start without."""
+    return Unmet(
+        f"{' and '.join(failed)}, {which}, could not be started",
+        [line for outcome in failed.values() for line in outcome.lines],
+        was_stopped=any(outcome.was_stopped for outcome in failed.values()),
+    )

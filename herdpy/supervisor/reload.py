@@ -285,6 +285,9 @@ class Reloading:
         back = [life for life in declared if life in self._going]
         self._going -= {*back}
         to_start = [life for life in (*back, *added) if life.service.auto_start]
+        # Whatever kept them from starting: as they are declared now, they may.
+        changed = [registry.lives[change.name] for change in comparison.changed if change.name in registry.lives]
+        to_start += [life for life in changed if life.is_owed]
         promised = None
         if gone and (leaning or to_start):
             promised = await promise(registry, [life.name for life in (*leaning, *to_start)])
@@ -331,7 +334,7 @@ class Reloading:
         if life.replacement is None:  # it was restarted meanwhile, whoever asked for that
             task_status.started()
             return
-        outcome = await restart(self._registry, life, task_status)
+        outcome = await restart(self._registry, life, task_status, is_by_hand=False)
         problems += outcome.lines if not outcome.done else ()
 
     async def _remove(

@@ -5,7 +5,7 @@ see through still ends with everything running.
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -72,13 +72,18 @@ class Restart:
 
 
 async def restart(
-    registry: "Registry", life: "Life", task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    registry: "Registry",
+    life: "Life",
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    *,
+    is_by_hand: bool = True,
 ) -> Outcome:
     """Stop a service with its dependents, then start again all that was stopped, itself in any case; unless it knows
     something better to do.
 
     Args:
         task_status: told when the next supervisor would see it through.
+        is_by_hand: whether somebody has asked for it, who is told when something is not started again.
     """
     instead = await life.renew_instead()
     if instead is not None:
@@ -107,7 +112,7 @@ async def restart(
         more = [name for name in stop.stopped if name not in others and name not in unwanted]
         under_way.others = dict.fromkeys((*under_way.others, *more))
         await under_way.remember()
-        return await _start_again(registry, life, under_way)
+        return await _start_again(registry, life, under_way, is_by_hand=is_by_hand)
     finally:
         await under_way.end()
 
@@ -150,6 +155,9 @@ def entailed(registry: "Registry", names: Iterable[str]) -> tuple[str, ...]:
 async def forgo(registry: "Registry", life: "Life") -> None:
     """A service is stopped by hand: no restart that is under way starts it again, nor what requires it."""
     names = _leaning(registry, life)
+    for other in registry.lives.values():
+        if other.is_owed and (other.name in names or _contains(registry, other, names)):
+            other.owe(is_owed=False)
     for under_way in registry.restarting:
         if names.isdisjoint(under_way.names):
             continue
@@ -157,6 +165,17 @@ async def forgo(registry: "Registry", life: "Life") -> None:
         if under_way.service in names:
             under_way.service = None
         await under_way.remember()
+
+
+def _contains(registry: "Registry", life: "Life", names: set[str]) -> bool:
+    """Whether any of these is a member of it, or of a member, and so on."""
+    found = [life]
+    for one in found:
+        members = [registry.by_name[name] for name in one.service.members if name in registry.by_name]
+        if any(member.name in names for member in members):
+            return True
+        found += [member for member in members if member not in found]
+    return False
 
 
 def _leaning(registry: "Registry", life: "Life") -> set[str]:
@@ -196,19 +215,23 @@ async def _finish(registry: "Registry", under_way: Restart) -> None:
             is_yet_to_stop = under_way.process is None and was is not None and was.status in ("starting", "running")
             if is_yet_to_stop or (before is not None and not before.has_ended):
                 await life.stop()
-            await _start_again(registry, life, under_way)
+            await _start_again(registry, life, under_way, is_by_hand=False)
     finally:
         await under_way.end()
 
 
-async def _start_again(registry: "Registry", life: "Life", under_way: Restart) -> Outcome:
-    outcome = await life.start()
-    if not outcome.done:
-        return outcome
-    lines = await _start_others(registry, under_way)
-    return Outcome(not lines, (*outcome.lines, *lines))
+async def _start_again(registry: "Registry", life: "Life", under_way: Restart, *, is_by_hand: bool) -> Outcome:
+    """Start all of it. When that fails of the first, what needs it is started as soon as it runs, whoever sees to that;
+    the rest is started all the same."""
+    outcome = await life.start(transaction=None if is_by_hand else registry.transaction(is_by_hand=False))
+    needing = set() if outcome.done else _leaning(registry, life)
+    for name in needing.intersection(under_way.others) - {life.name}:
+        registry.lives[name].owe(is_owed=True)
+    lines = await _start_others(registry, under_way, needing)
+    return Outcome(outcome.done and not lines, (*outcome.lines, *lines))
 
 
-async def _start_others(registry: "Registry", under_way: Restart) -> tuple[str, ...]:
+async def _start_others(registry: "Registry", under_way: Restart, but: Container[str] = ()) -> tuple[str, ...]:
     """Start what is to run again besides; returns why some did not, in sentences."""
-    return await registry.start_all(registry.lives[name] for name in under_way.others if name in registry.lives)
+    names = [name for name in under_way.others if name in registry.lives and name not in but]
+    return await registry.start_all(registry.lives[name] for name in names)

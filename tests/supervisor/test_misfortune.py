@@ -272,13 +272,13 @@ def test_what_is_respawned_waits_for_what_it_requires_however_often_that_fails_f
     for name in ("base", "top"):
         os.kill(herdpy.status(name)["pid"], signal.SIGKILL)
     eventually(lambda: (tmp_path / "failed").exists() and len((tmp_path / "failed").read_text()) > 3)
-    assert herdpy.status("top")["status"] == "starting"
+    eventually(lambda: herdpy.status("top")["stage"] == "waits for base")
     (tmp_path / "works").touch()
     eventually(lambda: herdpy.status("top")["status"] == "running")
     (tmp_path / "works").unlink()
     for name in ("base", "top"):
         os.kill(herdpy.status(name)["pid"], signal.SIGKILL)
-    eventually(lambda: herdpy.status("top")["status"] == "starting")
+    eventually(lambda: herdpy.status("top")["stage"] == "waits for base")
     herdpy.ok("disable", "base")
-    eventually(lambda: herdpy.status("top")["status"] == "stopped")
+    eventually(lambda: herdpy.status("base")["status"] == "stopped")
     assert herdpy.status("top")["reason"] == "base, which it requires, could not be started"
