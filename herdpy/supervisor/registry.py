@@ -367,9 +367,15 @@ class Registry:
         return f"waits for {', '.join(names)}" if names else None
 
     def missing(self, service: Service) -> list[str]:
-        """What a service requires, or has as a member, and does not run; canonical names."""
-        needed = (self.by_name.get(name) for name in (*service.requirement, *service.members))
-        return [life.name for life in dict.fromkeys(needed) if life is not None and life.status != "running"]
+        """What a service requires, or has as a member, and neither runs nor, being a one-shot, was done; canonical
+        names."""
+
+        def is_there(life: Life) -> bool:
+            return life.status == "running" or (life.service.one_shot and bool(life.changes) and not life.failures)
+
+        needed = {name: self.by_name.get(name) for name in (*service.requirement, *service.members)}
+        names = [name if life is None else life.name for name, life in needed.items() if not life or not is_there(life)]
+        return list(dict.fromkeys(names))
 
     def start_owed(self, life: Life) -> None:
         """Nothing is missing (any more) of what a service waited for that a start is owed to."""
