@@ -117,7 +117,7 @@ class _TakeSockets(msgspec.Struct, frozen=True):
 class _Owe(msgspec.Struct, frozen=True):
     """A start is owed to it, or is not any longer."""
 
-    is_owed: bool
+    names: tuple[str, ...]
 
 
 class _Restarted(msgspec.Struct, frozen=True):
@@ -186,9 +186,9 @@ class Life:
         "done",
         "enabled",
         "failures",
-        "is_owed",
         "is_waiting_on",
         "memory",
+        "owed_to",
         "reason",
         "replacement",
         "respawns",
@@ -218,9 +218,9 @@ class Life:
         self.done: float | None = None
         self.is_waiting_on = False
         """Whether a start is under way that nobody has to wait for, as it may take for ever."""
-        self.is_owed = False
-        """Whether a start is owed to it: nobody was there to be told that it failed for want of another service. Then
-        it is started when that runs (:meth:`Registry.came_up`)."""
+        self.owed_to: tuple[str, ...] = ()
+        """Of one to which a start is owed, since nobody was there to be told that it failed for want of other services,
+        their names: when one of them runs, it is started (:meth:`Registry.came_up`)."""
         self._changed: Flag | None = None
         self._registry = registry
         has_left = are_left(service.name, registry.line)
@@ -554,10 +554,10 @@ class Life:
             return str(refusal)
         return None
 
-    def owe(self, *, is_owed: bool) -> None:
-        """Let a start be owed to it, as it is down for want of another service; or not any longer."""
-        if not self._is_over and self.is_owed != is_owed:
-            self._put(_Owe(is_owed))
+    def owe(self, *names: str) -> None:
+        """Let a start be owed to it, as it is down for want of these services; without any, not any longer."""
+        if not self._is_over:
+            self._put(_Owe(names))
 
     @property
     def process(self) -> Held | None:
@@ -667,7 +667,8 @@ class Life:
         return not self._starters or any(reply.is_wanted for reply in self._starters)
 
     def _stopped_meanwhile(self) -> Outcome:
-        return Outcome(False, (f"cannot start {self.name}: it was stopped meanwhile",), was_stopped=True)
+        lines = (f"cannot start {self.name}: it was stopped meanwhile",)
+        return Outcome(False, lines, was_stopped=bool(self._registry.stopping_by_hand))
 
     def _not_registered(self) -> Outcome:
         return Outcome(False, (f"Service {self.name} is no longer registered.",))
@@ -684,9 +685,8 @@ class Life:
                     self.reason = None
                 elif self._hurry is not None:  # it need not wait any longer
                     self._hurry.set()
-                if self.is_owed and not enabled:
-                    self._set_owed(is_owed=False)
-                    self.tell_stage(None)
+                if not enabled:
+                    await self._change_owed(())
                 await self._remember()
                 log("service-enabled" if enabled else "service-disabled", service=self.name)
                 reply.give(Outcome(True))
@@ -703,7 +703,8 @@ class Life:
             case _Start(_, reply, transaction), "starting" if not self._stoppers:
                 by_hand = transaction is None or transaction.is_by_hand
                 self._is_asked_for = self._is_asked_for and by_hand
-                if not by_hand and self._hurry is not None and self._delay > SOON:
+                is_patient = transaction is not None and transaction.is_patient
+                if not (by_hand or is_patient) and self._hurry is not None and self._delay > SOON:
                     again = f"Service {self.name} is started again in {self._delay:.3g} s."
                     reply.give(Outcome(False, (f"cannot start {self.name}: {self.reason}", again)))
                     return
@@ -721,7 +722,7 @@ class Life:
             case _Stop(reply), "stopped" if self._actions:
                 self._nursery.start_soon(self._end_actions_of_stopped, reply)
             case _Stop(reply), "stopped":
-                await self._change_owed(is_owed=False)
+                await self._change_owed(())
                 reply.give(Outcome(True))
             case _Stop(reply), "starting":
                 self._stoppers += (reply,)
@@ -764,8 +765,8 @@ class Life:
                 self._act(self._dismiss, self._ended)
             case _Left(), _:
                 pass
-            case _Owe(is_owed), status:
-                await self._change_owed(is_owed=is_owed and self.enabled and status == "stopped")
+            case _Owe(names), status:
+                await self._change_owed(names if self.enabled and status == "stopped" else ())
             case _Restarted(reply), status:
                 if status == "stopped" and not self._is_restarting:
                     await self._close_sockets()
@@ -833,7 +834,7 @@ class Life:
             self._given_up,
             None if before is None else (before.id, processes.end_of(before).reason),
             self._has_run,
-            self.is_owed,
+            self.owed_to,
         )
         try:
             if self._noted_declaration != self.service.declaration:
@@ -890,9 +891,8 @@ class Life:
             self.enabled, self._given_up = True, False
             self.failures = ()
         self._arguments = request.arguments
-        self._is_asked_for = any(start.transaction is None or start.transaction.is_by_hand for start in requests)
+        self._is_asked_for = all(start.transaction is None or start.transaction.is_by_hand for start in requests)
         self._has_run = False
-        self._set_owed(is_owed=False)
         self._history.forget()
         self._due = None
         self.respawns = ()
@@ -952,7 +952,7 @@ class Life:
             await self._await_due()
             if is_respawn and not self.enabled:
                 raise _CalledOff("it was disabled meanwhile")
-            of = transaction or self._registry.transaction(is_by_hand=False)
+            of = transaction or self._registry.transaction(is_by_hand=False, is_patient=is_respawn and self._has_run)
             await self._gather(of, wants=not is_respawn)
             if self.service.sockets or self._is_bound:
                 await self.sockets.open(self.service, self.tell_stage)
@@ -983,7 +983,8 @@ class Life:
             await start()
         except Unmet as unmet:
             self.reason = str(unmet)
-            return Outcome(False, unmet.details, is_own=False, was_stopped=unmet.was_stopped)
+            lines = unmet.details
+            return Outcome(False, lines, is_own=False, was_stopped=unmet.was_stopped, unmet=unmet.names)
         except _CalledOff as why:
             await self._bury_predecessor()
             return Outcome(False, (f"cannot start {self.name}: {why}",), is_own=False, is_failure=False)
@@ -1018,7 +1019,18 @@ class Life:
         if self.service.requirement or self.service.after:
             self.tell_stage(self._registry.words_for_awaited(self.service))
         await self._registry.start_before(self.service, transaction, self._nursery, wants=wants)
-        await self._registry.start_requirements(self.service, transaction, lambda: self._is_start_wanted)
+        while True:
+            try:
+                await self._registry.start_requirements(self.service, transaction, lambda: self._is_start_wanted)
+                break
+            except Unmet:
+                # Nobody waits for a respawn; so it waits, for what may fail again and again before it comes up.
+                is_wanted = self._is_start_wanted and self.enabled
+                if not (transaction.is_patient and is_wanted and self._registry.is_to_come(self.service.requirement)):
+                    raise
+                # Another one: in the same, a one-shot that has failed would fail at once, again and again.
+                transaction = self._registry.transaction(is_by_hand=False, is_patient=True)
+                await trio.lowlevel.checkpoint()
         self.tell_stage(None)
 
     async def _prepare(self) -> None:
@@ -1117,12 +1129,13 @@ class Life:
             # What is down for want of another is no reason to count against it, nor would it help to try again.
             if is_tried_again and outcome.is_own and await self._respawn_or_rest(end, outcome):
                 return
-            is_down_for_others = self.enabled and not (outcome.is_own or outcome.was_stopped or is_asked_for)
-            if is_down_for_others and not self.service.transient:
-                self._set_owed(is_owed=True)
+            if outcome.was_stopped:
+                self._set_owed(())
+            elif outcome.unmet and self.enabled and not (is_asked_for or self.service.transient):
+                self._set_owed(outcome.unmet)
             await self._rest()
-            if self.is_owed and is_down_for_others:
-                self._await_missing()
+            if self.owed_to:
+                self._await_missing(starts=bool(outcome.unmet))
             self._answer_starters(outcome)
             if self.service.essential:
                 self._registry.end_with(self, outcome.status)
@@ -1130,6 +1143,7 @@ class Life:
         if self.service.one_shot:
             log("service-done", service=self.name)
             self.failures = ()
+            self._set_owed(())
             await self._rest()
             self._answer_starters(outcome)
             self._registry.came_up(self)
@@ -1137,6 +1151,7 @@ class Life:
         if not self._has_run:
             self._history.forget()  # what it took to get there is no ends of what ran
         self._has_run, self._history.running_since = True, _now()
+        self._set_owed(())
         self._attend({})
         await self._enter("running")
         log("service-started", service=self.name, pid=self.process and self.process.pid, **self.details)
@@ -1190,7 +1205,7 @@ class Life:
         """Be what it is declared to be now: a lazy service that has no process."""
         await self.sockets.rest()
         self._take_replacement()
-        self._is_asked_for = self._has_run = False
+        self._is_asked_for = True  # a reload is told
         await self._enter("starting")
         self._act(self._bring_up, self._started)
 
@@ -1482,26 +1497,31 @@ class Life:
         is_part = any(self.name in restart.names for restart in registry.restarting)
         return is_part and not registry.closing and not self.service.transient
 
-    def _set_owed(self, *, is_owed: bool) -> None:
-        """Let a start be owed to it, or not; for the next note."""
-        if is_owed != self.is_owed:
-            self.is_owed = is_owed
+    def _set_owed(self, names: tuple[str, ...]) -> None:
+        """Let a start be owed to it for want of these services, or not any longer; for the next note."""
+        if names != self.owed_to:
+            self.owed_to = names
             self._registry.note_owed(self)
 
-    async def _change_owed(self, *, is_owed: bool) -> None:
-        if is_owed != self.is_owed:
-            self._set_owed(is_owed=is_owed)
-            self.tell_stage(None)
-            if is_owed:
-                self._await_missing()
+    async def _change_owed(self, names: tuple[str, ...]) -> None:
+        if names != self.owed_to:
+            self._set_owed(names)
+            if self.status == "stopped":
+                self.tell_stage(None)
+            if names:
+                self._await_missing(starts=True)
             await self._remember()
 
-    def _await_missing(self) -> None:
-        """Tell what it is down for; that may have come up meanwhile."""
-        missing = self._registry.missing(self.service)
+    def _await_missing(self, *, starts: bool) -> None:
+        """Tell what it is down for.
+
+        Args:
+            starts: whether it is started at once if that has come up meanwhile.
+        """
+        missing = self._registry.missing(self.owed_to)
         if missing:
             self.tell_stage(f"waits for {', '.join(missing)}")
-        else:
+        elif starts:
             self._registry.start_owed(self)
 
     def _take_replacement(self) -> None:
@@ -1622,7 +1642,6 @@ class Life:
         self.reason = verdict.reason
         if verdict.disables and is_patient:  # whoever starts it, or what requires it, may try
             self.reason = f"{end.reason} (tried {policy.limit} times)"
-            self._set_owed(is_owed=True)
         elif verdict.disables:
             self.enabled, self._given_up = False, True
             log("service-disabled", service=self.name, reason=self.reason)
@@ -1689,7 +1708,7 @@ class Life:
             self._due, self._is_activating = note.due, note.activating and held is not None
             self._given_up, self._untold = note.given_up, note.untold
             self._has_run = note.has_run
-            self._set_owed(is_owed=note.owed and note.status == "stopped")
+            self._set_owed(note.owed)
             self.changes, self.respawns, self.failures = note.changes, note.respawns, note.failures
         if held is not None and self.status == "stopped":  # its note was refused, or is not understood
             self._note_change("running")

@@ -61,8 +61,8 @@ class Note(msgspec.Struct, omit_defaults=True):
     one."""
     has_run: bool = True
     """Of one that is starting: whether it has run since it was started."""
-    owed: bool = False
-    """Of a stopped one: whether it is to be started when what it requires runs."""
+    owed: tuple[str, ...] = ()
+    """The services of which it is to be started as soon as one runs."""
 
 
 def key_of_state(name: str) -> str:

@@ -26,7 +26,9 @@ class Outcome(msgspec.Struct, frozen=True):
     code: int | None = None
     """Of a start that failed since its process ended: the exit code, unless it was killed."""
     was_stopped: bool = False
-    """Of a failed start: whether that, or what it requires, was stopped before it was over."""
+    """Of a failed start: whether that, or what it requires, was stopped by hand before it was over."""
+    unmet: tuple[str, ...] = ()
+    """Of one that failed for want of other services: their names."""
 
 
 NOT_YET = Outcome(False)
@@ -88,9 +90,11 @@ class Unmet(StartFailure):
     """Other services, without which one cannot start, could not be started; ``details`` say why, in sentences.
 
     Attributes:
-        was_stopped: whether one of them was stopped before it had started.
+        names: theirs.
+        was_stopped: whether one of them was stopped by hand before it had started.
     """
 
-    def __init__(self, reason: str, details: Sequence[str], *, was_stopped: bool) -> None:
-        super().__init__(reason, details)
+    def __init__(self, names: Sequence[str], which: str, details: Sequence[str], *, was_stopped: bool) -> None:
+        super().__init__(f"{' and '.join(names)}, {which}, could not be started", details)
+        self.names = tuple(names)
         self.was_stopped = was_stopped

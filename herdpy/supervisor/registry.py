@@ -55,7 +55,7 @@ class Registry:
         self._requirers: dict[str, list[Life]] = {}
         """Who requires a name."""
         self._owed: dict[str, Life] = {}
-        """Those that a start is owed to, by canonical name."""
+        """Those to which a start is owed, by canonical name."""
         self.registered: set[str] = set()
         """Canonical names of what is in no file of the plan, but was registered while herdpy runs."""
         self.restarting: list[restart.Restart] = []
@@ -346,13 +346,18 @@ class Registry:
         self._index(life, service, add=True)
         return life
 
-    def transaction(self, *, is_by_hand: bool = True) -> "Transaction":
+    def transaction(self, *, is_by_hand: bool = True, is_patient: bool = False) -> "Transaction":
         """A start by itself.
 
         Args:
-            is_by_hand: whether somebody has asked for it.
+            is_by_hand, is_patient: as of :class:`Transaction`.
         """
-        return Transaction(is_by_hand=is_by_hand)
+        return Transaction(is_by_hand=is_by_hand, is_patient=is_patient)
+
+    @property
+    def owed(self) -> tuple[Life, ...]:
+        """Those to which a start is owed."""
+        return tuple(self._owed.values())
 
     def words_for_awaited(self, service: Service) -> str | None:
         """What a service's start waits for, in words; None when all that it requires runs."""
@@ -366,38 +371,33 @@ class Registry:
         )
         return f"waits for {', '.join(names)}" if names else None
 
-    def missing(self, service: Service) -> list[str]:
-        """What a service requires, or has as a member, and neither runs nor, being a one-shot, was done; canonical
-        names."""
+    def is_to_come(self, names: Iterable[str]) -> bool:
+        """Tell whether all these services run, or are being started, if only when that is due."""
+        lives = [self.by_name.get(name) for name in names]
+        return all(life is not None and life.status in ("starting", "running") for life in lives)
 
-        def is_there(life: Life) -> bool:
-            return life.status == "running" or (life.service.one_shot and bool(life.changes) and not life.failures)
-
-        needed = {name: self.by_name.get(name) for name in (*service.requirement, *service.members)}
-        names = [name if life is None else life.name for name, life in needed.items() if not life or not is_there(life)]
-        return list(dict.fromkeys(names))
+    def missing(self, names: Iterable[str]) -> list[str]:
+        """Which of these services do not run."""
+        return [name for name in names if (life := self.by_name.get(name)) is None or life.status != "running"]
 
     def start_owed(self, life: Life) -> None:
-        """Nothing is missing (any more) of what a service waited for that a start is owed to."""
+        """What a start of a service was owed to runs by now."""
         if not self.closing:
             self._nursery.start_soon(self._start_owed, [life], None)
 
     def note_owed(self, life: Life) -> None:
-        """A start is owed to a service by now (:attr:`Life.is_owed`), or is not any longer."""
-        if life.is_owed:
+        """A start is owed to a service by now (:attr:`Life.owed_to`), or is not any longer."""
+        if life.owed_to:
             self._owed[life.name] = life
         else:
             self._owed.pop(life.name, None)
 
     def came_up(self, life: Life) -> None:
-        """A service runs, or is done: start what a start is owed to that requires it, or has it as a member."""
+        """A service runs, or is done: start what could not be without it."""
         if not self._owed or self.closing:
             return
-        found = [
-            other
-            for other in self._owed.values()
-            if not set(life.names).isdisjoint((*other.service.requirement, *other.service.members))
-        ]
+        names = frozenset(life.names)
+        found = [other for other in self._owed.values() if not names.isdisjoint(other.owed_to)]
         if found:
             self._nursery.start_soon(self._start_owed, found, life)
 
@@ -407,7 +407,7 @@ class Registry:
         Args:
             done: as of :meth:`start_all`.
         """
-        await self.start_all([life for life in lives if life.is_owed], done=done)
+        await self.start_all([life for life in lives if life.owed_to and life.status == "stopped"], done=done)
 
     async def leftovers_gone(self, name: str) -> None:
         """Wait until nothing is left of what the last supervisor's steps left of a service: its steps are repeated."""
@@ -625,11 +625,19 @@ class Transaction:
     Args:
         is_whole: whether everything that is asked for by itself has been asked for: not while more comes.
         is_by_hand: whether somebody has asked for just this, and does not want to wait until something is due.
+        is_patient: whether it waits, however long it takes until something is due.
         done: what has been started already.
     """
 
-    def __init__(self, *, is_whole: bool = True, is_by_hand: bool = True, done: Life | None = None) -> None:
-        self.is_by_hand = is_by_hand
+    def __init__(
+        self,
+        *,
+        is_whole: bool = True,
+        is_by_hand: bool = True,
+        is_patient: bool = False,
+        done: Life | None = None,
+    ) -> None:
+        self.is_by_hand, self.is_patient = is_by_hand, is_patient
         self.asked_whole = Flag()
         """Set when it is: before, what does not start may be about to."""
         self._one_shots: dict[str, Reply] = {}
@@ -723,8 +731,5 @@ async def _each(function: Callable[[_Item], Awaitable[None]], items: Iterable[_I
 
 def _unmet(failed: Mapping[str, Outcome], which: str) -> Unmet:
     """What a service is told of others, by their names, that it cannot start without."""
-    return Unmet(
-        f"{' and '.join(failed)}, {which}, could not be started",
-        [line for outcome in failed.values() for line in outcome.lines],
-        was_stopped=any(outcome.was_stopped for outcome in failed.values()),
-    )
+    lines = [line for outcome in failed.values() for line in outcome.lines]
+    return Unmet(tuple(failed), which, lines, was_stopped=any(outcome.was_stopped for outcome in failed.values()))

@@ -287,7 +287,7 @@ class Reloading:
         to_start = [life for life in (*back, *added) if life.service.auto_start]
         # Whatever kept them from starting: as they are declared now, they may.
         changed = [registry.lives[change.name] for change in comparison.changed if change.name in registry.lives]
-        to_start += [life for life in changed if life.is_owed]
+        to_start += [life for life in changed if life.owed_to and life.status == "stopped"]
         promised = None
         if gone and (leaning or to_start):
             promised = await promise(registry, [life.name for life in (*leaning, *to_start)])

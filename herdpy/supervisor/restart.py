@@ -102,7 +102,8 @@ async def restart(
     try:
         stop = await life.stop()
         if not stop.done:
-            return stop
+            lines = await _start_others(registry, under_way, {life.name})
+            return Outcome(False, (*stop.lines, *lines))
         if under_way.service is None:
             lines = await _start_others(registry, under_way)
             return Outcome(False, (f"cannot start {life.name}: it was stopped meanwhile", *lines))
@@ -155,9 +156,11 @@ def entailed(registry: "Registry", names: Iterable[str]) -> tuple[str, ...]:
 async def forgo(registry: "Registry", life: "Life") -> None:
     """A service is stopped by hand: no restart that is under way starts it again, nor what requires it."""
     names = _leaning(registry, life)
-    for other in registry.lives.values():
-        if other.is_owed and (other.name in names or _contains(registry, other, names)):
-            other.owe(is_owed=False)
+    if registry.owed:
+        called_off = _concerned(registry, life)
+        for other in registry.owed:
+            if other.name in called_off:
+                other.owe()
     for under_way in registry.restarting:
         if names.isdisjoint(under_way.names):
             continue
@@ -167,15 +170,37 @@ async def forgo(registry: "Registry", life: "Life") -> None:
         await under_way.remember()
 
 
-def _contains(registry: "Registry", life: "Life", names: set[str]) -> bool:
-    """Whether any of these is a member of it, or of a member, and so on."""
-    found = [life]
-    for one in found:
-        members = [registry.by_name[name] for name in one.service.members if name in registry.by_name]
-        if any(member.name in names for member in members):
-            return True
-        found += [member for member in members if member not in found]
-    return False
+def _concerned(registry: "Registry", life: "Life") -> set[str]:
+    """Whose start a stop of a service by hand calls off: of what is stopped with it, and of what none of those can be
+    missing for; canonical names."""
+    found: set[str] = set()
+    more = {life.name}
+    while more:  # what requires one of them, and their members
+        found |= more
+        leaning = {name for one in more for name in registry.requirers(registry.lives[one])}
+        more = (leaning | _members(registry, [registry.lives[name] for name in found | leaning])) - found
+    containers: dict[str, set[str]] = {}
+    for other in registry.lives.values():
+        for name in other.service.members:
+            if name in registry.by_name:
+                containers.setdefault(registry.by_name[name].name, set()).add(other.name)
+    more = set(found)
+    while more:  # what requires one of those, and the targets that they are in
+        found |= more
+        leaning = {name for one in more for name in registry.requirers(registry.lives[one])}
+        more = leaning.union(*(containers.get(one, ()) for one in more)) - found
+    return found
+
+
+def _members(registry: "Registry", lives: Iterable["Life"]) -> set[str]:
+    """The members of these, and so on; canonical names."""
+    found: set[str] = set()
+    more = list(lives)
+    while more:
+        names = {name for one in more for name in one.service.members if name in registry.by_name}
+        more = [life for life in {registry.by_name[name] for name in names} if life.name not in found]
+        found |= {life.name for life in more}
+    return found
 
 
 def _leaning(registry: "Registry", life: "Life") -> set[str]:
@@ -226,8 +251,9 @@ async def _start_again(registry: "Registry", life: "Life", under_way: Restart, *
     outcome = await life.start(transaction=None if is_by_hand else registry.transaction(is_by_hand=False))
     needing = set() if outcome.done else _leaning(registry, life)
     for name in needing.intersection(under_way.others) - {life.name}:
-        registry.lives[name].owe(is_owed=True)
-    lines = await _start_others(registry, under_way, needing)
+        registry.lives[name].owe(life.name)
+    tried = needing | (set() if outcome.done else _members(registry, [life]))
+    lines = await _start_others(registry, under_way, tried)
     return Outcome(outcome.done and not lines, (*outcome.lines, *lines))
 
 

@@ -116,21 +116,18 @@ def test_a_stop_by_hand_of_what_fails_calls_off_what_waits_for_it(herdpy, base, 
 
 
 def test_a_reload_starts_what_is_declared_otherwise_by_now(herdpy, base, comes_to, eventually):
-    """One that requires something else, one that has another member, one that was mended."""
+    """One that requires something else, and one that has another member."""
     herdpy.declare("ok", SLEEP)
     herdpy.declare("top", SLEEP + 'requirement = ["base"]\n' + AUTO)
     herdpy.declare("all", 'type = "target"\nmembers = ["base", "ok"]\n' + AUTO)
-    herdpy.declare("typo", 'command = ["slep", "1000"]\nrespawn-limit = 1\n' + AUTO)
     base.fail_at_boot()
-    eventually(lambda: herdpy.status("typo")["status"] == "stopped" and herdpy.status("typo")["failing"])
     for name in ("top", "all"):
         eventually(lambda name=name: herdpy.status(name)["stage"])
     herdpy.declare("top", SLEEP + 'requirement = ["ok"]\n' + AUTO)
     herdpy.declare("all", 'type = "target"\nmembers = ["ok"]\n' + AUTO)
-    herdpy.declare("typo", SLEEP + "respawn-limit = 1\n" + AUTO)
     (herdpy.services / "base.toml").unlink()
     herdpy.ok("reload")
-    comes_to("running", "top", "all", "typo")
+    comes_to("running", "top", "all")
 
 
 def test_a_reload_that_adds_what_requires_it_is_answered_at_once(herdpy, base, comes_to, eventually):
@@ -238,3 +235,123 @@ def test_the_next_supervisor_knows_that_it_has_not_run_yet(herdpy, base, comes_t
     os.kill(herdpy.supervisor(), signal.SIGKILL)
     eventually(lambda: (herdpy.status("base")["reason"] or "").endswith("(tried 3 times)"))
     assert herdpy.status("base")["enabled"]
+
+
+def test_what_is_respawned_waits_for_what_it_requires(herdpy, comes_to, eventually):
+    """Whatever is to end herdpy, to be forgotten, or to be listened at, when it is stopped."""
+    more = 'requirement = ["base"]\n' + AUTO
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    herdpy.declare("base", SLEEP + AUTO + "respawn-delay = 2\n")
+    herdpy.declare("main", SLEEP + more + "essential = true\n")
+    herdpy.declare("once", SLEEP + more + "transient = true\n")
+    herdpy.declare("web", SLEEP + more + f'activation = "eager"\nsockets = ["127.0.0.1:{port}"]\n')
+    herdpy.start()
+    names = ("main", "once", "web", "base")
+    comes_to("running", *names)
+    before = {name: herdpy.status(name)["pid"] for name in names}
+    for name in reversed(names):
+        os.kill(before[name], signal.SIGKILL)
+    eventually(lambda: herdpy.status("web")["stage"] == "waits for base")
+    socket.create_connection(("127.0.0.1", port)).close()
+    for name in names:
+        eventually(lambda name=name: herdpy.status(name)["pid"] not in (None, before[name]))
+
+
+def test_a_one_shot_that_many_run_again_and_again_brings_up_none_of_them(herdpy, eventually, tmp_path):
+    runs = tmp_path / "runs"
+    herdpy.declare("net", f'command = ["sh", "-c", "echo >>{runs}"]\none-shot = true\n')
+    names = [f"typo-{number}" for number in range(3)]
+    for name in names:
+        more = 'requirement = ["net"]\nrespawn-limit = 3\nrespawn-interval = 1000\n'
+        herdpy.declare(name, 'command = ["/nowhere/at/all"]\n' + more + AUTO)
+    herdpy.start()
+    for name in names:
+        eventually(lambda name=name: (herdpy.status(name)["reason"] or "").endswith("(tried 3 times)"))
+    done = len(runs.read_text())
+    assert done <= 9
+    herdpy.ok("start", "net")
+    assert {herdpy.status(name)["status"] for name in names} == {"stopped"}
+    assert len(runs.read_text()) == done + 1
+
+
+def test_what_requires_a_one_shot_that_is_disabled_is_not_tried_again_and_again(herdpy, comes_to, eventually):
+    herdpy.declare("net", 'command = ["true"]\none-shot = true\n')
+    herdpy.declare("top", SLEEP + 'requirement = ["net"]\n' + AUTO)
+    herdpy.start()
+    comes_to("running", "top")
+    herdpy.ok("disable", "net")
+    os.kill(herdpy.status("top")["pid"], signal.SIGKILL)
+    eventually(lambda: herdpy.status("top")["stage"] == "waits for net")
+    assert len(herdpy.status("top")["startup-failures"]) == 1
+    herdpy.ok("enable", "net")
+    herdpy.ok("start", "net")
+    comes_to("running", "top")
+
+
+def test_a_stop_of_a_target_calls_off_what_its_members_wait_for(herdpy, base, comes_to, eventually):
+    herdpy.declare("member", SLEEP + 'requirement = ["base"]\n')
+    herdpy.declare("other", SLEEP)
+    herdpy.declare("all", 'type = "target"\nmembers = ["member", "other"]\n' + AUTO)
+    herdpy.declare("above", SLEEP + 'requirement = ["all"]\n' + AUTO)
+    base.fail_at_boot()
+    for name in ("member", "all", "above"):
+        eventually(lambda name=name: herdpy.status(name)["stage"])
+    herdpy.ok("stop", "all")
+    for name in ("member", "all", "above"):
+        eventually(lambda name=name: herdpy.status(name)["stage"] is None)
+    base.works()
+    comes_to("running", "base")
+    assert {herdpy.status(name)["status"] for name in ("member", "all", "above")} == {"stopped"}
+
+
+def test_a_stop_of_a_member_calls_off_what_would_start_it(herdpy, base, comes_to, eventually):
+    herdpy.declare("member", SLEEP)
+    herdpy.declare("all", 'type = "target"\nmembers = ["member", "base"]\n' + AUTO)
+    herdpy.declare("above", SLEEP + 'requirement = ["all"]\n' + AUTO)
+    base.fail_at_boot()
+    for name in ("all", "above"):
+        eventually(lambda name=name: herdpy.status(name)["stage"])
+    herdpy.ok("stop", "member")
+    for name in ("all", "above"):
+        eventually(lambda name=name: herdpy.status(name)["stage"] is None)
+    base.works()
+    comes_to("running", "base")
+    assert {herdpy.status(name)["status"] for name in ("member", "all", "above")} == {"stopped"}
+
+
+def test_a_start_by_hand_that_fails_calls_nothing_off(herdpy, base, comes_to, eventually):
+    herdpy.declare("top", SLEEP + 'requirement = ["base"]\n' + AUTO)
+    base.fail_at_boot()
+    eventually(lambda: herdpy.status("top")["stage"])
+    assert herdpy.herd("start", "top").returncode == 1
+    eventually(lambda: herdpy.status("top")["stage"] == "waits for base")
+    base.works()
+    comes_to("running", "top")
+
+
+def test_a_restart_in_the_middle_of_the_boot_loses_no_target(herdpy, comes_to, eventually, tmp_path):
+    go = tmp_path / "go"
+    script = f"while ! test -e {go}; do sleep 0.02; done"
+    herdpy.declare("base", f'{SLEEP}{AUTO}pre-start = [["sh", "-c", "{script}"]]\n')
+    herdpy.declare("top", SLEEP + 'requirement = ["base"]\n' + AUTO)
+    herdpy.declare("one", 'type = "target"\nmembers = ["base"]\n' + AUTO)
+    herdpy.declare("two", 'type = "target"\nmembers = ["top"]\n' + AUTO)
+    herdpy.start()
+    comes_to("starting", "base", "top", "one", "two")
+    with herdpy.herd_in_background("restart", "base") as client:
+        eventually(lambda: len(herdpy.status("base")["status-changes"]) > 2)
+        go.touch()
+        assert client.wait(60) == 0
+    comes_to("running", "base", "top", "one", "two")
+
+
+def test_a_restart_of_a_target_whose_member_fails_tries_that_once(herdpy, base, tmp_path):
+    tries = tmp_path / "tries"
+    herdpy.declare("bad", f'command = ["sh", "-c", "echo >>{tries}; exit 1"]\nready.log-line = "up"\n')
+    herdpy.declare("all", 'type = "target"\nmembers = ["bad"]\n')
+    herdpy.start()
+    failed = herdpy.herd("restart", "all")
+    assert failed.returncode == 1
+    assert failed.stdout.count("cannot start bad:") == 1
+    assert len(tries.read_text()) == 1
