@@ -59,9 +59,6 @@ CLEARING_PATIENCE = 10.0
 LONGEST_TOLD = 1000
 """Characters of a stage or a detail that are kept: all of a service's have to fit into one packet to the keeper."""
 
-SOON = 1.0
-"""Seconds that a start which nobody asked for waits for what is to be respawned; longer, and it has failed for now."""
-
 SETTLING_PAUSE = 1.0
 """Seconds until a lazy service listens again after what should not happen."""
 
@@ -703,11 +700,6 @@ class Life:
             case _Start(_, reply, transaction), "starting" if not self._stoppers:
                 by_hand = transaction is None or transaction.is_by_hand
                 self._is_asked_for = self._is_asked_for and by_hand
-                is_patient = transaction is not None and transaction.is_patient
-                if not (by_hand or is_patient) and self._hurry is not None and self._delay > SOON:
-                    again = f"Service {self.name} is started again in {self._delay:.3g} s."
-                    reply.give(Outcome(False, (f"cannot start {self.name}: {self.reason}", again)))
-                    return
                 self._starters += (reply,)
                 reply.taken.set()
                 if self._hurry is not None and by_hand:
@@ -722,7 +714,6 @@ class Life:
             case _Stop(reply), "stopped" if self._actions:
                 self._nursery.start_soon(self._end_actions_of_stopped, reply)
             case _Stop(reply), "stopped":
-                await self._change_owed(())
                 reply.give(Outcome(True))
             case _Stop(reply), "starting":
                 self._stoppers += (reply,)
@@ -766,7 +757,10 @@ class Life:
             case _Left(), _:
                 pass
             case _Owe(names), status:
-                await self._change_owed(names if self.enabled and status == "stopped" else ())
+                # A start that is under way need not be repeated any more.
+                self._is_asked_for = self._is_asked_for or (status == "starting" and not names)
+                is_owed = self.enabled and status == "stopped" and can_be_owed(self.service)
+                await self._change_owed(names if is_owed else ())
             case _Restarted(reply), status:
                 if status == "stopped" and not self._is_restarting:
                     await self._close_sockets()
@@ -949,11 +943,12 @@ class Life:
         async def work() -> None:
             # What it wants is started when somebody starts it: stopped by hand since then, it stays so.
             is_respawn = self._due is not None
+            wants = not (is_respawn or self.owed_to)
             await self._await_due()
             if is_respawn and not self.enabled:
                 raise _CalledOff("it was disabled meanwhile")
             of = transaction or self._registry.transaction(is_by_hand=False, is_patient=is_respawn and self._has_run)
-            await self._gather(of, wants=not is_respawn)
+            await self._gather(of, wants=wants)
             if self.service.sockets or self._is_bound:
                 await self.sockets.open(self.service, self.tell_stage)
             if self.service.lazy:
@@ -1131,7 +1126,7 @@ class Life:
                 return
             if outcome.was_stopped:
                 self._set_owed(())
-            elif outcome.unmet and self.enabled and not (is_asked_for or self.service.transient):
+            elif outcome.unmet and self.enabled and not is_asked_for and can_be_owed(self.service):
                 self._set_owed(outcome.unmet)
             await self._rest()
             if self.owed_to:
@@ -1799,6 +1794,12 @@ class Life:
             case "running" | "stopping" if self.service.attempts or self.status == "stopping":
                 self.status = "stopping"
                 self._act(_already_gone, self._ended)
+
+
+def can_be_owed(service: Service) -> bool:
+    """Tell whether a start may be owed to a service: with an essential one herdpy ends, and a transient one is
+    forgotten."""
+    return not (service.essential or service.transient)
 
 
 def _lack(error: BaseException) -> str | None:

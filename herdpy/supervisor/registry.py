@@ -354,11 +354,6 @@ class Registry:
         """
         return Transaction(is_by_hand=is_by_hand, is_patient=is_patient)
 
-    @property
-    def owed(self) -> tuple[Life, ...]:
-        """Those to which a start is owed."""
-        return tuple(self._owed.values())
-
     def words_for_awaited(self, service: Service) -> str | None:
         """What a service's start waits for, in words; None when all that it requires runs."""
         required = (self.by_name.get(name) for name in service.requirement)
@@ -625,7 +620,7 @@ class Transaction:
     Args:
         is_whole: whether everything that is asked for by itself has been asked for: not while more comes.
         is_by_hand: whether somebody has asked for just this, and does not want to wait until something is due.
-        is_patient: whether it waits, however long it takes until something is due.
+        is_patient: whether it waits for what is tried again and again, however often that fails.
         done: what has been started already.
     """
 

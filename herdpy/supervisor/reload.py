@@ -286,8 +286,14 @@ class Reloading:
         self._going -= {*back}
         to_start = [life for life in (*back, *added) if life.service.auto_start]
         # Whatever kept them from starting: as they are declared now, they may.
-        changed = [registry.lives[change.name] for change in comparison.changed if change.name in registry.lives]
-        to_start += [life for life in changed if life.owed_to and life.status == "stopped"]
+        for change in comparison.changed:
+            life = registry.lives.get(change.name)
+            if life is None or not life.owed_to or life.status != "stopped":
+                continue
+            if change.before.auto_start and not change.after.auto_start:
+                life.owe()
+            else:
+                to_start.append(life)
         promised = None
         if gone and (leaning or to_start):
             promised = await promise(registry, [life.name for life in (*leaning, *to_start)])

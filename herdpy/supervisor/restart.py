@@ -102,7 +102,8 @@ async def restart(
     try:
         stop = await life.stop()
         if not stop.done:
-            lines = await _start_others(registry, under_way, {life.name})
+            needing = {life.name} if life.status == "running" else _owed_others(registry, life, under_way)
+            lines = await _start_others(registry, under_way, needing)
             return Outcome(False, (*stop.lines, *lines))
         if under_way.service is None:
             lines = await _start_others(registry, under_way)
@@ -156,9 +157,10 @@ def entailed(registry: "Registry", names: Iterable[str]) -> tuple[str, ...]:
 async def forgo(registry: "Registry", life: "Life") -> None:
     """A service is stopped by hand: no restart that is under way starts it again, nor what requires it."""
     names = _leaning(registry, life)
-    if registry.owed:
+    pending = [other for other in registry.lives.values() if other.owed_to or other.status == "starting"]
+    if pending:
         called_off = _concerned(registry, life)
-        for other in registry.owed:
+        for other in pending:
             if other.name in called_off:
                 other.owe()
     for under_way in registry.restarting:
@@ -171,14 +173,15 @@ async def forgo(registry: "Registry", life: "Life") -> None:
 
 
 def _concerned(registry: "Registry", life: "Life") -> set[str]:
-    """Whose start a stop of a service by hand calls off: of what is stopped with it, and of what none of those can be
-    missing for; canonical names."""
+    """Whose start a stop of a service by hand calls off: of what is stopped with it, and of what would start one of
+    those; canonical names."""
     found: set[str] = set()
     more = {life.name}
     while more:  # what requires one of them, and their members
         found |= more
-        leaning = {name for one in more for name in registry.requirers(registry.lives[one])}
-        more = (leaning | _members(registry, [registry.lives[name] for name in found | leaning])) - found
+        leaning = _requirers(registry, more)
+        lives = [registry.lives[name] for name in found | leaning if name in registry.lives]
+        more = (leaning | _members(registry, lives)) - found
     containers: dict[str, set[str]] = {}
     for other in registry.lives.values():
         for name in other.service.members:
@@ -187,9 +190,13 @@ def _concerned(registry: "Registry", life: "Life") -> set[str]:
     more = set(found)
     while more:  # what requires one of those, and the targets that they are in
         found |= more
-        leaning = {name for one in more for name in registry.requirers(registry.lives[one])}
-        more = leaning.union(*(containers.get(one, ()) for one in more)) - found
+        more = _requirers(registry, more).union(*(containers.get(one, ()) for one in more)) - found
     return found
+
+
+def _requirers(registry: "Registry", names: Iterable[str]) -> set[str]:
+    lives = [registry.lives[name] for name in names if name in registry.lives]
+    return {name for one in lives for name in registry.requirers(one)}
 
 
 def _members(registry: "Registry", lives: Iterable["Life"]) -> set[str]:
@@ -249,12 +256,17 @@ async def _start_again(registry: "Registry", life: "Life", under_way: Restart, *
     """Start all of it. When that fails of the first, what needs it is started as soon as it runs, whoever sees to that;
     the rest is started all the same."""
     outcome = await life.start(transaction=None if is_by_hand else registry.transaction(is_by_hand=False))
-    needing = set() if outcome.done else _leaning(registry, life)
-    for name in needing.intersection(under_way.others) - {life.name}:
-        registry.lives[name].owe(life.name)
-    tried = needing | (set() if outcome.done else _members(registry, [life]))
+    tried = set() if outcome.done else _owed_others(registry, life, under_way) | _members(registry, [life])
     lines = await _start_others(registry, under_way, tried)
     return Outcome(outcome.done and not lines, (*outcome.lines, *lines))
+
+
+def _owed_others(registry: "Registry", life: "Life", under_way: Restart) -> set[str]:
+    """Have a start owed to what requires a service that does not run; returns it and those, by canonical names."""
+    needing = _leaning(registry, life)
+    for name in needing.intersection(under_way.others) - {life.name}:
+        registry.lives[name].owe(life.name)
+    return needing
 
 
 async def _start_others(registry: "Registry", under_way: Restart, but: Container[str] = ()) -> tuple[str, ...]:

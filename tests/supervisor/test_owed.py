@@ -130,18 +130,6 @@ def test_a_reload_starts_what_is_declared_otherwise_by_now(herdpy, base, comes_t
     comes_to("running", "top", "all")
 
 
-def test_a_reload_that_adds_what_requires_it_is_answered_at_once(herdpy, base, comes_to, eventually):
-    base.fail_at_boot(AUTO + "respawn-delay = 600\n")
-    eventually(lambda: (herdpy.status("base")["stage"] or "").startswith("to be respawned at "))
-    herdpy.declare("new", SLEEP + 'requirement = ["base"]\n' + AUTO)
-    told = herdpy.herd("reload")
-    assert told.returncode == 1
-    assert "cannot start base: it exited with 7 before it was ready" in told.stdout + told.stderr
-    base.works()
-    herdpy.ok("start", "base")
-    comes_to("running", "new")
-
-
 def test_a_restart_by_a_reload_is_tried_again(herdpy, base, comes_to):
     base.works()
     herdpy.declare("top", SLEEP + 'requirement = ["base"]\n' + AUTO)
@@ -355,3 +343,97 @@ def test_a_restart_of_a_target_whose_member_fails_tries_that_once(herdpy, base, 
     assert failed.returncode == 1
     assert failed.stdout.count("cannot start bad:") == 1
     assert len(tries.read_text()) == 1
+
+
+def test_an_essential_one_is_not_given_up_for_what_is_to_be_respawned(herdpy, comes_to, eventually):
+    """Neither when something else that it requires is restarted, nor as one to which a start is owed."""
+    herdpy.declare("base", SLEEP + AUTO + "respawn-delay = 2\n")
+    herdpy.declare("other", SLEEP + AUTO)
+    herdpy.declare("main", SLEEP + 'requirement = ["base", "other"]\nessential = true\n' + AUTO)
+    herdpy.start()
+    comes_to("running", "base", "other", "main")
+    os.kill(herdpy.status("base")["pid"], signal.SIGKILL)
+    comes_to("starting", "base")
+    herdpy.ok("restart", "other")
+    comes_to("running", "base", "other", "main")
+
+
+def test_no_start_is_owed_to_an_essential_one(herdpy, base, comes_to, eventually):
+    base.works()
+    herdpy.declare("main", SLEEP + 'requirement = ["base"]\nessential = true\n')
+    herdpy.declare("base", base.text + OFTEN)
+    herdpy.start()
+    herdpy.ok("start", "main")
+    base.fails()
+    assert herdpy.herd("restart", "base").returncode == 1
+    assert {herdpy.status(name)["status"] for name in ("base", "main")} == {"stopped"}
+    os.kill(herdpy.supervisor(), signal.SIGKILL)
+    assert herdpy.status("main")["status"] == "stopped"
+    base.works()
+    herdpy.ok("start", "base")
+    herdpy.ok("start", "main")
+
+
+def test_what_it_only_wants_stays_stopped(herdpy, base, comes_to, eventually):
+    herdpy.declare("wanted", SLEEP)
+    herdpy.declare("top", SLEEP + 'requirement = ["base"]\nwants = ["wanted"]\n' + AUTO)
+    base.fail_at_boot()
+    comes_to("running", "wanted")
+    eventually(lambda: herdpy.status("top")["stage"] == "waits for base")
+    herdpy.ok("stop", "wanted")
+    base.works()
+    comes_to("running", "top")
+    assert herdpy.status("wanted")["status"] == "stopped"
+
+
+def test_a_member_that_was_stopped_while_its_target_starts_stays_so(herdpy, base, comes_to, eventually, tmp_path):
+    go = tmp_path / "go"
+    waits = f'pre-start = [["sh", "-c", "while ! test -e {go}; do sleep 0.02; done"]]\n'
+    herdpy.declare("member", SLEEP)
+    herdpy.declare("all", 'type = "target"\nmembers = ["member", "base"]\n' + AUTO)
+    herdpy.declare("base", base.text + waits + OFTEN)
+    herdpy.start()
+    comes_to("running", "member")
+    comes_to("starting", "all")
+    herdpy.ok("stop", "member")
+    go.touch()
+    eventually(lambda: herdpy.status("base")["startup-failures"])
+    base.works()
+    comes_to("running", "base")
+    assert {herdpy.status(name)["status"] for name in ("member", "all")} == {"stopped"}
+
+
+def test_what_is_not_to_start_by_itself_any_more_does_not(herdpy, base, comes_to, eventually):
+    herdpy.declare("top", SLEEP + 'requirement = ["base"]\n' + AUTO)
+    base.fail_at_boot()
+    eventually(lambda: herdpy.status("top")["stage"])
+    herdpy.declare("top", SLEEP + 'requirement = ["base"]\n')
+    herdpy.ok("reload")
+    eventually(lambda: herdpy.status("top")["stage"] is None)
+    base.works()
+    comes_to("running", "base")
+    assert herdpy.status("top")["status"] == "stopped"
+
+
+def test_a_restart_by_hand_that_fails_calls_nothing_off(herdpy, base, comes_to, eventually):
+    herdpy.declare("top", SLEEP + 'requirement = ["base"]\n' + AUTO)
+    base.fail_at_boot()
+    eventually(lambda: herdpy.status("top")["stage"])
+    assert herdpy.herd("restart", "top").returncode == 1
+    base.works()
+    comes_to("running", "top")
+
+
+def test_a_lazy_one_waits_for_what_is_to_be_respawned(herdpy, comes_to, eventually):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    herdpy.declare("base", SLEEP + AUTO + "respawn-delay = 2\n")
+    more = f'activation = "lazy"\nsockets = ["127.0.0.1:{port}"]\nrequirement = ["base"]\n'
+    herdpy.declare("lazy", SLEEP + AUTO + more)
+    herdpy.start()
+    comes_to("running", "base", "lazy")
+    os.kill(herdpy.status("base")["pid"], signal.SIGKILL)
+    comes_to("starting", "base")
+    with socket.create_connection(("127.0.0.1", port)):
+        eventually(lambda: herdpy.status("lazy")["pid"])
+    assert herdpy.status("base")["status"] == "running"
