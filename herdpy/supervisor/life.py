@@ -759,7 +759,7 @@ class Life:
             case _Owe(names), status:
                 # A start that is under way need not be repeated any more.
                 self._is_asked_for = self._is_asked_for or (status == "starting" and not names)
-                is_owed = self.enabled and status == "stopped" and can_be_owed(self.service)
+                is_owed = self.enabled and status == "stopped" and _can_be_owed(self.service)
                 await self._change_owed(names if is_owed else ())
             case _Restarted(reply), status:
                 if status == "stopped" and not self._is_restarting:
@@ -1126,7 +1126,7 @@ class Life:
                 return
             if outcome.was_stopped:
                 self._set_owed(())
-            elif outcome.unmet and self.enabled and not is_asked_for and can_be_owed(self.service):
+            elif outcome.unmet and self.enabled and not is_asked_for and _can_be_owed(self.service):
                 self._set_owed(outcome.unmet)
             await self._rest()
             if self.owed_to:
@@ -1626,16 +1626,16 @@ class Life:
         policy = self.service.respawn
         if not policy.enabled or not self.enabled or self._registry.closing:
             return False
-        is_patient = failed is not None and not self._has_run
-        if is_patient and self.service.lazy:
+        is_yet_to_run = failed is not None and not self._has_run
+        if is_yet_to_run and self.service.lazy:
             await self._close_sockets()  # those that it could have
         listens = self.service.lazy and self._is_bound
         if listens and end.code in policy.success and end.code not in policy.final and not policy.only_on_failure:
             await self._listen_again()
             return True
-        verdict = self._history.judge(patient(policy) if is_patient else policy, end, _now())
+        verdict = self._history.judge(patient(policy) if is_yet_to_run else policy, end, _now())
         self.reason = verdict.reason
-        if verdict.disables and is_patient:  # whoever starts it, or what requires it, may try
+        if verdict.disables and is_yet_to_run:  # whoever starts it, or what requires it, may try
             self.reason = f"{end.reason} (tried {policy.limit} times)"
         elif verdict.disables:
             self.enabled, self._given_up = False, True
@@ -1796,7 +1796,7 @@ class Life:
                 self._act(_already_gone, self._ended)
 
 
-def can_be_owed(service: Service) -> bool:
+def _can_be_owed(service: Service) -> bool:
     """Tell whether a start may be owed to a service: with an essential one herdpy ends, and a transient one is
     forgotten."""
     return not (service.essential or service.transient)

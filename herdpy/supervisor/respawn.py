@@ -7,6 +7,9 @@ import msgspec
 from herdpy.service import End, Respawn
 from herdpy.supervisor.recent import with_newest
 
+SHORTEST_DELAY, LONGEST_DELAY = 0.1, 60.0
+"""Seconds between two tries of a service that has not run yet, unless it asks for longer ones."""
+
 
 class Verdict(msgspec.Struct, frozen=True):
     """What a policy says of an end."""
@@ -58,10 +61,6 @@ class History:
             why = f"respawning too fast: it ended {times}, the last time because {end.reason}"
             return Verdict(None, why, disables=True)
         return Verdict(_delay(policy, self.streak), end.reason)
-
-
-SHORTEST_DELAY, LONGEST_DELAY = 0.1, 60.0
-"""Seconds between two tries of a service that has not run yet, unless it asks for longer ones."""
 
 
 def patient(policy: Respawn) -> Respawn:
